@@ -1,0 +1,40 @@
+# One virtual environment, .venv, made by itself the first time a target needs it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test lint lab clean
+
+help:
+	@echo "make demo   run the whole path on a built-in clip and model; results in demo/"
+	@echo "make test   run the tests"
+	@echo "make lint   check style and types"
+	@echo "make lab    open the notebooks in JupyterLab"
+	@echo "make clean  remove demo/, caches and build leftovers; .venv/ and runs/ stay"
+
+demo: .venv/.installed
+	@$(BIN)/tedlens demo --out demo
+
+test: .venv/.installed
+	@$(BIN)/pytest
+
+lint: .venv/.installed
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+lab: .venv/.installed
+	@$(BIN)/jupyter lab notebooks
+
+clean:
+	@rm -rf demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name .venv -prune -o -name runs -prune -o -name __pycache__ -exec rm -rf {} +
+
+# The stamp is written last: an install that broke off is done again, a finished one is not.
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "tedlens needs Python 3.11 or newer: install one and name it, as in: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Setting up .venv (once, a few minutes) ..."
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[notebook,distributed,dev]"
+	@touch $@
+	@echo "Done."

@@ -1,0 +1,20 @@
+from . import analysis as analysis
+from . import datasets as datasets
+from . import models as models
+from . import plots as plots
+from .clip import Clip as Clip
+from .clip import read_clip as read_clip
+from .errors import TedlensError as TedlensError
+from .media import write_masks as write_masks
+from .media import write_video as write_video
+from .metrics import evaluate as evaluate
+from .metrics import summarize as summarize
+from .models import load_image_model as load_image_model
+from .models import load_video_model as load_video_model
+from .probing import probe as probe
+from .store import save as save
+from .ted import fuse as fuse
+from .ted import propagate as propagate
+from .tracking import track as track
+
+__version__: str

@@ -1,0 +1,270 @@
+"""The command line: the same words as the Python API."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tedlens.errors import TedlensError
+
+# Heavy imports stand inside the commands: `tedlens --help` should not wait for torch.
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from tedlens.models import DiffusionModel
+
+app = typer.Typer(
+    name="tedlens",
+    help="Where in a video diffusion model does motion live? Probe it, track with it, score it.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+ClipPath = Annotated[Path, typer.Argument(help="Video file, folder of frames, or .npz.", show_default=False)]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA where there is one.")]
+Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
+Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
+Overlap = Annotated[int, typer.Option(help="Frames that neighbouring windows share.")]
+Size = Annotated[
+    int | None, typer.Option(help="Short side in pixels that frames are resized to; by default the model's.")
+]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for results and figures.")] = Path("demo"),
+    clips: Annotated[int, typer.Option(min=1, help="How many hold-out clips to score.")] = 8,
+    seed: Seed = 0,
+) -> None:
+    """Track two identical balls with the embedded models, over all noise levels."""
+    from tedlens.demo import run_demo
+
+    found = run_demo(out, clips=clips, seed=seed)
+    table = Table(title=f"J_m (%) on {found.clips} hold-out clips of two identical balls", title_justify="left")
+    table.add_column("tau", justify="right")
+    best = found.table.idxmax("tau")
+    kinds = [str(kind) for kind in found.table["features"].values]
+    for kind in kinds:
+        table.add_column(kind, justify="right")
+    for tau in found.table["tau"].values:
+        cells = [
+            f"{float(found.table.sel(features=kind, tau=tau)):.1f}{' *' if best.sel(features=kind) == tau else '  '}"
+            for kind in kinds
+        ]
+        table.add_row(str(tau), *cells)
+    console = Console()
+    console.print(table)
+    console.print("* best. motion, appearance: features at tau; fused: motion at tau with appearance at tau 51.\n")
+    list_paths(found.written)
+
+
+@app.command()
+def probe(
+    clip: ClipPath,
+    out: Annotated[Path, typer.Option(help="Zarr folder for the features.")],
+    model: Annotated[str, typer.Option(help="Video model: built-in name, hub id or folder.")] = "mini",
+    tau: Annotated[list[int], typer.Option(help="Noise level; repeat for several.")] = [600],  # noqa: B006
+    block: Annotated[
+        list[str] | None, typer.Option(help="Block; repeat for several. By default all up blocks.")
+    ] = None,
+    seed: Annotated[list[int], typer.Option(help="Seed of the noise; repeat for several.")] = [0],  # noqa: B006
+    overlap: Overlap = 2,
+    size: Size = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Save the features of a clip over noise levels, blocks and seeds, as Zarr."""
+    from tedlens.clip import read_clip
+    from tedlens.models import load_video_model
+    from tedlens.probing import probe as run
+    from tedlens.store import check_replaceable, save
+
+    check_replaceable(out)
+    frames = read_clip(clip)
+    loaded = load_video_model(model, device=device, dtype=dtype)
+    feats = run(loaded, frames, tau=tau, blocks=block, seed=seed, overlap=overlap, size=size)
+    save(feats, out)
+    for name, node in feats.children.items():
+        print(f"{name}: {dict(node['features'].sizes)}")
+    list_paths({"features": out})
+
+
+@app.command()
+def track(
+    clip: ClipPath,
+    mask: Annotated[Path, typer.Option(help="First frame's mask: palette or grey PNG.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the masks and the overlay video.")],
+    motion: Annotated[str, typer.Option(help="Video model: built-in name, hub id or folder.")] = "mini",
+    appearance: Annotated[str, typer.Option(help="Image model: built-in name, hub id or folder.")] = "mini",
+    tau: Annotated[int, typer.Option(help="Noise level of the motion features.")] = 600,
+    block: Annotated[str | None, typer.Option(help="Block of the motion features; by default the model's.")] = None,
+    lam: Annotated[float, typer.Option(help="Weight of motion, 0 to 1.")] = 0.5,
+    appearance_tau: Annotated[int, typer.Option(help="Noise level of the appearance features.")] = 51,
+    appearance_block: Annotated[str | None, typer.Option(help="Their block; by default the model's.")] = None,
+    top_k: Annotated[int, typer.Option(help="Cells that vote.")] = 10,
+    radius: Annotated[int, typer.Option(help="Reach of the window, in cells of the feature grid.")] = 12,
+    n_last: Annotated[int, typer.Option(help="Last frames that serve as references.")] = 20,
+    temperature: Annotated[float, typer.Option(help="Of the votes' softmax.")] = 0.1,
+    seed: Seed = 0,
+    overlap: Overlap = 2,
+    size: Size = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Track the objects of a first mask through a clip with TED; write DAVIS-style PNGs and a video."""
+    from tedlens.clip import read_clip
+    from tedlens.media import overlay, write_masks, write_video
+    from tedlens.models import load_image_model, load_video_model
+    from tedlens.store import whole_folder
+    from tedlens.tracking import track as run
+
+    check_free(out)
+    frames = read_clip(clip, masks=mask)
+    labels = run(
+        frames,
+        motion=load_video_model(motion, device=device, dtype=dtype) if lam > 0 else None,
+        appearance=load_image_model(appearance, device=device, dtype=dtype) if lam < 1 else None,
+        tau=tau,
+        block=block,
+        lam=lam,
+        appearance_tau=appearance_tau,
+        appearance_block=appearance_block,
+        seed=seed,
+        overlap=overlap,
+        size=size,
+        top_k=top_k,
+        radius=radius,
+        n_last=n_last,
+        temperature=temperature,
+    )["labels"].values
+    with whole_folder(out) as folder:
+        write_masks(labels, folder / "masks")
+        write_video(overlay(frames.frames, labels), folder / "overlay.mp4", frames.fps)
+    list_paths({f"{len(labels)} masks": out / "masks", "overlay, video": out / "overlay.mp4"})
+
+
+@app.command()
+def evaluate(
+    labels: Annotated[Path, typer.Argument(help="Folder of predicted masks (PNG).", show_default=False)],
+    truth: Annotated[Path, typer.Argument(help="Folder of true masks (PNG).", show_default=False)],
+    protocol: Annotated[str, typer.Option(help="davis (first and last frame left out) or all.")] = "davis",
+    out: Annotated[Path | None, typer.Option(help="CSV file for the scores per object and frame.")] = None,
+) -> None:
+    """Score masks by J and F as DAVIS 2017 does."""
+    from tedlens.media import read_masks
+    from tedlens.metrics import evaluate as run
+    from tedlens.metrics import summarize
+
+    scores = run(read_masks(labels), read_masks(truth), protocol=protocol)  # type: ignore[arg-type]
+    if out is not None:
+        write_csv(scores, out)
+    table = Table()
+    for column in ("object", "J mean", "J recall", "J decay", "F mean", "F recall", "F decay", "J&F"):
+        table.add_column(column, justify="right")
+    rows = {str(i): scores.sel(object=[i]) for i in scores["object"].values} | {"mean": scores}
+    for name, part in rows.items():
+        summary = summarize(part)
+        keys = ("J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay", "JF_mean")
+        table.add_row(name, *[f"{float(summary[key]):.3f}" for key in keys], end_section=name != "mean")
+    Console().print(table)
+
+
+@app.command()
+def info(
+    what: Annotated[str | None, typer.Argument(help="A model (name, hub id, folder) or a Zarr store.")] = None,
+) -> None:
+    """Say what is there: versions, device and models; or the blocks of a model; or what made a store."""
+    if what is None:
+        about_installation()
+    elif (Path(what) / "zarr.json").is_file():
+        about_store(Path(what))
+    else:
+        about_model(what)
+
+
+def about_installation() -> None:
+    import torch
+
+    from tedlens.models.registry import EMBEDDED_IMAGE, EMBEDDED_VIDEO, HUB_VIDEO, IMAGE_ADAPTERS, VIDEO_ADAPTERS
+    from tedlens.provenance import versions
+
+    for name, version in versions().items():
+        print(f"{name.removeprefix('version_')} {version}")
+    print(f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu'}")
+    print(f"video models: {', '.join([*EMBEDDED_VIDEO, *HUB_VIDEO])}; any with {', '.join(VIDEO_ADAPTERS)}")
+    print(f"image models: {', '.join(EMBEDDED_IMAGE)}; any with {', '.join(IMAGE_ADAPTERS)}")
+
+
+def about_store(path: Path) -> None:
+    import xarray as xr
+
+    tree = xr.open_datatree(path, engine="zarr", consolidated=False)
+    print(tree)
+
+
+def about_model(name: str) -> None:
+    from tedlens.models.registry import EMBEDDED_IMAGE, EMBEDDED_VIDEO, load_image_model, load_video_model
+
+    loaders = []
+    if name in EMBEDDED_VIDEO or name not in EMBEDDED_IMAGE:
+        loaders.append(load_video_model)
+    if name in EMBEDDED_IMAGE:
+        loaders.append(load_image_model)
+    for loader in loaders:
+        describe(loader(name))
+
+
+def describe(model: DiffusionModel) -> None:
+    parameters = sum(p.numel() for p in model.unet.parameters())
+    print(f"{model.name}: {type(model.unet).__name__}, {parameters / 1e6:.1f} M parameters")
+    print(f"  blocks: {', '.join(model.blocks)} (the protocol's: {model.block})")
+    print(f"  window: {f'{model.window} frames' if model.window else 'each frame alone'}")
+    print(f"  input: short side {model.size} pixels, sides in multiples of {model.multiple}")
+    print(f"  weights sha256: {model.weights_sha256}")
+
+
+def check_free(out: Path) -> None:
+    """Results go to a new folder: nothing of the user's is mixed with or replaced."""
+    if out.exists():
+        raise TedlensError(f"{out} exists already, so nothing was written; choose another --out or remove it.")
+
+
+def write_csv(scores: xr.Dataset, out: Path) -> None:
+    try:
+        scores[["J", "F", "JF"]].to_dataframe().to_csv(out)
+    except OSError as error:
+        raise TedlensError(f"Cannot write {out}: {error.strerror or error}; choose another --out.") from error
+
+
+def list_paths(written: dict[str, Path]) -> None:
+    width = max(map(len, written))
+    for what, path in written.items():
+        print(f"{what:<{width}}  {path}")
+
+
+def main() -> None:
+    """Run the command line; what the user got wrong ends in one sentence and exit code 2."""
+    # Of no use to a person at a terminal: diffusers' and transformers' notes on torchvision and deprecation.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    logging.captureWarnings(False)
+    warnings.showwarning = lambda message, *_: print(f"tedlens: {message}", file=sys.stderr)
+    try:
+        app()
+    except TedlensError as error:
+        print(f"tedlens: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""A clip: frames, and what is known of the objects in them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tedlens import media
+from tedlens.errors import TedlensError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+VOID = media.VOID
+DEFAULT_FPS = 8.0
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Clip:
+    """Frames of a video, with masks of the objects in them where they are known.
+
+    ``clip[2:10]`` is the clip of those frames; ``len(clip)`` is the number of frames.
+
+    Parameters
+    ----------
+    frames
+        (T, H, W, 3) uint8, red, green and blue from 0 to 255.
+    masks
+        (T, H, W) uint8: 0 background, 1..254 objects, 255 void, as in DAVIS. A frame that nobody has
+        annotated is void throughout. (H, W) is a mask of the first frame, with the rest void. Bool
+        and other integers are converted if they fit.
+    fps
+        Frames a second. 8, a common rate of generated clips, if nothing is known.
+    name
+        Labels the clip in results.
+    objects
+        Truth about the objects beyond masks, along ``object`` and ``frame``: centres, velocities,
+        depths; see `tedlens.datasets.similar`.
+
+    Raises
+    ------
+    TedlensError
+        If types, shapes or numbers of frames do not agree with the above.
+    """
+
+    frames: npt.NDArray[np.uint8]
+    masks: npt.NDArray[np.uint8] | None = None
+    fps: float = DEFAULT_FPS
+    name: str = "clip"
+    objects: xr.Dataset | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frames", media.check_frames(self.frames))
+        if self.masks is not None:
+            object.__setattr__(self, "masks", _fit(self.masks, *self.frames.shape[:3]))
+        if not 0 < self.fps < float("inf"):
+            raise TedlensError(f"fps={self.fps} is no rate; give frames a second, above 0.")
+        if self.objects is not None and self.objects.sizes.get("frame", len(self)) != len(self):
+            raise TedlensError(
+                f"objects has {self.objects.sizes['frame']} frames but the clip has {len(self)}; "
+                "select the same frames from both."
+            )
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, frames: slice) -> Clip:
+        """The clip of some frames in a row; coordinates of `objects` keep their values."""
+        if not isinstance(frames, slice) or frames.step not in (None, 1):
+            # With a step, fps and the velocities in `objects` would be wrong.
+            raise TedlensError(
+                f"clip[{frames}] is no clip; give frames in a row, as in clip[2:10], or use clip.frames."
+            )
+        part = slice(*frames.indices(len(self)))
+        if part.start >= part.stop:
+            raise TedlensError(
+                f"clip[{frames.start}:{frames.stop}] holds no frame; the clip has {len(self)}, counted from 0."
+            )
+        objects = self.objects
+        if objects is not None and "frame" in objects.dims:
+            objects = objects.isel(frame=part)
+        masks = None if self.masks is None else self.masks[part]
+        return Clip(self.frames[part], masks, self.fps, self.name, objects)
+
+    def __repr__(self) -> str:
+        count = len(self.object_ids)
+        objects = "no masks" if self.masks is None else f"{count} object{'' if count == 1 else 's'}"
+        if self.masks is not None and not self.annotated.all():
+            objects += f" (masks in {self.annotated.sum()})"
+        frames = f"{len(self)} frame{'' if len(self) == 1 else 's'}"
+        return f"Clip({self.name!r}, {frames} {self.height}x{self.width}, {objects}, {self.fps:g} fps)"
+
+    @property
+    def height(self) -> int:
+        """Height of the frames in pixels."""
+        return int(self.frames.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Width of the frames in pixels."""
+        return int(self.frames.shape[2])
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """Ids of the objects in the masks, ascending; there may be gaps."""
+        if self.masks is None:
+            return ()
+        return tuple(sorted(media.ids_in(self.masks) - {0, VOID}))
+
+    @property
+    def annotated(self) -> npt.NDArray[np.bool_]:
+        """(T,) bool: frames that have a mask, that is, are not void throughout."""
+        if self.masks is None:
+            return np.zeros(len(self), np.bool_)
+        return np.array([bool((mask != VOID).any()) for mask in self.masks])
+
+
+def _fit(masks: npt.ArrayLike, frames: int, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Masks as uint8 (T, H, W), of the frames' number and size."""
+    labels = media.as_labels(masks)
+    media.check_size(labels, height, width)
+    if labels.ndim == 2:
+        return media.from_first(labels, frames)
+    if len(labels) != frames:
+        raise TedlensError(
+            f"masks has {len(labels)} frames but frames has {frames}; give as many (255 where there is none), "
+            "or a mask (H, W) of the first frame."
+        )
+    return labels
+
+
+def read_clip(
+    path: str | os.PathLike[str],
+    masks: str | os.PathLike[str] | npt.ArrayLike | None = None,
+    *,
+    name: str | None = None,
+    fps: float | None = None,
+    start: int = 0,
+    stop: int | None = None,
+) -> Clip:
+    """Read a clip from a video file, a folder of pictures or arrays on disk.
+
+    Parameters
+    ----------
+    path
+        A video (anything FFmpeg reads; turned upright), a folder of pictures (jpg, png, bmp, tif,
+        webp) in natural order (2 before 10), or an .npz with ``frames`` and perhaps ``masks``.
+    masks
+        One of
+
+        - a PNG: the mask of the first frame read, or of the frame whose file has the same stem;
+        - a folder of PNGs, for all or some of the frames: each belongs to the frame with the same
+          stem; if no stem agrees, to the frame whose stem ends in the same number; for videos, or if
+          not every mask finds one so, to the frame at that position, counted from 0;
+        - an .npz (with ``masks``), .npy or array: (T, H, W) for all frames of the source, or (H, W)
+          for the first frame read.
+
+        Palette PNGs give their indices and grey PNGs their values as object ids, 255 being void. Grey
+        PNGs with no other values than 0 and 255, in the whole folder, are binary: 255 is object 1.
+        Frames without a mask become void.
+    name
+        The file's stem or the folder's name by default.
+    fps
+        The video's mean rate, or 8 for pictures and arrays, by default.
+    start, stop
+        Frames ``start`` to ``stop - 1`` of the source, counted from 0; all by default.
+
+    Raises
+    ------
+    TedlensError
+        If something is missing, damaged, cut short, or of a size that does not agree.
+    """
+    source = Path(path).expanduser()
+    footage = media.read_footage(source, start, stop)
+    labels = None
+    if masks is not None:
+        labels = media.read_masks(masks, footage)
+    elif footage.masks is not None:
+        labels = media.read_masks(footage.masks, footage, f"masks in {source}")
+    return Clip(
+        footage.frames,
+        masks=labels,
+        fps=fps if fps is not None else footage.fps or DEFAULT_FPS,
+        name=name if name is not None else source.resolve().name if source.is_dir() else source.stem,
+    )

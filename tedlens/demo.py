@@ -1,0 +1,215 @@
+"""The main job on the embedded models: TED on clips of two identical balls that training never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import plotly.graph_objects as go
+import xarray as xr
+from plotly.subplots import make_subplots
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from tedlens.analysis.statistics import clip_statistics
+from tedlens.clip import Clip
+from tedlens.datasets import similar
+from tedlens.media import overlay, write_masks, write_video
+from tedlens.metrics import evaluate
+from tedlens.models import DiffusionModel, load_image_model, load_video_model
+from tedlens.models.mini import recipe
+from tedlens.plots.curves import curve_traces, tau_curve
+from tedlens.plots.export import save_figures
+from tedlens.plots.pictures import chosen_frames, pca_colours, pca_map, picture
+from tedlens.plots.style import METRICS, styled
+from tedlens.probing import Prepared, probe
+from tedlens.store import save
+from tedlens.ted import fuse_features, label_clip, label_masks, unit
+from tedlens.tracking import clip_features, first_mask
+
+TAUS = [0, 100, 200, 300, 400, 500, 600, 700, 800, 900]
+LAM = 0.5
+APPEARANCE_TAU = 51  # of the appearance features in the fusion, as in DIFT
+# The embedded grid is 16 cells high where DAVIS's is 60: the window of propagation shrinks with it.
+PROPAGATION: dict[str, Any] = {"top_k": 10, "radius": 4, "n_last": 20, "temperature": 0.1, "convention": "dift"}
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo found, and the files it left."""
+
+    table: xr.DataArray  # J_m in percent (tau, features)
+    clips: int
+    written: dict[str, Path]
+
+
+def run_demo(out: Path, *, clips: int = 8, seed: int = 0) -> Demo:
+    """Track `clips` hold-out clips at each tau with motion, appearance and fused features, and write it all."""
+    motion, appearance = load_video_model("mini"), load_image_model("mini")
+    made = [hold_out_clip(number) for number in range(clips)]
+    labels = [
+        track_over_tau(clip, motion, appearance, seed) for clip in tqdm(made, desc="tracking", unit="clip", leave=False)
+    ]
+    scores = xr.concat(
+        [score_over_tau(clip, each).expand_dims(clip=[clip.name]) for clip, each in zip(made, labels, strict=True)],
+        "clip",
+        combine_attrs="override",
+    )
+    curve = clip_statistics(scores, "J")["mean"]
+    best = {kind: int(curve.sel(features=kind).idxmax("tau")) for kind in curve["features"].values}
+    shown = telling_clip(scores, best)
+    written = write_demo(out, made[shown], motion, labels[shown], scores, best, seed)
+    return Demo((100 * curve).transpose("tau", "features"), clips, written)
+
+
+def hold_out_clip(number: int) -> Clip:
+    """Two identical balls that pass one another; from the test seeds, which training never sees."""
+    view = "perspective" if number % 2 == 0 else "top"
+    return similar(recipe.TEST_SEEDS[number], view=view, frames=recipe.FRAMES, size=recipe.SIZE)  # type: ignore[arg-type]
+
+
+def track_over_tau(clip: Clip, motion: DiffusionModel, appearance: DiffusionModel, seed: int) -> xr.DataArray:
+    """Tracked masks (features, tau, frame, y, x)."""
+    mask = first_mask(clip)
+    cells: dict[str, list[xr.DataArray]] = {"motion": [], "appearance": [], "fused": []}
+    for tau, features in features_over_tau(clip, motion, appearance, seed):
+        for kind, (feats, input_size) in features.items():
+            masks = label_clip(feats, mask, input_size, **PROPAGATION)
+            cells[kind].append(label_masks(masks, np.arange(len(clip)), {}).expand_dims(tau=[tau]))
+    kinds = [xr.concat(each, "tau").expand_dims(features=[kind]) for kind, each in cells.items()]
+    return xr.concat(kinds, "features").assign_attrs(PROPAGATION | {"lam": LAM, "appearance_tau": APPEARANCE_TAU})
+
+
+def features_over_tau(
+    clip: Clip, motion: DiffusionModel, appearance: DiffusionModel, seed: int
+) -> Iterator[tuple[int, dict[str, tuple[Tensor, tuple[int, int]]]]]:
+    """For each tau: features of each kind and the size of the input they come from.
+
+    Motion and appearance are both taken at tau; fused is motion at tau with appearance at DIFT's tau.
+    """
+    of_video, of_image = Prepared(motion, clip), Prepared(appearance, clip)
+    clear = clip_features(of_image, APPEARANCE_TAU, seed, appearance.block)
+    for (tau, _, moving), (_, _, still) in zip(
+        of_video.features(TAUS, [seed], [motion.block]),
+        of_image.features(TAUS, [seed], [appearance.block]),
+        strict=True,
+    ):
+        yield (
+            tau,
+            {
+                "motion": (unit(moving[motion.block]), of_video.input_size),
+                "appearance": (unit(still[appearance.block]), of_image.input_size),
+                "fused": (fuse_features(moving[motion.block], clear, LAM), of_video.input_size),
+            },
+        )
+
+
+def score_over_tau(clip: Clip, labels: xr.DataArray) -> xr.Dataset:
+    """J, F and JF (features, tau, object, frame) of masks (features, tau, frame, y, x)."""
+    assert clip.masks is not None
+    cells = [
+        evaluate(labels.sel(features=kind, tau=tau), clip.masks).expand_dims(["features", "tau"])
+        for kind in labels["features"].values
+        for tau in labels["tau"].values
+    ]
+    scores = xr.combine_by_coords(cells, combine_attrs="override")
+    assert isinstance(scores, xr.Dataset)
+    return scores
+
+
+def telling_clip(scores: xr.Dataset, best: dict[str, int]) -> int:
+    """The clip on which motion beats appearance most, each at its best tau."""
+    j = scores["J"].mean(["object", "frame"])
+    gain = j.sel(features="motion", tau=best["motion"]) - j.sel(features="appearance", tau=best["appearance"])
+    return int(gain.argmax("clip"))
+
+
+def write_demo(
+    out: Path,
+    clip: Clip,
+    motion: DiffusionModel,
+    labels: xr.DataArray,
+    scores: xr.Dataset,
+    best: dict[str, int],
+    seed: int,
+) -> dict[str, Path]:
+    """Features, scores, masks, overlays and figures; returns what lies where."""
+    out.mkdir(parents=True, exist_ok=True)
+    feats = probe(motion, clip, tau=TAUS, blocks=motion.block, seed=seed)
+    tracked = {kind: labels.sel(features=kind, tau=best[kind]) for kind in ("appearance", "motion")}
+    write_masks(tracked["motion"].values, out / "masks")
+    write_video(overlay(clip.frames, tracked["motion"].values), out / "overlay.mp4", clip.fps)
+    PIL.Image.fromarray(overlay_strip(clip, tracked)).save(out / "overlay.png")
+    levels = [TAUS[1], best["motion"]]
+    figures = save_figures(
+        {
+            "story": story(clip, tracked, feats, levels, scores),
+            "tau_curve": tau_curve(scores, metric="J"),
+            "pca_map": pca_map(feats, clip, tau=levels),
+        },
+        out / "figures",
+    )
+    scores_frame = (100 * clip_statistics(scores, "J")["mean"]).rename("J_m").to_dataframe()["J_m"].unstack("features")
+    scores_frame.round(2).to_csv(out / "scores.csv")
+    return {
+        "features": save(feats, out / "features.zarr"),
+        "scores": save(scores, out / "scores.zarr"),
+        "scores, table": out / "scores.csv",
+        "tracked masks": out / "masks",
+        "overlay, video": out / "overlay.mp4",
+        "overlay, picture": out / "overlay.png",
+        "figures": figures[0].parent,
+    }
+
+
+def overlay_strip(clip: Clip, tracked: dict[str, xr.DataArray]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """One picture: truth, appearance and motion in rows, frames in columns. Needs no browser."""
+    assert clip.masks is not None
+    chosen = chosen_frames(len(clip), None)
+    rows = [clip.masks, *(masks.values for masks in tracked.values())]
+    pictures = [np.concatenate(list(overlay(clip.frames, row)[chosen]), axis=1) for row in rows]
+    return np.concatenate(pictures).repeat(3, axis=0).repeat(3, axis=1)
+
+
+def story(
+    clip: Clip, tracked: dict[str, xr.DataArray], feats: xr.DataTree, levels: list[int], scores: xr.Dataset
+) -> go.Figure:
+    """The finding at a glance: who tracks, what the features look like, and the curve over tau."""
+    assert clip.masks is not None
+    chosen = chosen_frames(len(clip), None)
+    features = feats[feats.attrs["blocks"][-1]].to_dataset()["features"].isel(seed=0)
+    rows = [("truth", overlay(clip.frames, clip.masks)[chosen])]
+    rows += [(f"tracked by {kind}", overlay(clip.frames, masks.values)[chosen]) for kind, masks in tracked.items()]
+    rows += [(f"motion features, τ = {level}", pca_colours(features.sel(tau=level))[chosen]) for level in levels]
+    curve_rows = 3
+    figure = make_subplots(
+        rows=len(rows) + curve_rows,
+        cols=len(chosen),
+        specs=[[{}] * len(chosen) for _ in rows]
+        + [[{"colspan": len(chosen), "rowspan": curve_rows}, *[None] * (len(chosen) - 1)]]
+        + [[None] * len(chosen)] * (curve_rows - 1),
+        column_titles=[f"frame {f}" for f in chosen],
+        horizontal_spacing=0.01,
+        vertical_spacing=0.02,
+    )
+    for row, (name, images) in enumerate(rows, start=1):
+        for column, image in enumerate(images, start=1):
+            figure.add_trace(picture(image, (clip.height, clip.width)), row=row, col=column)
+            figure.update_xaxes(visible=False, row=row, col=column)
+            figure.update_yaxes(visible=False, row=row, col=column)
+        axis = "" if row == 1 else (row - 1) * len(chosen) + 1
+        figure.add_annotation(
+            text=name.replace(" by ", "<br>by ").replace(", ", "<br>"), xref="paper", yref=f"y{axis} domain",
+            x=-0.01, y=0.5, xanchor="right", showarrow=False, align="right",
+        )  # fmt: skip
+    for trace in curve_traces(scores, "J"):
+        figure.add_trace(trace, row=len(rows) + 1, col=1)
+    figure.update_xaxes(title="noise level τ", row=len(rows) + 1, col=1)
+    figure.update_yaxes(title=METRICS["J"], rangemode="tozero", row=len(rows) + 1, col=1)
+    styled(figure, width=860, height=120 * (len(rows) + curve_rows) + 60)
+    figure.update_layout(margin={"l": 130, "t": 30}, legend={"y": 0.3, "x": 0.02, "yanchor": "top"})
+    return figure

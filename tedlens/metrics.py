@@ -1,0 +1,273 @@
+"""J and F: how well labels agree with the truth, by the definition of DAVIS 2017.
+
+J (region similarity) is the intersection over union of two masks; F (contour accuracy) compares their
+outlines within a tolerance. The definitions are those of the DAVIS benchmark (Perazzi et al., CVPR 2016;
+Pont-Tuset et al., "The 2017 DAVIS Challenge on Video Object Segmentation", arXiv:1704.00675) and of its
+`davis2017-evaluation`. Speed comes from the work that is left out (F looks only at the box around an
+object), never from changing the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from scipy.ndimage import distance_transform_edt, find_objects
+
+from tedlens.clip import VOID
+from tedlens.errors import TedlensError
+
+Protocol = Literal["davis", "all"]
+Masks = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+Scores = npt.NDArray[np.float64]
+
+
+BOUND_TH = 0.008  # tolerance of F, as a share of the picture's diagonal (DAVIS)
+
+
+def evaluate(
+    labels: xr.DataArray | npt.ArrayLike, truth: xr.DataArray | npt.ArrayLike, *, protocol: Protocol = "davis"
+) -> xr.Dataset:
+    """J and F of predicted labels, per object and frame.
+
+    Parameters
+    ----------
+    labels
+        Predicted ids, DataArray over frame, y, x or integer array (T, H, W); 0 = background.
+        An object of the truth that is missing here counts as empty.
+    truth
+        True ids, (T, H, W) like `labels`: 0 = background, 1..254 = objects (gaps are allowed), 255 = void.
+        Void pixels are left out of J and F. A frame that is wholly void was not annotated: its scores
+        are NaN and stay out of all statistics.
+    protocol
+        ``davis`` leaves out the first frame, which is given, and the last, as the semi-supervised
+        DAVIS protocol does; ``all`` scores every frame.
+
+    Returns
+    -------
+    Dataset
+        ``J``, ``F`` and ``JF`` = (J + F) / 2 over (object, frame), float64 in 0..1. ``object`` holds the
+        truth's ids, ``frame`` the frames' own coordinates (0..T-1 where labels have none). Both empty
+        scores 1. Scalar coordinates (tau, seed, ...) and attributes of `labels` are handed on.
+
+    Raises
+    ------
+    TedlensError
+        For shapes that differ, labels that hold an id the truth does not, a truth without objects,
+        an unknown protocol, or a clip too short for the protocol.
+    """
+    if protocol not in get_args(Protocol):
+        raise TedlensError(f"protocol={protocol!r} is not known to evaluate(); choose one of davis, all.")
+    predicted, true = _masks(labels, "labels"), _masks(truth, "truth")
+    ids = _check(predicted, true, protocol)
+    index = np.zeros(256, np.uint8)  # from an id to 1..N; background and void become 0
+    index[ids] = np.arange(1, len(ids) + 1)
+    kept = np.arange(len(true))[slice(1, -1) if protocol == "davis" else slice(None)]
+    j, f = np.full((2, len(ids), len(kept)), np.nan)
+    # np.linalg.norm, because another way to round the diagonal could tip ceil() over where DAVIS does not.
+    radius = int(np.ceil(BOUND_TH * np.linalg.norm(true.shape[1:])))
+    for k, t in enumerate(kept):
+        void = true[t] == VOID
+        if not void.all():
+            p, q = np.where(void, np.uint8(0), index[predicted[t]]), index[true[t]]
+            j[:, k] = _region_similarity(p, q, len(ids))
+            f[:, k] = _contour_accuracy(p, q, len(ids), radius)
+    coords, attrs = _context(labels)
+    coords |= {"object": ids, "frame": coords.get("frame", np.arange(len(true)))[kept]}
+    dims = ("object", "frame")
+    return xr.Dataset(
+        {"J": (dims, j), "F": (dims, f), "JF": (dims, (j + f) / 2)},
+        coords,
+        attrs | {"metric": "DAVIS 2017 J and F", "protocol": protocol, "bound_th": BOUND_TH},
+    )
+
+
+def summarize(scores: xr.Dataset) -> xr.Dataset:
+    """Mean, recall and decay of J and F, averaged over objects.
+
+    Parameters
+    ----------
+    scores
+        What `evaluate` gives: ``J`` and ``F`` over object and frame. Any further dimensions (clip, tau,
+        seed, lam, block, ...) stay; NaN, where a clip has fewer objects or frames, is skipped.
+
+    Returns
+    -------
+    Dataset
+        ``J_mean``, ``J_recall``, ``J_decay``, ``F_mean``, ``F_recall``, ``F_decay`` and ``JF_mean`` =
+        (J_mean + F_mean) / 2, without object and frame. Per object: mean over frames; recall, the share
+        of frames over 0.5; decay, the mean of the first quarter of the frames less that of the last
+        (more is worse). NaN where there is nothing to score. Attributes are handed on.
+
+    Raises
+    ------
+    TedlensError
+        Where J or F, or one of their dimensions object and frame, is missing.
+
+    Notes
+    -----
+    DAVIS averages over the objects of all clips at once, so that a clip counts by its objects. For that
+    figure concatenate the clips' scores along ``object``: ``summarize(xr.concat(all_scores, "object"))``.
+    Along ``clip`` each clip gets its own figures, and their mean weighs clips equally.
+    """
+    summary: dict[Hashable, xr.DataArray] = {}
+    for name in ("J", "F"):
+        if name not in scores or not {"object", "frame"} <= set(scores[name].dims):
+            raise TedlensError(f"The scores hold no {name} over object and frame; give what evaluate() returns.")
+        figures = xr.apply_ufunc(
+            _statistics,
+            scores[name].compute(),
+            input_core_dims=[["frame"]],
+            output_core_dims=[[], [], []],
+            output_dtypes=[np.float64] * 3,
+            vectorize=True,
+        )
+        for figure, per_object in zip(("mean", "recall", "decay"), figures, strict=True):
+            summary[f"{name}_{figure}"] = per_object.mean("object")
+    summary["JF_mean"] = (summary["J_mean"] + summary["F_mean"]) / 2
+    return xr.Dataset(summary, attrs=scores.attrs)
+
+
+# --- what is given --------------------------------------------------------------------------------
+
+
+def _masks(given: xr.DataArray | npt.ArrayLike, name: str) -> Masks:
+    """Ids as a uint8 array (T, H, W)."""
+    if isinstance(given, xr.DataArray):
+        if set(given.dims) != {"frame", "y", "x"}:
+            raise TedlensError(
+                f"{name} has the dimensions {', '.join(map(str, given.dims))}, but needs frame, y, x;"
+                " select one value of every other dimension."
+            )
+        given = given.transpose("frame", "y", "x")
+    array = np.asarray(given)
+    if array.ndim != 3 or array.dtype.kind not in "iub" or array.size == 0:
+        raise TedlensError(
+            f"{name} is {array.dtype} of shape {array.shape}, but needs whole-number ids of shape"
+            " (frames, height, width) with at least one pixel; convert or reshape it."
+        )
+    for extreme in (int(array.min()), int(array.max())):
+        if not 0 <= extreme <= VOID:
+            raise TedlensError(
+                f"{name} holds the id {extreme}, but ids are 0 (background), 1 to 254 and,"
+                " in the truth, 255 (void); number the objects anew."
+            )
+    return array.astype(np.uint8, copy=False)
+
+
+def _ids(masks: Masks) -> npt.NDArray[np.intp]:
+    """All ids in masks, in order."""
+    # Frame by frame: bincount copies what it counts as int64, eight times the masks.
+    seen = np.zeros(256, np.bool_)
+    for mask in masks:
+        seen |= np.bincount(mask.ravel(), minlength=256) > 0
+    return np.flatnonzero(seen)
+
+
+def _check(predicted: Masks, true: Masks, protocol: Protocol) -> npt.NDArray[np.intp]:
+    """The truth's object ids, once all is known to fit."""
+    if predicted.shape != true.shape:
+        raise TedlensError(
+            f"labels have the shape {predicted.shape} and the truth {true.shape} (frames, height, width),"
+            " but they must agree; resize the labels with nearest neighbour, or take the same frames."
+        )
+    if protocol == "davis" and len(true) < 3:
+        raise TedlensError(
+            f"protocol='davis' leaves out the first and the last of {len(true)} frames, so none is left;"
+            " give at least 3 frames or use protocol='all'."
+        )
+    found = _ids(true)
+    ids: npt.NDArray[np.intp] = found[(found != 0) & (found != VOID)]
+    if len(ids) == 0:
+        raise TedlensError("The truth holds no object (an id from 1 to 254); give masks that show at least one.")
+    strange = np.setdiff1d(_ids(predicted), [0, *ids])
+    if len(strange):
+        raise TedlensError(
+            f"labels hold the id {strange[0]}, which the truth does not (its objects: {', '.join(map(str, ids))});"
+            " set such pixels to 0 or to the object they mean."
+        )
+    return ids
+
+
+def _context(labels: xr.DataArray | npt.ArrayLike) -> tuple[dict[Hashable, Any], dict[Any, Any]]:
+    """What scores take over from labels: frame numbers, scalar coordinates, attributes."""
+    if not isinstance(labels, xr.DataArray):
+        return {}, {}
+    coords: dict[Hashable, Any] = {name: c.variable for name, c in labels.coords.items() if c.ndim == 0}
+    if "frame" in labels.coords:
+        coords["frame"] = labels.coords["frame"].values
+    return coords, dict(labels.attrs)
+
+
+# --- one frame ------------------------------------------------------------------------------------
+
+
+def _region_similarity(predicted: Masks, true: Masks, count: int) -> Scores:
+    """J of objects 1..count from masks (H, W): intersection over union, 1 where both are empty."""
+    # Every pair (true id, predicted id) counted in one pass over the picture.
+    pairs = true.astype(np.intp) * (count + 1) + predicted
+    table = np.bincount(pairs.ravel(), minlength=(count + 1) ** 2).reshape(count + 1, count + 1)
+    both = table.diagonal()[1:]
+    either = table.sum(0)[1:] + table.sum(1)[1:] - both
+    return np.where(either == 0, 1.0, both / np.maximum(either, 1))
+
+
+def _contour_accuracy(predicted: Masks, true: Masks, count: int, radius: int) -> Scores:
+    """F of objects 1..count from masks (H, W), each within the box around it."""
+    score = np.ones(count)
+    for i, found in enumerate(zip(find_objects(predicted, count), find_objects(true, count), strict=True)):
+        boxes = [box for box in found if box is not None]
+        if boxes:
+            # All boundary pixels lie in the box around both masks, one pixel wider: a boundary lies up
+            # and left of its mask, and below and right the mask must be seen to end.
+            box = tuple(
+                slice(max(min(b[axis].start for b in boxes) - 1, 0), max(b[axis].stop for b in boxes) + 1)
+                for axis in (0, 1)
+            )
+            score[i] = _f_measure(_boundary(predicted[box] == i + 1), _boundary(true[box] == i + 1), radius)
+    return score
+
+
+def _boundary(mask: Mask) -> Mask:
+    """Pixels that differ from their right, lower or lower right neighbour, where there is one.
+
+    So the last row looks only to the right, the last column only down, and the last pixel is never
+    boundary: the special cases of DAVIS' `_seg2bmap`.
+    """
+    edge = np.zeros_like(mask)
+    edge[:, :-1] |= mask[:, :-1] != mask[:, 1:]
+    edge[:-1] |= mask[:-1] != mask[1:]
+    edge[:-1, :-1] |= mask[:-1, :-1] != mask[1:, 1:]
+    return edge
+
+
+def _f_measure(predicted: Mask, true: Mask, radius: int) -> float:
+    """F of two boundaries (H, W): matched are pixels within `radius` pixels of the other boundary."""
+    if not predicted.any() or not true.any():
+        # An empty boundary has precision 1 and recall 0, or the reverse, against one that is not.
+        return float(predicted.any() == true.any())
+    # DAVIS dilates by the disc x^2 + y^2 <= radius^2: the same pixels as those at a distance <= radius.
+    # The distances are correctly rounded roots of whole numbers, so none crosses the whole number `radius`.
+    precision = np.count_nonzero(distance_transform_edt(~true)[predicted] <= radius) / np.count_nonzero(predicted)
+    recall = np.count_nonzero(distance_transform_edt(~predicted)[true] <= radius) / np.count_nonzero(true)
+    total = precision + recall
+    return 2 * precision * recall / total if total else 0.0
+
+
+# --- one object -----------------------------------------------------------------------------------
+
+
+def _statistics(values: Scores) -> tuple[float, float, float]:
+    """Mean, recall and decay of one object's scores (frame,), NaN left out."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return np.nan, np.nan, np.nan
+    # Quarters share their end frames. DAVIS casts these ends to uint8, which wraps in clips of more than
+    # 256 scored frames; here they are whole numbers of full width.
+    ends = (np.round(np.linspace(1, len(values), 5) + 1e-10) - 1).astype(int)
+    first, last = values[ends[0] : ends[1] + 1], values[ends[3] : ends[4] + 1]
+    return float(values.mean()), float((values > 0.5).mean()), float(first.mean() - last.mean())

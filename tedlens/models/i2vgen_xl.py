@@ -1,0 +1,99 @@
+"""I2VGen-XL (`I2VGenXLUNet`): the paper's motion model, and the embedded video model."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import PIL.Image
+import torch
+from torch import Tensor
+
+from tedlens.models.base import Condition, Frames, VariancePreserving, encode_with_vae, pictures
+
+
+class I2VGenXL(VariancePreserving):
+    """Adapter for `I2VGenXLPipeline`.
+
+    The conditioning is that of the pipeline, from the window's first frame: its CLIP embedding, its
+    VAE latent followed by planes that count the frames, the prompt, and the frame rate. A pipeline
+    saved without text or image encoder gets no text tokens and a zero image embedding.
+
+    Parameters
+    ----------
+    prompt
+        Text for the cross-attention; empty by default, since a probe describes nothing.
+    fps
+        The frame rate that the UNet is told (16, the pipeline's default).
+    """
+
+    window = 16
+
+    def __init__(self, pipeline: Any, *, prompt: str = "", fps: int = 16, **common: Any) -> None:
+        super().__init__(pipeline, **common)
+        self.prompt, self.fps = prompt, fps
+        self._text: Tensor | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"prompt": self.prompt, "fps": self.fps}
+
+    @property
+    def multiple(self) -> int:
+        return int(self.pipeline.vae_scale_factor)
+
+    def encode(self, frames: Frames) -> Tensor:
+        vae = self.pipeline.vae
+        latents = encode_with_vae(vae, pictures(frames)) * float(vae.config.scaling_factor)
+        return latents.to(self.device, self.dtype)
+
+    def condition(self, frames: Frames, clean: Tensor, window: range) -> Condition:
+        first = PIL.Image.fromarray(frames[window.start])
+        return {
+            "encoder_hidden_states": self._embed_text(),
+            "image_embeddings": self._embed_image(first),
+            "image_latents": image_latents(clean[window.start], len(window)),
+            "fps": torch.tensor([self.fps], device=self.device),
+        }
+
+    def run(self, noisy: Tensor, tau: int, condition: Condition) -> None:
+        self.unet(noisy.transpose(0, 1)[None], torch.tensor(tau, device=self.device), **condition)
+
+    def _embed_text(self) -> Tensor:
+        """The prompt's embedding, computed once a model."""
+        if self._text is None:
+            if self.pipeline.text_encoder is None:
+                self._text = no_text(self.unet).to(self.device, self.dtype)
+            else:
+                self.pipeline._guidance_scale = 1.0  # the pipeline's own switch: no unconditional half
+                # clip_skip=1 is the default of the pipeline's __call__.
+                self._text = self.pipeline.encode_prompt(self.prompt, self.device, 1, clip_skip=1)[0]
+        return self._text
+
+    def _embed_image(self, first: PIL.Image.Image) -> Tensor:
+        if self.pipeline.image_encoder is None:
+            return no_image(self.unet).to(self.device, self.dtype)
+        self.pipeline._guidance_scale = 1.0
+        # The pipeline's own cropping and resizing, two functions of its module.
+        helpers: Any = inspect.getmodule(type(self.pipeline))
+        cropped = helpers._center_crop_wide(first, (first.width, first.width))
+        side = self.pipeline.feature_extractor.crop_size
+        resized = helpers._resize_bilinear(cropped, (side["width"], side["height"]))
+        embedding: Tensor = self.pipeline._encode_image(resized, self.device, 1)
+        return embedding
+
+
+def image_latents(first: Tensor, frames: int) -> Tensor:
+    """The first frame's latent (channel, y, x), then planes i / (F - 1): (1, channel, F, y, x)."""
+    planes = [first] + [torch.full_like(first, i / (frames - 1)) for i in range(1, frames)]
+    return torch.stack(planes, dim=1)[None]
+
+
+def no_text(unet: Any) -> Tensor:
+    """Text tokens of a model without text: none, (1, 0, channel)."""
+    return torch.zeros(1, 0, unet.config.cross_attention_dim)
+
+
+def no_image(unet: Any) -> Tensor:
+    """Image embedding of a model without image encoder: zeros, (1, 1, channel)."""
+    return torch.zeros(1, 1, unet.config.cross_attention_dim)

@@ -1,0 +1,30 @@
+"""Noise belongs to the frame: a pure function of seed, absolute frame index and shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tedlens.errors import TedlensError
+
+# Independent streams of the same (seed, frame).
+DIFFUSION, CONDITIONING = 0, 1
+
+
+def frame_noise(seed: int, frames: Iterable[int], shape: tuple[int, ...], stream: int = DIFFUSION) -> Tensor:
+    """Standard normal noise (frame, *shape), float32, on the CPU.
+
+    The same for a frame whatever window, batch, order or device it is used in: a counter-based
+    generator (Philox) is keyed with the seed and the frame's index in the clip. Overlapping windows
+    therefore agree where they overlap, and a resumed sweep equals a straight one.
+    """
+    if not 0 <= seed < 2**63:
+        raise TedlensError(f"seed={seed} cannot key the noise; choose a whole number from 0 to 2**63 - 1.")
+    each = []
+    for frame in frames:
+        bits = np.random.Philox(key=np.array([seed, frame], np.uint64), counter=np.array([0, 0, 0, stream], np.uint64))
+        each.append(torch.from_numpy(np.random.Generator(bits).standard_normal(shape, dtype=np.float32)))
+    return torch.stack(each)

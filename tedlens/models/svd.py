@@ -1,0 +1,107 @@
+"""Stable Video Diffusion (`UNetSpatioTemporalConditionModel`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import PIL.Image
+import torch
+from torch import Tensor
+
+from tedlens.models.base import Condition, DiffusionModel, Frames, encode_with_vae, pictures
+from tedlens.models.noise import CONDITIONING, frame_noise
+
+
+class StableVideoDiffusion(DiffusionModel):
+    """Adapter for `StableVideoDiffusionPipeline`.
+
+    tau to sigma: SVD has no training timesteps, only sigmas (Karras, 0.002 to 700). tau counts the
+    1000 sigmas that its own scheduler lays out for 1000 steps, from the least to the largest:
+    ``sigma(tau) == scheduler.sigmas[999 - tau]`` after ``scheduler.set_timesteps(1000)``, which for
+    SVD's settings is ``(0.002 ** (1/7) + tau / 999 * (700 ** (1/7) - 0.002 ** (1/7))) ** 7``. The UNet
+    is given the scheduler's own timestep for it, 0.25 ln(sigma). To compare with other models, use
+    `log_snr`.
+
+    The conditioning is the pipeline's, from the window's first frame: its CLIP embedding, and its VAE
+    latent (mode, not scaled) after noise in pixels, repeated for each frame. That noise depends on the
+    frame alone, not on the probe's seed.
+
+    Parameters
+    ----------
+    fps, motion_bucket_id, noise_aug_strength
+        As in the pipeline, with its defaults (7, 127, 0.02).
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        *,
+        fps: int = 7,
+        motion_bucket_id: int = 127,
+        noise_aug_strength: float = 0.02,
+        **common: Any,
+    ) -> None:
+        super().__init__(pipeline, **common)
+        self.fps, self.motion_bucket_id, self.noise_aug_strength = fps, motion_bucket_id, noise_aug_strength
+        self.window = int(pipeline.unet.config.num_frames)
+        # A scheduler of our own: the pipeline's may be in use.
+        self._scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
+        self._scheduler.set_timesteps(1000)
+        # In float16 the VAE overflows; its configuration says so. bfloat16 has the range.
+        if self.dtype == torch.float16 and pipeline.vae.config.force_upcast:
+            pipeline.vae.to(torch.float32)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {
+            "fps": self.fps,
+            "motion_bucket_id": self.motion_bucket_id,
+            "noise_aug_strength": self.noise_aug_strength,
+        }
+
+    @property
+    def multiple(self) -> int:
+        # This UNet cannot upsample to odd sizes, so latents must halve evenly at every level.
+        levels: int = len(self.pipeline.unet.config.block_out_channels)
+        scale: int = self.pipeline.vae_scale_factor
+        return scale * int(2 ** (levels - 1))
+
+    def encode(self, frames: Frames) -> Tensor:
+        vae = self.pipeline.vae
+        latents = encode_with_vae(vae, pictures(frames)) * float(vae.config.scaling_factor)
+        return latents.to(self.device, self.dtype)
+
+    def condition(self, frames: Frames, clean: Tensor, window: range) -> Condition:
+        index = window.start
+        picture = pictures(frames[index : index + 1])
+        noise = frame_noise(0, [index], tuple(picture.shape[1:]), CONDITIONING)
+        latent = encode_with_vae(self.pipeline.vae, picture + self.noise_aug_strength * noise)
+        latent = latent.to(self.device, self.dtype)
+        return {
+            "encoder_hidden_states": self._embed_image(PIL.Image.fromarray(frames[index])),
+            "image_latents": latent.expand(len(window), -1, -1, -1),
+            "added_time_ids": self.pipeline._get_add_time_ids(
+                self.fps - 1, self.motion_bucket_id, self.noise_aug_strength, self.dtype, 1, 1, False
+            ).to(self.device),
+        }
+
+    def _embed_image(self, first: PIL.Image.Image) -> Tensor:
+        if self.pipeline.image_encoder is None:
+            width = self.pipeline.unet.config.cross_attention_dim
+            return torch.zeros(1, 1, width, device=self.device, dtype=self.dtype)
+        embedding: Tensor = self.pipeline._encode_image(first, self.device, 1, False)
+        return embedding
+
+    def sigma(self, tau: int) -> float:
+        return float(self._scheduler.sigmas[999 - tau])
+
+    def add_noise(self, clean: Tensor, noise: Tensor, tau: int) -> Tensor:
+        return clean + self.sigma(tau) * noise
+
+    def run(self, noisy: Tensor, tau: int, condition: Condition) -> None:
+        condition = dict(condition)
+        # The scheduler's own scaling to unit variance (its c_in).
+        sigma = self._scheduler.sigmas[999 - tau].to(self.device)
+        sample = noisy / (sigma**2 + 1) ** 0.5
+        sample = torch.cat([sample, condition.pop("image_latents")], dim=1)[None]
+        self.unet(sample, self._scheduler.timesteps[999 - tau].to(self.device), **condition)

@@ -1,0 +1,46 @@
+"""Figures to files: HTML always, PNG, SVG and PDF where a Chrome is found."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+STATIC = ("png", "svg", "pdf")
+HOW_TO = (
+    "No Chrome was found, so figures were saved as HTML only; for PNG, SVG and PDF install Chrome or "
+    "Chromium (Debian: apt-get install chromium; anywhere: plotly_get_chrome)."
+)
+
+
+def save_figures(figures: dict[str, go.Figure], folder: str | Path, formats: Iterable[str] = STATIC) -> list[Path]:
+    """Save each figure as ``folder/name.html`` and, where a Chrome is found, in `formats`.
+
+    Without Chrome, a warning says how to get it. Returns the paths written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, figure in figures.items():
+        written.append(folder / f"{name}.html")
+        # plotly.js in the file: a figure must open on a machine without network.
+        figure.write_html(written[-1], include_plotlyjs=True)
+    wanted = [(figure, folder / f"{name}.{kind}") for name, figure in figures.items() for kind in formats]
+    if not wanted:
+        return written
+    if not chrome_found():
+        warnings.warn(HOW_TO, stacklevel=2)
+        return written
+    from plotly.io import write_images
+
+    write_images([figure for figure, _ in wanted], [path for _, path in wanted], scale=2)
+    return written + [path for _, path in wanted]
+
+
+def chrome_found() -> bool:
+    """Whether kaleido will find the browser that it draws with."""
+    from choreographer.browsers.chromium import Chromium
+
+    return Chromium.find_browser(skip_local=False) is not None

@@ -1,0 +1,34 @@
+"""One house style: colour-blind-safe (Okabe and Ito), light, readable at the width of a column."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+COLOURS = {"motion": "#D55E00", "appearance": "#0072B2", "fused": "#009E73"}
+NAMES = {"motion": "motion R<sub>m</sub>", "appearance": "appearance R<sub>a</sub>", "fused": "fused R<sub>f</sub>"}
+OTHERS = ["#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
+DASHES = {"motion": "solid", "appearance": "dash", "fused": "dot"}  # and readable without colour
+SYMBOLS = {"motion": "circle", "appearance": "square", "fused": "diamond"}
+METRICS = {"J": "J<sub>m</sub> (%)", "F": "F<sub>m</sub> (%)", "JF": "J&F<sub>m</sub> (%)"}
+FONT = {"family": "Arial, Helvetica, sans-serif", "size": 13, "color": "#222222"}
+
+
+def styled(figure: go.Figure, *, width: int, height: int) -> go.Figure:
+    """The figure in house style, `width` by `height` pixels."""
+    figure.update_layout(
+        template="simple_white",
+        width=width,
+        height=height,
+        font=FONT,
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        margin={"l": 60, "r": 12, "t": 16, "b": 50},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0},
+    )
+    return figure
+
+
+def band_colour(colour: str, alpha: float = 0.18) -> str:
+    """A colour such as ``#D55E00``, transparent, for a band of standard errors."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"

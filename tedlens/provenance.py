@@ -1,0 +1,25 @@
+"""How a result came to be, as plain attributes."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import version
+from typing import Any
+
+from tedlens.clip import Clip
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    return {f"version_{name}": version(name) for name in ("tedlens", "torch", "diffusers", "numpy", "xarray")}
+
+
+def clip_provenance(clip: Clip) -> dict[str, Any]:
+    """Name, size and content of a clip, and how it was made if it was made."""
+    made = {} if clip.objects is None else {f"clip_{k}": v for k, v in clip.objects.attrs.items()}
+    return {
+        "clip": clip.name,
+        "clip_shape": list(clip.frames.shape[:3]),
+        "clip_sha256": hashlib.sha256(clip.frames.tobytes()).hexdigest(),
+        **made,
+    }

@@ -1,0 +1,112 @@
+"""The whole of TED: from a clip and its first mask to masks of all frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from torch import Tensor
+
+from tedlens.clip import Clip
+from tedlens.errors import TedlensError
+from tedlens.models.base import DiffusionModel
+from tedlens.probing import Prepared
+from tedlens.ted import Convention, fuse_features, label_clip, label_masks, unit
+
+
+def track(
+    clip: Clip,
+    *,
+    motion: DiffusionModel | None = None,
+    appearance: DiffusionModel | None = None,
+    tau: int = 600,
+    block: str | None = None,
+    lam: float = 0.5,
+    appearance_tau: int = 51,
+    appearance_block: str | None = None,
+    seed: int = 0,
+    overlap: int = 2,
+    size: int | tuple[int, int] | None = None,
+    top_k: int = 10,
+    radius: int = 12,
+    n_last: int = 20,
+    temperature: float = 0.1,
+    convention: Convention = "dift",
+) -> xr.Dataset:
+    """Track the objects of the first mask through the clip with TED; features stay on the device.
+
+    Parameters
+    ----------
+    clip
+        With masks; the first is the start, the others are not looked at.
+    motion, appearance
+        A video and an image model. Only the one that `lam` uses need be given: motion alone with
+        ``lam=1``, appearance alone with ``lam=0``.
+    tau, block
+        Noise level and block of the motion features; by default the paper's (600, ``up_2``).
+    lam
+        Weight of motion in the fusion, 0 to 1.
+    appearance_tau, appearance_block
+        Those of the appearance features; by default DIFT's noise level (51) and the model's block.
+    seed, overlap, size
+        See `probe`; `size` holds for both models.
+    top_k, radius, n_last, temperature, convention
+        See `propagate`.
+
+    Returns
+    -------
+    Dataset with ``labels`` (frame, y, x) uint8 at the clip's own size: the ids of the first mask.
+
+    Raises
+    ------
+    TedlensError
+        For a clip without first mask, a missing model, or settings out of range.
+    """
+    mask = first_mask(clip)
+    if not 0 <= lam <= 1:
+        raise TedlensError(f"lam={lam} is out of range; choose 0 (appearance only) to 1 (motion only).")
+    parts: list[Tensor] = []
+    prepared: dict[str, Prepared] = {}
+    about: dict[str, Any] = {}
+    for role, model, needed, level, name in (
+        ("motion", motion, lam > 0, tau, block),
+        ("appearance", appearance, lam < 1, appearance_tau, appearance_block),
+    ):
+        if not needed:
+            continue
+        if model is None:
+            raise TedlensError(f"lam={lam} needs a model for {role}; give {role}=tl.load_..._model(...).")
+        prepared[role] = Prepared(model, clip, overlap=overlap, size=size)
+        name = name or model.block
+        parts.append(clip_features(prepared[role], level, seed, name))
+        about |= {f"{role}_{k}": v for k, v in prepared[role].provenance().items()}
+        about |= {f"{role}_tau": level, f"{role}_block": name}
+    feats = fuse_features(parts[0], parts[1], lam) if len(parts) == 2 else unit(parts[0])
+    settings: dict[str, Any] = {
+        "top_k": top_k,
+        "radius": radius,
+        "n_last": n_last,
+        "temperature": temperature,
+        "convention": convention,
+    }
+    labels = label_clip(feats, mask, next(iter(prepared.values())).input_size, **settings)
+    attrs = about | settings | {"lam": lam, "seed": seed}
+    return label_masks(labels, np.arange(len(clip)), attrs).to_dataset(name="labels").assign_attrs(attrs)
+
+
+def clip_features(prepared: Prepared, tau: int, seed: int, block: str) -> Tensor:
+    """Features (frame, channel, y, x) of a whole clip at one tau, seed and block, on the device."""
+    _, _, features = next(iter(prepared.features([tau], [seed], [block])))
+    return features[block]
+
+
+def first_mask(clip: Clip) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The first frame's mask (H, W), which must hold an object."""
+    if clip.masks is None or not np.isin(clip.masks[0], (0, 255), invert=True).any():
+        raise TedlensError(
+            f"Clip {clip.name!r} has no object in its first mask, so there is nothing to track; "
+            "give read_clip(..., masks=...) a mask of the first frame."
+        )
+    first: np.ndarray[Any, np.dtype[np.uint8]] = clip.masks[0]
+    return first

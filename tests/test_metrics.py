@@ -1,0 +1,343 @@
+"""J and F against figures worked out by hand, and against a slow implementation written on its own."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import binary_dilation
+
+from tedlens.errors import TedlensError
+from tedlens.metrics import _boundary, evaluate, summarize
+
+Array = npt.NDArray[Any]
+
+
+def drawn(picture: str) -> Array:
+    """Masks from rows of digits; v is void (255), a dot is background."""
+    rows = picture.split()
+    return np.array([[{"v": 255, ".": 0}.get(c, ord(c) - ord("0")) for c in row] for row in rows], np.uint8)
+
+
+def score(labels: Array, truth: Array) -> tuple[float, float]:
+    """J and F of the one object of one frame."""
+    scores = evaluate(labels[None], truth[None], protocol="all")
+    return float(scores.J.squeeze()), float(scores.F.squeeze())
+
+
+def columns(stop: int) -> Array:
+    """Columns 0..stop - 1 of a 6 x 12 picture are object 1. The tolerance of F is ceil(0.008 * 13.4) = 1 pixel."""
+    return np.repeat((np.arange(12) < stop).astype(np.uint8)[None], 6, 0)
+
+
+# --- by hand --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mask", "boundary"),
+    [
+        # In the middle: offset by half a pixel up and left, so one wider than the mask.
+        (".... .11. .11. ....", "111. 1.1. 111. ...."),
+        # Lower right corner: the last row looks right only, the last column down only.
+        (".... .... ..11 ..11", ".... .111 .1.. .1.."),
+        # Upper left corner.
+        ("11.. 11.. .... ....", ".1.. 11.. .... ...."),
+        # Only the last pixel: its neighbours see it, itself is never boundary.
+        (".... .... .... ...1", ".... .... ..11 ..1."),
+        ("1111 1111 1111 1111", ".... .... .... ...."),
+    ],
+)
+def test_boundary_by_hand(mask: str, boundary: str) -> None:
+    np.testing.assert_array_equal(_boundary(drawn(mask) == 1), drawn(boundary) == 1)
+
+
+def test_shift_by_one_pixel_is_within_tolerance() -> None:
+    # Boundaries are column 3 and column 4: 1 pixel apart. J = 4 columns of 5.
+    assert score(columns(5), columns(4)) == (4 / 5, 1.0)
+
+
+def test_shift_by_two_pixels_is_not() -> None:
+    assert score(columns(6), columns(4)) == (4 / 6, 0.0)
+
+
+def test_half_right_boundary() -> None:
+    labels = columns(4)
+    labels[3:, :6] = 1
+    # The truth's boundary: column 3, 6 pixels. The prediction's: (0..2, 3), the step (2, 4), (2, 5) and (3..5, 5):
+    # 8 pixels, of which (0..2, 3) and (2, 4) lie within 1 pixel of the truth's: P = 4/8. The other way
+    # (0..2, 3) and (3, 3) are matched: R = 4/6. F = 2 * 1/2 * 2/3 / (7/6) = 4/7. J = 24 pixels of 30.
+    j, f = score(labels, columns(4))
+    assert j == 24 / 30
+    assert f == pytest.approx(4 / 7, abs=1e-15)
+
+
+def test_tolerance_is_a_disc() -> None:
+    # One pixel has a boundary of 2 x 2. Moved by (1, 1), three of the four lie within 1 pixel of the other
+    # boundary; the fourth is sqrt(2) away, inside a square of radius 1 but outside the disc.
+    truth, labels = np.zeros((2, 8, 8), np.uint8)
+    truth[3, 3] = labels[4, 4] = 1
+    assert score(labels, truth) == (0.0, 0.75)
+
+
+def test_empty_masks() -> None:
+    empty, part, whole = columns(0), columns(4), columns(12)
+    scores = evaluate(np.stack([empty, part, empty]), np.stack([empty, empty, part]), protocol="all")
+    # Both empty: 1. One of them empty: no overlap; precision and recall are 1 and 0, so F = 0.
+    np.testing.assert_array_equal(scores.J[0], [1, 0, 0])
+    np.testing.assert_array_equal(scores.F[0], [1, 0, 0])
+    # An object that fills the picture has no boundary: against nothing at all, F is 1 though J is 0.
+    assert score(empty, whole) == (0.0, 1.0)
+    assert score(whole, part) == (4 / 12, 0.0)
+
+
+def test_void_pixels_are_left_out() -> None:
+    truth = columns(4)
+    truth[:, 4:6] = 255
+    assert score(columns(6), truth) == (1.0, 1.0)
+    # Void cuts both masks: 2 columns are left of each, where the prediction has one more beyond.
+    truth = columns(4)
+    truth[:, 2:4] = 255
+    # J = 2 of 3 columns; boundaries: truth column 1; prediction columns 1, 3 and 4 (a stripe on column 4). Within
+    # 1 pixel of column 1 lies column 1 only: P = 1/3, R = 1, F = 1/2.
+    j, f = score(columns(5), truth)
+    assert j == 2 / 3
+    assert f == pytest.approx(1 / 2, abs=1e-15)
+
+
+def test_wholly_void_frames_are_not_scored() -> None:
+    truth = np.stack([columns(4)] * 5)
+    truth[2] = 255
+    scores = evaluate(np.stack([columns(4), columns(5), columns(0), columns(6), columns(4)]), truth)
+    np.testing.assert_array_equal(scores.J[0], [4 / 5, np.nan, 4 / 6])
+    np.testing.assert_array_equal(scores.F[0], [1, np.nan, 0])
+    np.testing.assert_array_equal(scores.JF[0], [0.9, np.nan, 1 / 3])
+    summary = summarize(scores)
+    assert float(summary.J_mean) == pytest.approx((4 / 5 + 4 / 6) / 2)
+    assert float(summary.F_recall) == 0.5
+
+
+def test_ids_with_gaps_and_missing_objects() -> None:
+    truth = drawn("1133 ..33 77.. 77..")[None]
+    labels = drawn("1111 .... 77.. 77..")[None]
+    scores = evaluate(labels, truth, protocol="all")
+    np.testing.assert_array_equal(scores.object, [1, 3, 7])
+    np.testing.assert_array_equal(scores.J[:, 0], [2 / 4, 0, 1])
+    assert scores.F.values[1, 0] == 0
+
+
+# --- names and numbers ----------------------------------------------------------------------------
+
+
+def test_labelled_output() -> None:
+    truth = np.stack([columns(4)] * 5)
+    scores = evaluate(truth, truth)
+    assert scores.J.dims == scores.F.dims == scores.JF.dims == ("object", "frame")
+    assert {v.dtype for v in scores.values()} == {np.dtype("float64")}
+    np.testing.assert_array_equal(scores.frame, [1, 2, 3])
+    np.testing.assert_array_equal(evaluate(truth, truth, protocol="all").frame, np.arange(5))
+    assert scores.attrs == {"metric": "DAVIS 2017 J and F", "protocol": "davis", "bound_th": 0.008}
+
+
+def test_labels_hand_on_their_coordinates() -> None:
+    truth = np.stack([columns(n) for n in (3, 4, 5, 6)])
+    coords = {"frame": [10, 20, 30, 40], "tau": 600, "y": np.arange(6)}
+    labels = xr.DataArray(truth, dims=("frame", "y", "x"), coords=coords, attrs={"seed": 3}).transpose(
+        "y", "x", "frame"
+    )
+    scores = evaluate(labels, truth)
+    np.testing.assert_array_equal(scores.frame, [20, 30])
+    assert int(scores.tau) == 600
+    assert set(scores.coords) == {"object", "frame", "tau"}
+    assert scores.attrs["seed"] == 3
+    assert summarize(scores).attrs == scores.attrs
+    assert scores.J.values.min() == 1
+
+
+@pytest.mark.parametrize("kind", [np.bool_, np.uint8, np.int64])
+def test_integer_kinds(kind: type[np.generic]) -> None:
+    assert score(columns(5).astype(kind), columns(4).astype(kind)) == (4 / 5, 1.0)
+
+
+def test_inputs_are_left_alone() -> None:
+    labels, truth = np.stack([columns(5)] * 3), np.stack([columns(4)] * 3)
+    truth[:, 0] = 255
+    copies = labels.copy(), truth.copy()
+    evaluate(labels, truth)
+    np.testing.assert_array_equal(labels, copies[0])
+    np.testing.assert_array_equal(truth, copies[1])
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+CLIP = np.stack([columns(4)] * 3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "truth", "options", "message"),
+    [
+        (CLIP, CLIP, {"protocol": "youtube"}, r"protocol='youtube' .* davis, all"),
+        (CLIP[:2], CLIP, {}, r"\(2, 6, 12\) .* \(3, 6, 12\)"),
+        (CLIP[:2], CLIP[:2], {}, r"2 frames.* protocol='all'"),
+        (CLIP[0], CLIP, {}, r"labels is uint8 of shape \(6, 12\)"),
+        (CLIP, CLIP * 0.5, {}, r"truth is float64 of shape \(3, 6, 12\)"),
+        (CLIP[:0], CLIP[:0], {}, r"at least one pixel"),
+        (CLIP, CLIP * 0, {}, r"holds no object"),
+        (CLIP, CLIP * 0 + 255, {}, r"holds no object"),
+        (CLIP * 4, CLIP * 3, {}, r"the id 4, .* objects: 3\)"),
+        (CLIP * 255, CLIP * 3, {}, r"the id 255, .* objects: 3\)"),
+        (CLIP.astype(int) * -1, CLIP, {}, r"labels holds the id -1"),
+        (CLIP, CLIP.astype(int) * 300, {}, r"truth holds the id 300"),
+        (xr.DataArray(CLIP[None], dims=("tau", "frame", "y", "x")), CLIP, {}, r"tau, frame, y, x, but needs frame"),
+    ],
+)
+def test_errors_name_what_was_given(labels: Any, truth: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TedlensError, match=message):
+        evaluate(labels, truth, **options)
+
+
+def test_summarize_needs_scores() -> None:
+    scores = evaluate(CLIP, CLIP)
+    for bad in (scores[["J"]], scores.mean("frame")):
+        with pytest.raises(TedlensError, match="over object and frame; give what evaluate"):
+            summarize(bad)
+
+
+# --- summaries ------------------------------------------------------------------------------------
+
+
+def scored(j: Any, f: Any = None) -> xr.Dataset:
+    """Scores from rows (object, frame); ids and frames from 1."""
+    values = np.atleast_2d(np.asarray(j, float))
+    other = values if f is None else np.atleast_2d(np.asarray(f, float))
+    coords = {"object": np.arange(values.shape[0]) + 1, "frame": np.arange(values.shape[1]) + 1}
+    dims = ("object", "frame")
+    return xr.Dataset({"J": (dims, values), "F": (dims, other), "JF": (dims, (values + other) / 2)}, coords)
+
+
+def test_summary_by_hand() -> None:
+    # linspace(1, 7, 5) = 1, 2.5, 4, 5.5, 7 rounds to 1, 3, 4, 6, 7 (2.5 goes up by the added 1e-10): the first quarter
+    # is frames 1..3, mean 0.9; the last 6..7, mean 0.3. A score of exactly 0.5 is not over 0.5.
+    falling = [1, 0.9, 0.8, 0.7, 0.5, 0.4, 0.2]
+    summary = summarize(scored(falling, [0.25] * 7))
+    expected = {"J_mean": 4.5 / 7, "J_recall": 4 / 7, "J_decay": 0.6, "F_mean": 0.25, "F_recall": 0.0, "F_decay": 0.0}
+    assert set(summary) == {*expected, "JF_mean"}
+    assert set(summary.dims) == set()
+    for name, value in expected.items():
+        assert float(summary[name]) == pytest.approx(value, abs=1e-15)
+    assert float(summary.JF_mean) == pytest.approx((4.5 / 7 + 0.25) / 2)
+
+
+def test_summary_averages_over_objects_and_skips_nan() -> None:
+    summary = summarize(scored([[np.nan, 1, np.nan, 0.8], [0.2] * 4, [np.nan] * 4]))
+    # The first object's two frames, the second's four; the third is not there at all.
+    assert float(summary.J_mean) == pytest.approx((0.9 + 0.2) / 2)
+    assert float(summary.J_recall) == 0.5
+    # Two frames: linspace(1, 2, 5) = 1, 1.25, 1.5, 1.75, 2 rounds to 1, 1, 2, 2, 2, so first - last = 1 - 0.8.
+    assert float(summary.J_decay) == pytest.approx(0.1)
+
+
+def test_decay_of_long_clips() -> None:
+    # 400 frames: quarters end at 1, 101, 201 (200.5 goes up), 300, 400. Means of -frame: -51 and -350. The
+    # benchmark's own uint8 would wrap here.
+    assert float(summarize(scored(-np.arange(1.0, 401))).J_decay) == pytest.approx(299)
+
+
+def test_one_frame_and_none() -> None:
+    assert float(summarize(scored([0.7])).J_decay) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(float(summarize(scored([np.nan])).JF_mean))
+
+
+def test_other_dimensions_stay() -> None:
+    rng = np.random.default_rng(0)
+    short, long = scored(rng.random((2, 5))), scored(rng.random((3, 9)))
+    both = xr.concat([short, long], "clip", join="outer").assign_coords(clip=["short", "long"])
+    swept = xr.concat([both, both / 2], "tau").assign_coords(tau=[100, 600])
+    summary = summarize(swept)
+    assert dict(summary.sizes) == {"clip": 2, "tau": 2}
+    for name, clip in (("short", short), ("long", long)):
+        xr.testing.assert_allclose(summary.sel(tau=100, clip=name).drop_vars(["tau", "clip"]), summarize(clip))
+    np.testing.assert_allclose(summary.J_mean.sel(tau=600), summary.J_mean.sel(tau=100) / 2)
+
+
+def test_clips_along_object_weigh_by_their_objects() -> None:
+    one, three = scored([0.4, 0.4]), scored([[0.8] * 4] * 3)
+    assert float(summarize(xr.concat([one, three], "object", join="outer")).J_mean) == pytest.approx(0.7)
+
+
+# --- against a slow implementation ----------------------------------------------------------------
+
+
+def slow_boundary(mask: Array) -> Array:
+    """Pixel by pixel, as DAVIS words it."""
+    height, width = mask.shape
+    edge = np.zeros(mask.shape, bool)
+    for y in range(height):
+        for x in range(width):
+            last_row, last_column = y == height - 1, x == width - 1
+            if last_row and last_column:
+                continue
+            if last_row:
+                edge[y, x] = mask[y, x] != mask[y, x + 1]
+            elif last_column:
+                edge[y, x] = mask[y, x] != mask[y + 1, x]
+            else:
+                edge[y, x] = (
+                    mask[y, x] != mask[y, x + 1] or mask[y, x] != mask[y + 1, x] or mask[y, x] != mask[y + 1, x + 1]
+                )
+    return edge
+
+
+def slow_scores(labels: Array, truth: Array, number: int) -> tuple[float, float]:
+    """J and F of one object in one frame, on the whole picture."""
+    valid = truth != 255
+    p, q = (labels == number) & valid, (truth == number) & valid
+    j = (p & q).sum() / (p | q).sum() if (p | q).any() else 1.0
+    radius = int(np.ceil(0.008 * np.sqrt(truth.shape[0] ** 2 + truth.shape[1] ** 2)))
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    disc = x * x + y * y <= radius * radius
+    edge_p, edge_q = slow_boundary(p), slow_boundary(q)
+    near_p, near_q = binary_dilation(edge_p, disc), binary_dilation(edge_q, disc)
+    precision = (edge_p & near_q).sum() / edge_p.sum() if edge_p.any() else 1.0
+    recall = (edge_q & near_p).sum() / edge_q.sum() if edge_q.any() else 1.0
+    f = 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
+    return float(j), float(f)
+
+
+def random_masks(rng: np.random.Generator, shape: tuple[int, int], ids: list[int], grain: int) -> Array:
+    """Blocks of random ids with a sprinkle of single pixels."""
+    height, width = shape
+    coarse = rng.choice(ids, (height // grain + 1, width // grain + 1))
+    masks = coarse.repeat(grain, 0).repeat(grain, 1)[:height, :width].astype(np.uint8)
+    return np.where(rng.random(shape) < 0.02, rng.choice(ids, shape), masks).astype(np.uint8)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.sampled_from([(1, 1), (1, 9), (7, 1), (5, 6), (16, 11), (3, 400), (60, 140)]),  # radius 1, 1, .., 4, 2
+    grain=st.sampled_from([1, 2, 5, 13]),
+)
+def test_agrees_with_slow_implementation(seed: int, shape: tuple[int, int], grain: int) -> None:
+    rng = np.random.default_rng(seed)
+    ids = [1, 3, 7]
+    truth = random_masks(rng, shape, [0, 0, *ids, 255], grain)
+    labels = random_masks(rng, shape, [0, *ids], grain)
+    # Half of the prediction is right, so that there is something to match.
+    labels = np.where((rng.random(shape) < 0.5) & (truth != 255), truth, labels)
+    # A frame of its own shows every object, so that each is in the truth.
+    first = np.zeros((len(ids), *shape), np.uint8) + np.array(ids, np.uint8)[:, None, None]
+    scores = evaluate(np.stack([*first, labels]), np.stack([*first, truth]), protocol="all").isel(frame=-1)
+    for number in ids:
+        if (truth == 255).all():
+            assert np.isnan(scores.J.sel(object=number))
+            continue
+        one = scores.sel(object=number)
+        assert (float(one.J), float(one.F)) == pytest.approx(slow_scores(labels, truth, number), abs=1e-14)

@@ -1,0 +1,281 @@
+"""Adapters: the UNet is handed what its own pipeline hands it; loading is safe and its errors are clear."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import tiny
+import torch
+from diffusers import I2VGenXLPipeline, StableVideoDiffusionPipeline
+
+import tedlens as tl
+from tedlens.models.base import DiffusionModel
+from tedlens.models.noise import CONDITIONING, frame_noise
+from tedlens.probing import Prepared, probe
+
+FRAMES = 5
+KNOWN_NOISE = [-0.2006753534078598, -1.124338984489441]  # of seed 0, frame 3
+
+
+class Stop(Exception):
+    """Ends a pipeline after its first step."""
+
+
+@contextmanager
+def handed_to(unet: torch.nn.Module) -> Iterator[dict[str, Any]]:
+    """What the UNet is given at its first forward; nothing runs after that."""
+    seen: dict[str, Any] = {}
+
+    def look(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.update(kwargs)
+        seen["sample"], seen["timestep"] = args[0], args[1]
+        raise Stop
+
+    handle = unet.register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        yield seen
+    except Stop:
+        pass
+    finally:
+        handle.remove()
+
+
+def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    theirs = {k: v for k, v in theirs.items() if k not in ("return_dict", "cross_attention_kwargs")}
+    assert ours.keys() == theirs.keys()
+    for key, value in theirs.items():
+        torch.testing.assert_close(ours[key], value, rtol=1e-5, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}")
+
+
+@pytest.fixture(scope="module")
+def i2vgen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("i2vgen")
+    tiny.i2vgen_xl(folder).save_pretrained(folder / "saved")
+    return folder / "saved"
+
+
+@pytest.fixture(scope="module")
+def svd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("svd")
+    tiny.svd().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def posterior_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give pipelines the posterior's mean where they draw a sample, as tedlens takes it."""
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
+
+
+@pytest.mark.usefixtures("posterior_mean")
+@pytest.mark.parametrize("size", [(32, 32), (40, 64)])
+@pytest.mark.parametrize("prompt", ["", "two balls"])
+def test_i2vgen_xl_is_handed_what_its_pipeline_hands(i2vgen_folder: Path, size: tuple[int, int], prompt: str) -> None:
+    clip = tl.datasets.similar(3, frames=FRAMES, size=size)
+    model = tl.load_video_model(i2vgen_folder, prompt=prompt, fps=11)
+    pipeline = I2VGenXLPipeline.from_pretrained(i2vgen_folder)
+    tau = 901  # the first of ten steps
+    with handed_to(model.unet) as ours:
+        probe(model, clip, tau=tau, blocks="up_1", size=size)
+    with handed_to(pipeline.unet) as theirs:
+        pipeline(
+            prompt,
+            PIL.Image.fromarray(clip.frames[0]),
+            height=size[0],
+            width=size[1],
+            target_fps=11,
+            num_frames=FRAMES,
+            num_inference_steps=10,
+            guidance_scale=1.0,
+            latents=noisy_latents(model, clip, tau, size).transpose(0, 1)[None],
+        )
+    assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 64)])
+@pytest.mark.parametrize("tau", [999, 400])
+def test_svd_is_handed_what_its_pipeline_hands(
+    svd_folder: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], tau: int
+) -> None:
+    clip = tl.datasets.similar(3, frames=FRAMES, size=size)
+    model = tl.load_video_model(svd_folder, fps=9, motion_bucket_id=80, noise_aug_strength=0.1)
+    pipeline = StableVideoDiffusionPipeline.from_pretrained(svd_folder)
+    noise = frame_noise(0, [0], (3, *size), CONDITIONING)  # what tedlens adds to the picture
+    module = "diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion"
+    monkeypatch.setattr(f"{module}.randn_tensor", lambda shape, **_: noise)
+    # Of the pipeline's 1000 steps, start at the one whose sigma is that of tau.
+    start = 999 - tau
+    set_timesteps = pipeline.scheduler.set_timesteps
+
+    def late(*args: Any, **kwargs: Any) -> None:
+        set_timesteps(*args, **kwargs)
+        pipeline.scheduler.timesteps = pipeline.scheduler.timesteps[start:]
+        pipeline.scheduler.sigmas = pipeline.scheduler.sigmas[start:]
+
+    monkeypatch.setattr(pipeline.scheduler, "set_timesteps", late)
+    monkeypatch.setattr(type(pipeline.scheduler), "init_noise_sigma", 1.0)  # our latents are noisy already
+    with handed_to(model.unet) as ours:
+        probe(model, clip, tau=tau, blocks="up_1", size=size)
+    with handed_to(pipeline.unet) as theirs:
+        pipeline(
+            PIL.Image.fromarray(clip.frames[0]),
+            height=size[0],
+            width=size[1],
+            num_frames=FRAMES,
+            num_inference_steps=1000,
+            max_guidance_scale=1.0,
+            fps=9,
+            motion_bucket_id=80,
+            noise_aug_strength=0.1,
+            latents=noisy_latents(model, clip, tau, size)[None],
+        )
+    assert_same(ours, theirs)
+
+
+def noisy_latents(model: DiffusionModel, clip: tl.Clip, tau: int, size: tuple[int, int]) -> torch.Tensor:
+    clean = Prepared(model, clip, size=size).clean
+    return model.add_noise(clean, frame_noise(0, range(FRAMES), tuple(clean.shape[1:])), tau)
+
+
+def test_latents_are_the_scaled_mean_of_the_posterior(i2vgen_folder: Path, svd_folder: Path) -> None:
+    clip = tl.datasets.similar(3, frames=2, size=32)
+    for folder in (i2vgen_folder, svd_folder):
+        model = tl.load_video_model(folder)
+        vae = model.pipeline.vae
+        picture = torch.from_numpy(clip.frames).permute(0, 3, 1, 2) / 127.5 - 1
+        with torch.no_grad():
+            expected = vae.encode(picture).latent_dist.mean * vae.config.scaling_factor
+            torch.testing.assert_close(model.encode(clip.frames), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_svd_sigma_is_its_schedulers(svd_folder: Path) -> None:
+    model = tl.load_video_model(svd_folder)
+    for tau in (0, 1, 500, 999):
+        low, high = 0.002 ** (1 / 7), 700 ** (1 / 7)
+        assert model.sigma(tau) == pytest.approx((low + tau / 999 * (high - low)) ** 7, rel=1e-4)
+        assert model.log_snr(tau) == pytest.approx(-2 * math.log(model.sigma(tau)))
+
+
+def test_i2vgen_xl_sigma_is_its_schedulers() -> None:
+    model = tl.load_video_model("mini")
+    alphas = model.pipeline.scheduler.alphas_cumprod
+    assert model.sigma(600) == pytest.approx(float(((1 - alphas[600]) / alphas[600]) ** 0.5))
+    # Zero terminal signal-to-noise ratio: at 999 nothing of the clip is left.
+    assert model.sigma(999) == math.inf
+    assert model.log_snr(999) == -math.inf
+    assert [model.log_snr(t) for t in (0, 300, 900)] == sorted((model.log_snr(t) for t in (0, 300, 900)), reverse=True)
+
+
+def test_noise_belongs_to_the_frame() -> None:
+    whole = frame_noise(7, range(12), (4, 3, 5))
+    torch.testing.assert_close(frame_noise(7, [9, 2], (4, 3, 5)), whole[[9, 2]], rtol=0, atol=0)
+    assert not torch.equal(whole[0], whole[1])
+    assert not torch.equal(whole, frame_noise(8, range(12), (4, 3, 5)))
+    assert not torch.equal(whole, frame_noise(7, range(12), (4, 3, 5), CONDITIONING))
+    assert abs(float(whole.mean())) < 0.1
+    assert abs(float(whole.std()) - 1) < 0.1
+    # Known values: the same on every machine.
+    assert frame_noise(0, [3], (2,))[0].tolist() == pytest.approx(KNOWN_NOISE, abs=1e-7)
+
+
+def test_noise_refuses_a_seed_it_cannot_use() -> None:
+    with pytest.raises(tl.TedlensError, match="seed=-1"):
+        frame_noise(-1, [0], (1,))
+
+
+# --- loading --------------------------------------------------------------------------------------
+
+
+def test_embedded_models_load_with_their_blocks() -> None:
+    video, image = tl.load_video_model("mini"), tl.load_image_model("mini")
+    assert type(video.unet).__name__ == "I2VGenXLUNet"
+    assert video.blocks == ("down_0", "down_1", "down_2", "down_3", "mid", "up_0", "up_1", "up_2", "up_3")
+    assert type(image.unet).__name__ == "UNet2DModel"
+    assert video.window == 16
+    assert image.window is None
+    assert len(video.weights_sha256) == 64
+    assert video.weights_sha256 != image.weights_sha256
+
+
+def message(error: pytest.ExceptionInfo[tl.TedlensError]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(tl.TedlensError) as error:
+        tl.load_video_model("i2vgen")
+    assert "'i2vgen'" in message(error)
+    assert "mini, i2vgen-xl, svd, svd-xt" in message(error)
+
+
+def test_hub_without_network() -> None:
+    with pytest.raises(tl.TedlensError) as error:
+        tl.load_video_model("nobody/nothing")
+    assert "nobody/nothing" in message(error)
+
+
+def test_folder_without_index(tmp_path: Path) -> None:
+    with pytest.raises(tl.TedlensError) as error:
+        tl.load_video_model(tmp_path)
+    assert "model_index.json" in message(error)
+
+
+def test_architecture_without_adapter(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"unet": ["diffusers", "UNet3DConditionModel"]}))
+    with pytest.raises(tl.TedlensError) as error:
+        tl.load_video_model(tmp_path)
+    assert "UNet3DConditionModel" in message(error)
+    assert "I2VGenXLUNet" in message(error)
+
+
+def test_image_model_is_no_video_model(tmp_path: Path) -> None:
+    tiny.unet2d().save_pretrained(tmp_path)
+    assert tl.load_image_model(tmp_path).blocks == ("down_0", "down_1", "mid", "up_0", "up_1")
+    with pytest.raises(tl.TedlensError, match="no video adapter"):
+        tl.load_video_model(tmp_path)
+
+
+def test_only_safetensors_are_read(tmp_path: Path) -> None:
+    tiny.unet2d().save_pretrained(tmp_path, safe_serialization=False)
+    assert list(tmp_path.rglob("*.bin"))
+    with pytest.raises(tl.TedlensError, match="safetensors"):
+        tl.load_image_model(tmp_path)
+
+
+def test_truncated_weights(tmp_path: Path) -> None:
+    tiny.unet2d().save_pretrained(tmp_path)
+    (weights,) = tmp_path.rglob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(tl.TedlensError) as error:
+        tl.load_image_model(tmp_path)
+    assert str(tmp_path) in message(error)
+
+
+def test_unknown_option_device_and_dtype(tmp_path: Path) -> None:
+    with pytest.raises(tl.TedlensError, match="promt"):
+        tl.load_video_model("mini", promt="a")
+    with pytest.raises(tl.TedlensError, match="device 'gpu'"):
+        tl.load_video_model("mini", device="gpu")
+    with pytest.raises(tl.TedlensError, match="float8"):
+        tl.load_video_model("mini", dtype="float8")
+
+
+def test_half_precision_runs(i2vgen_folder: Path) -> None:
+    clip = tl.datasets.similar(3, frames=3, size=32)
+    exact = tl.probe(tl.load_video_model(i2vgen_folder), clip, tau=300, blocks="up_1", size=32)
+    half = tl.probe(tl.load_video_model(i2vgen_folder, dtype="bfloat16"), clip, tau=300, blocks="up_1", size=32)
+    a, b = exact["up_1"]["features"].values, half["up_1"]["features"].values
+    assert b.dtype == np.float32
+    assert np.linalg.norm(a - b) / np.linalg.norm(a) < 0.1

@@ -1,0 +1,264 @@
+"""Probing: labelled features, windows, and the invariants of noise and of one forward for all blocks."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import xarray as xr
+from numpy.testing import assert_allclose
+
+import tedlens as tl
+from tedlens.models.base import DiffusionModel
+from tedlens.models.i2vgen_xl import I2VGenXL
+from tedlens.models.unet2d import UNet2D
+from tedlens.probing import Prepared, input_size, windows
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> DiffusionModel:
+    return I2VGenXL(tiny.i2vgen_xl(tmp_path_factory.mktemp("tiny")), name="tiny", size=32)
+
+
+@pytest.fixture(scope="module")
+def image() -> DiffusionModel:
+    return UNet2D(tiny.unet2d(), name="tiny-image", size=32, block="up_0")
+
+
+@pytest.fixture(scope="module")
+def clip() -> tl.Clip:
+    return tl.datasets.similar(1, frames=7, size=(32, 48))
+
+
+def test_features_are_labelled(video: DiffusionModel, clip: tl.Clip) -> None:
+    tree = tl.probe(video, clip, tau=[100, 900], blocks=["up_1", "up_2"], seed=[0, 5])
+    assert set(tree.children) == {"up_1", "up_2"}
+    features = tree["up_2"]["features"]
+    assert features.dims == ("tau", "seed", "frame", "channel", "y", "x")
+    assert features.shape == (2, 2, 7, 16, 8, 12)
+    assert features.dtype == np.float32
+    assert features.sel(tau=900)["sigma"] == pytest.approx(video.sigma(900))
+    assert features.sel(tau=900)["log_snr"] == pytest.approx(-2 * np.log(video.sigma(900)))
+    # A cell of 4 pixels is centred between its second and third.
+    assert_allclose(features["y"], np.arange(8) * 4 + 1.5)
+    assert_allclose(features["x"], np.arange(12) * 4 + 1.5)
+    assert not np.allclose(features.sel(seed=0), features.sel(seed=5))
+    assert not np.allclose(features.sel(tau=100), features.sel(tau=900))
+
+
+def test_attributes_make_the_result_again(video: DiffusionModel, clip: tl.Clip) -> None:
+    tree = tl.probe(video, clip, tau=[300], blocks="up_1", seed=4, overlap=1, window=4)
+    about = tree.attrs
+    assert about["weights_sha256"] == video.weights_sha256
+    assert about["model"] == "tiny"
+    again = tl.probe(
+        video,
+        clip,
+        tau=about["taus"],
+        blocks=about["blocks"],
+        seed=about["seeds"],
+        overlap=about["overlap"],
+        window=about["window"],
+        size=tuple(about["input_size"]),
+    )
+    xr.testing.assert_identical(again["up_1"].to_dataset(), tree["up_1"].to_dataset())
+    assert tree["up_1"]["features"].attrs["block"] == "up_1"
+
+
+def test_features_are_the_blocks_own_output(video: DiffusionModel, clip: tl.Clip) -> None:
+    """One window, no early stop: what a plain hook on a plain forward sees."""
+    prepared = Prepared(video, clip)
+    noise = tl.models.noise.frame_noise(2, range(7), tuple(prepared.clean.shape[1:]))
+    seen = []
+    handle = video.pipeline.unet.up_blocks[1].register_forward_hook(lambda *a: seen.append(a[2]))
+    with torch.no_grad():
+        video.run(video.add_noise(prepared.clean, noise, 700), 700, prepared.conditions[0])
+    handle.remove()
+    features = tl.probe(video, clip, tau=700, blocks=["down_0", "up_1"], seed=2)["up_1"]["features"]
+    assert_allclose(features[0, 0].values, seen[0].numpy(), rtol=1e-5, atol=1e-6)
+
+
+# --- invariant 1: noise belongs to the frame ------------------------------------------------------
+
+
+def test_a_frame_gets_the_same_noise_in_every_window(
+    video: DiffusionModel, clip: tl.Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[torch.Tensor] = []
+    run = video.run
+
+    def look(noisy: torch.Tensor, tau: int, condition: Any) -> None:
+        given.append(noisy.clone())
+        run(noisy, tau, condition)
+
+    monkeypatch.setattr(video, "run", look)
+    tl.probe(video, clip, tau=800, blocks="up_0", window=4, overlap=2)
+    tl.probe(video, clip, tau=800, blocks="up_0")
+    *parts, whole = given
+    ranges = windows(7, 4, 2)
+    assert len(parts) == len(ranges) == 3
+    for part, window in zip(parts, ranges, strict=True):
+        assert torch.equal(part, whole[window.start : window.stop])
+
+
+def test_taus_and_seeds_alone_equal_taus_and_seeds_together(video: DiffusionModel, clip: tl.Clip) -> None:
+    together = tl.probe(video, clip, tau=[900, 100], blocks="up_1", seed=[3, 1], window=4)["up_1"]["features"]
+    alone = tl.probe(video, clip, tau=100, blocks="up_1", seed=1, window=4)["up_1"]["features"]
+    assert np.array_equal(together.sel(tau=[100], seed=[1]), alone)
+
+
+# --- invariant 2: one forward, all blocks ---------------------------------------------------------
+
+
+def test_one_forward_a_window_and_tau_that_stops_after_the_deepest_block(
+    video: DiffusionModel, clip: tl.Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = dict.fromkeys(("forward", "up_1", "up_2", "conv_out", "vae", "text", "image"), 0)
+    pipeline = video.pipeline
+    watched = {
+        "up_1": pipeline.unet.up_blocks[1],
+        "up_2": pipeline.unet.up_blocks[2],
+        "conv_out": pipeline.unet.conv_out,
+        "text": pipeline.text_encoder,
+        "image": pipeline.image_encoder,
+    }
+    handles = [pipeline.unet.register_forward_pre_hook(lambda *_: counts.update(forward=counts["forward"] + 1))]
+    for name, module in watched.items():
+        handles.append(module.register_forward_pre_hook(lambda *_, name=name: counts.update({name: counts[name] + 1})))
+    encode = pipeline.vae.encode
+
+    def counted(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        counts["vae"] += len(x)
+        return encode(x, *args, **kwargs)
+
+    monkeypatch.setattr(pipeline.vae, "encode", counted)
+    monkeypatch.setattr(video, "_text", None)
+    tl.probe(video, clip, tau=[100, 500, 900], blocks=["down_1", "mid", "up_0", "up_1"], window=4, overlap=2)
+    for handle in handles:
+        handle.remove()
+    assert counts["forward"] == 3 * 3  # windows x taus, whatever the blocks
+    assert counts["up_1"] == 9
+    assert counts["up_2"] == counts["conv_out"] == 0  # stopped
+    assert counts["vae"] == len(clip)  # each frame once
+    assert counts["text"] == 1
+    assert counts["image"] == 3  # the first frame of each window, for all taus
+
+
+def test_hooks_are_gone_after_a_probe_and_after_an_error(
+    video: DiffusionModel, clip: tl.Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tl.probe(video, clip, tau=100, blocks="up_1")
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(video, "run", broken)
+        with pytest.raises(RuntimeError, match="broken"):
+            tl.probe(video, clip, tau=100, blocks="up_1")
+    assert not any(module._forward_hooks for module in video.unet.modules())
+
+
+# --- windows and sizes ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("frames", "window", "overlap"), [(7, 4, 2), (40, 16, 2), (40, 16, 0), (17, 16, 2), (5, 8, 3)])
+def test_windows_cover_every_frame_with_the_overlap(frames: int, window: int, overlap: int) -> None:
+    found = windows(frames, window, overlap)
+    assert sorted({f for w in found for f in w}) == list(range(frames))
+    assert all(len(w) == min(window, frames) for w in found)
+    for left, right in pairwise(found):
+        assert left.stop - right.start >= overlap
+
+
+def test_image_models_see_each_frame_once() -> None:
+    assert [f for w in windows(19, None, 2) for f in w] == list(range(19))
+
+
+def test_overlapping_windows_are_averaged(video: DiffusionModel, clip: tl.Clip) -> None:
+    features = tl.probe(video, clip, tau=400, blocks="up_1", window=4, overlap=1)["up_1"]["features"][0, 0]
+    # Alone, each window's frames keep their place in the clip, so their noise is the same.
+    prepared = Prepared(video, clip, window=4, overlap=1)
+    parts = []
+    for window, condition in zip(prepared.windows, prepared.conditions, strict=True):
+        noise = tl.models.noise.frame_noise(0, window, tuple(prepared.clean.shape[1:]))
+        noisy = video.add_noise(prepared.clean[window.start : window.stop], noise, 400)
+        with tl.probing.record({"up_1": video.module("up_1")}, "up_1") as seen, torch.no_grad():
+            video.run(noisy, 400, condition)
+        parts.append(seen["up_1"].numpy())
+    assert [list(w) for w in prepared.windows] == [[0, 1, 2, 3], [3, 4, 5, 6]]
+    assert_allclose(features[3], (parts[0][3] + parts[1][0]) / 2, rtol=1e-5, atol=1e-6)
+    assert_allclose(features[0], parts[0][0], rtol=1e-5, atol=1e-6)
+
+
+def test_image_features_do_not_depend_on_other_frames(image: DiffusionModel, clip: tl.Clip) -> None:
+    whole = tl.probe(image, clip, tau=51, blocks="up_0")["up_0"]["features"]
+    start = tl.probe(image, clip[:3], tau=51, blocks="up_0")["up_0"]["features"]
+    assert_allclose(whole[:, :, :3], start, rtol=1e-4, atol=1e-5)
+
+
+def test_input_size() -> None:
+    assert input_size((480, 854), 480, 8) == (480, 856)
+    assert input_size((1080, 1920), 480, 64) == (512, 832)
+    assert input_size((100, 100), (30, 50), 8) == (32, 48)
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"tau": 1000}, "tau=1000"),
+        ({"tau": [100.5]}, "tau=100.5"),
+        ({"tau": []}, "empty list"),
+        ({"tau": 5, "blocks": "up_9"}, "'up_9'.*choose from down_0"),
+        ({"tau": 5, "blocks": []}, "No block"),
+        ({"tau": 5, "window": 4, "overlap": 4}, "overlap=4"),
+        ({"tau": 5, "seed": -1}, "seed=-1"),
+        ({"tau": 5, "size": 0}, "size=0"),
+    ],
+)
+def test_wrong_arguments(video: DiffusionModel, clip: tl.Clip, wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(tl.TedlensError, match=words):
+        tl.probe(video, clip, **wrong)
+
+
+# --- on disk --------------------------------------------------------------------------------------
+
+
+def test_features_to_zarr_and_back(video: DiffusionModel, clip: tl.Clip, tmp_path: Path) -> None:
+    tree = tl.probe(video, clip, tau=[100, 999], blocks=["up_0", "up_1"])
+    path = tl.save(tree, tmp_path / "features.zarr")
+    with xr.open_datatree(path, engine="zarr", consolidated=False) as back:
+        xr.testing.assert_identical(back.load(), tree)
+    assert [p.name for p in tmp_path.iterdir()] == ["features.zarr"]
+
+
+def test_save_replaces_a_store_but_nothing_else(tmp_path: Path) -> None:
+    result = xr.DataArray([1.0], dims="tau", name="J")
+    path = tl.save(result, tmp_path / "a.zarr")
+    tl.save(result + 1, path)
+    assert xr.open_dataset(path, engine="zarr", consolidated=False)["J"].item() == 2
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(tl.TedlensError, match="not a Zarr store"):
+        tl.save(result, tmp_path / "mine")
+
+
+def test_a_failed_save_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tl.save(xr.DataArray([1.0], dims="tau", name="J"), tmp_path / "a.zarr")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(xr.Dataset, "to_zarr", full)
+    with pytest.raises(tl.TedlensError, match="No space left"):
+        tl.save(xr.DataArray([2.0], dims="tau", name="J"), path)
+    monkeypatch.undo()
+    assert xr.open_dataset(path, engine="zarr", consolidated=False)["J"].item() == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]

@@ -1,0 +1,56 @@
+"""The project's own files agree with each other, and importing tedlens stays cheap."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# conda-forge's names, where they are not PyPI's.
+CONDA = {"kaleido": "python-kaleido", "torch": "pytorch"}
+
+
+def declared() -> list[Requirement]:
+    """What pyproject.toml asks for: at run time and in every extra."""
+    extras = PROJECT["optional-dependencies"].values()
+    return [Requirement(line) for line in [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]]
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pairs = (line.split("==") for line in lines if line and not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def test_every_dependency_has_a_lower_bound():
+    assert [str(need) for need in declared() if ">=" not in str(need.specifier)] == []
+
+
+def test_conda_environment_says_the_same():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    given = [Requirement(line) for line in environment if isinstance(line, str) and line != "pip"]
+    wanted = {canonicalize_name(CONDA.get(need.name, need.name)): need.specifier for need in declared()}
+    wanted["python"] = SpecifierSet(PROJECT["requires-python"])
+    assert {canonicalize_name(line.name): line.specifier for line in given} == wanted
+
+
+def test_constraints_pin_every_dependency():
+    assert {canonicalize_name(need.name) for need in declared()} - pins().keys() == set()
+
+
+def test_pins_are_within_the_bounds():
+    version = pins()
+    outside = [str(need) for need in declared() if version[canonicalize_name(need.name)] not in need.specifier]
+    assert outside == []
+
+
+def test_import_loads_neither_torch_nor_diffusers():
+    code = "import sys, tedlens; print({'torch', 'diffusers'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

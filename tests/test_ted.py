@@ -1,0 +1,223 @@
+"""Fusion and propagation against their definitions, written out plainly here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tedlens as tl
+from tedlens.ted import full_size_labels, fuse_features, one_hot, propagate_labels, unit
+
+
+def defined(feats: torch.Tensor, first: torch.Tensor, top_k: int, radius: int, n_last: int, T: float, how: str) -> Any:
+    """The field's way, cell by cell: the full affinity to every reference, masked, in float64."""
+    frames, _, height, width = feats.shape
+    f = feats.double().flatten(2)
+    y, x = (g.flatten() for g in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
+    dy, dx = y[:, None] - y[None], x[:, None] - x[None]
+    if how == "dift":
+        near = (dy.abs() <= radius) & (dx.abs() <= radius)
+    else:
+        near = (dy**2 + dx**2).double().sqrt() < radius
+    soft = [first.double().flatten(1)]
+    for t in range(1, frames):
+        if how == "dift":
+            references = [(0, True)] + [(s, True) for s in range(max(1, t - n_last), t)]
+        else:
+            references = [(0, False)] + [(max(0, s), True) for s in range(t - n_last, t)]
+        sims, labels = [], []
+        for r, windowed in references:
+            sim = f[t].T @ f[r]  # query, key
+            sims.append(torch.where(near, sim, -torch.inf) if windowed else sim)
+            labels.append(soft[r])
+        sim, label = torch.cat(sims, 1), torch.cat(labels, 1)
+        best, where = sim.topk(min(top_k, sim.shape[1]), 1)
+        weight = torch.exp(best / T)
+        weight = weight / weight.sum(1, keepdim=True)
+        soft.append((label[:, where] * weight).sum(-1))
+    return torch.stack(soft).unflatten(2, (height, width))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 19), st.integers(1, 19)),
+    objects=st.integers(1, 3),
+    top_k=st.integers(1, 40),
+    radius=st.integers(1, 25),
+    n_last=st.integers(1, 6),
+    temperature=st.sampled_from([0.05, 0.1, 0.2]),
+    convention=st.sampled_from(["dift", "crw"]),
+    seed=st.integers(0, 2**31),
+)
+def test_propagation_equals_the_definition(
+    shape: tuple[int, ...],
+    objects: int,
+    top_k: int,
+    radius: int,
+    n_last: int,
+    temperature: float,
+    convention: Any,
+    seed: int,
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    # Up to five times longer than one channel: random directions, so that ties do not occur.
+    feats = unit(torch.randn(shape[0], shape[1] + 2, *shape[2:], generator=generator))
+    first = torch.rand(objects, *shape[2:], generator=generator)
+    ours = propagate_labels(
+        feats,
+        first,
+        top_k=top_k,
+        radius=radius,
+        n_last=n_last,
+        temperature=temperature,
+        convention=convention,
+    )
+    theirs = defined(feats, first, top_k, radius, n_last, temperature, convention)
+    # At a near tie float32 may choose another key than float64, with weights alike to the rounding.
+    close = torch.isclose(ours.double(), theirs, atol=1e-5)
+    assert close.float().mean() > 0.999 or (ours - theirs).abs().max() < 1e-3
+
+
+def test_dift_and_crw_differ() -> None:
+    feats, first = unit(torch.randn(4, 8, 9, 9, generator=torch.Generator().manual_seed(0))), torch.rand(2, 9, 9)
+    a, b = (propagate_labels(feats, first, radius=3, convention=c) for c in ("dift", "crw"))
+    assert not torch.allclose(a[1], b[1])
+
+
+def test_a_moving_pattern_is_followed() -> None:
+    """Cells of unmistakable features that move one cell a frame carry their labels along."""
+    feats = torch.zeros(6, 5, 8, 8)
+    feats[:, 0] = 1
+    first = torch.zeros(3, 8, 8)
+    first[0] = 1
+    for channel, (y, way) in enumerate(((2, 1), (5, -1)), start=1):
+        for t in range(6):
+            x = (1 if way == 1 else 6) + way * t
+            feats[t, :, y, x] = 0
+            feats[t, channel, y, x] = 1
+        first[:, y, 1 if way == 1 else 6] = 0
+        first[channel, y, 1 if way == 1 else 6] = 1
+    soft = propagate_labels(feats, first, top_k=1, radius=2, n_last=2)
+    hard = soft.argmax(1)
+    assert hard[5, 2, 6] == 1
+    assert hard[5, 5, 1] == 2
+    assert int((hard[5] > 0).sum()) == 2
+
+
+def test_fused_affinity_splits_exactly() -> None:
+    """A_f = lam^2 A_m + (1 - lam)^2 A_a, the identity that makes lambda free."""
+    generator = torch.Generator().manual_seed(1)
+    m, a = torch.randn(2, 6, 4, 5, generator=generator), torch.randn(2, 3, 4, 5, generator=generator)
+    for lam in (0.0, 0.3, 1.0):
+        fused = fuse_features(m, a, lam)
+
+        def affinity(f: torch.Tensor) -> torch.Tensor:
+            return f[1].flatten(1).T @ f[0].flatten(1)
+
+        expected = lam**2 * affinity(unit(m)) + (1 - lam) ** 2 * affinity(unit(a))
+        torch.testing.assert_close(affinity(fused), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_appearance_is_resampled_to_the_grid_of_motion() -> None:
+    fused = fuse_features(torch.randn(2, 3, 4, 6), torch.randn(2, 5, 8, 12), 0.5)
+    assert fused.shape == (2, 8, 4, 6)
+    torch.testing.assert_close(fused[:, 3:].norm(dim=1), torch.full((2, 4, 6), 0.5))
+
+
+def test_one_hot_keeps_gaps_and_leaves_out_void() -> None:
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:4, :4], mask[4:, :4], mask[:, 6:] = 7, 3, 255
+    first, ids = one_hot(mask, (4, 4))
+    assert ids == [3, 7]
+    assert first.shape == (3, 4, 4)
+    assert first[1, 3, 0] == first[2, 0, 0] == first[0, 0, 2] == 1
+    assert first[:, 0, 3].sum() == 0  # void
+
+
+def test_full_size_labels_normalise_each_channel() -> None:
+    """A faint object wins where it peaks: DIFT's min-max normalisation."""
+    soft = torch.zeros(1, 2, 4, 4)
+    soft[0, 0] = 0.9
+    soft[0, 0, 1, 1] = 0.85
+    soft[0, 1, 1, 1] = 0.1
+    hard = full_size_labels(soft, (4, 4), (8, 8))
+    assert hard.shape == (1, 8, 8)
+    assert hard[0, 2:4, 2:4].eq(1).all()
+    assert int(hard.sum()) == 4
+
+
+def features(frames: int = 3, channels: int = 4, grid: tuple[int, int] = (6, 8)) -> xr.DataArray:
+    values = np.random.default_rng(0).normal(size=(frames, channels, *grid)).astype(np.float32)
+    return xr.DataArray(
+        values,
+        dims=("frame", "channel", "y", "x"),
+        coords={"frame": range(frames), "y": np.arange(grid[0]) * 4 + 1.5, "x": np.arange(grid[1]) * 4 + 1.5},
+        attrs={"input_size": [24, 32]},
+    )
+
+
+def test_labels_are_at_the_clips_size_with_the_masks_ids() -> None:
+    mask = np.zeros((48, 64), np.uint8)
+    mask[:20, :30], mask[30:, 40:] = 3, 7
+    labels = tl.propagate(features(), mask, radius=2)
+    assert labels.dims == ("frame", "y", "x")
+    assert labels.shape == (3, 48, 64)
+    assert labels.dtype == np.uint8
+    assert set(np.unique(labels)) <= {0, 3, 7}
+    assert np.array_equal(labels[0], mask)  # what was given stays
+    assert labels.attrs["radius"] == 2
+
+
+def test_propagate_normalises_features_but_not_their_fusion() -> None:
+    mask = np.zeros((24, 32), np.uint8)
+    mask[:12, :12] = 1
+    plain = features()
+    assert np.array_equal(tl.propagate(plain, mask), tl.propagate(plain * 100, mask))
+    fused = tl.fuse(plain, plain, lam=0.8)
+    assert np.allclose(np.linalg.norm(fused.sel(channel=fused["part"] == "motion"), axis=1), 0.8, atol=1e-6)
+    assert fused.attrs["lam"] == 0.8
+
+
+def test_fusing_with_nothing_of_the_other_is_the_one() -> None:
+    mask = np.zeros((24, 32), np.uint8)
+    mask[:12, :12] = 1
+    m, a = features(), features(channels=3)
+    assert np.array_equal(tl.propagate(tl.fuse(m, a, lam=1), mask), tl.propagate(m, mask))
+    assert np.array_equal(tl.propagate(tl.fuse(m, a, lam=0), mask), tl.propagate(a, mask))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"top_k": 0}, "top_k=0"),
+        ({"radius": 0}, "radius=0"),
+        ({"n_last": 0}, "n_last=0"),
+        ({"temperature": 0.0}, "temperature=0"),
+        ({"convention": "dino"}, "'dino'"),
+    ],
+)
+def test_settings_out_of_range(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(tl.TedlensError, match=words):
+        tl.propagate(features(), np.ones((24, 32), np.uint8), **wrong)
+
+
+def test_other_wrong_inputs() -> None:
+    mask = np.ones((24, 32), np.uint8)
+    with pytest.raises(tl.TedlensError, match=r"\.sel\(tau"):
+        tl.propagate(features().expand_dims(tau=[1, 2]), mask)
+    with pytest.raises(tl.TedlensError, match=r"\(H, W\)"):
+        tl.propagate(features(), mask[None])
+    with pytest.raises(tl.TedlensError, match=r"lam=1\.5"):
+        tl.fuse(features(), features(), lam=1.5)
+    with pytest.raises(tl.TedlensError, match="3 frames"):
+        tl.fuse(features(), features(frames=2))
+    broken = features()
+    broken[1, 0, 2, 2] = np.nan
+    with pytest.raises(tl.TedlensError, match="frame 1"):
+        tl.propagate(broken, mask)

@@ -1,0 +1,150 @@
+"""Tiny random pipelines of the real classes, built and saved with diffusers itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLTemporalDecoder,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    EulerDiscreteScheduler,
+    I2VGenXLPipeline,
+    I2VGenXLUNet,
+    StableVideoDiffusionPipeline,
+    UNet2DModel,
+    UNetSpatioTemporalConditionModel,
+)
+from transformers import (
+    CLIPImageProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
+
+from tedlens.models.mini.recipe import I2VGEN_XL_SCHEDULE
+
+WIDTH = 32  # of the cross-attention
+
+
+def tokenizer(folder: Path) -> CLIPTokenizer:
+    """A byte-level CLIP tokenizer of single letters."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    tokens = [*letters, *(c + "</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16)
+
+
+def image_encoder(size: int) -> CLIPVisionModelWithProjection:
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=16,
+            intermediate_size=24,
+            projection_dim=WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=size,
+            patch_size=size // 4,
+        )
+    )
+
+
+def i2vgen_xl(folder: Path) -> I2VGenXLPipeline:
+    """I2VGen-XL with all its parts and its own scheduler settings; latents at a quarter of the frame."""
+    torch.manual_seed(0)
+    text = CLIPTextConfig(
+        vocab_size=54,
+        hidden_size=WIDTH,
+        intermediate_size=37,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        bos_token_id=52,
+        eos_token_id=53,
+        pad_token_id=53,
+    )
+    return I2VGenXLPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=(8, 8, 16),
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            latent_channels=4,
+            norm_num_groups=4,
+            sample_size=32,
+        ),
+        text_encoder=CLIPTextModel(text),
+        tokenizer=tokenizer(folder / "made"),
+        image_encoder=image_encoder(32),
+        feature_extractor=CLIPImageProcessor(crop_size=32, size=32),
+        unet=I2VGenXLUNet(
+            block_out_channels=(8, 16, 16, 16),
+            layers_per_block=1,
+            sample_size=8,
+            norm_num_groups=4,
+            cross_attention_dim=WIDTH,
+            attention_head_dim=4,
+        ),
+        scheduler=DDIMScheduler(**I2VGEN_XL_SCHEDULE),
+    )
+
+
+def svd() -> StableVideoDiffusionPipeline:
+    """SVD with all its parts and its own scheduler settings; latents at a quarter of the frame."""
+    torch.manual_seed(0)
+    return StableVideoDiffusionPipeline(
+        vae=AutoencoderKLTemporalDecoder(
+            block_out_channels=(32, 32, 32),
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            latent_channels=4,
+            layers_per_block=1,
+            sample_size=32,
+        ),
+        image_encoder=image_encoder(224),  # to which the pipeline resizes
+        unet=UNetSpatioTemporalConditionModel(
+            sample_size=8,
+            block_out_channels=(32, 32, 32, 32),
+            layers_per_block=1,
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=24,
+            cross_attention_dim=WIDTH,
+            num_attention_heads=(2, 2, 2, 2),
+            num_frames=5,
+        ),
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            interpolation_type="linear",
+            num_train_timesteps=1000,
+            prediction_type="v_prediction",
+            sigma_max=700.0,
+            sigma_min=0.002,
+            steps_offset=1,
+            timestep_spacing="leading",
+            timestep_type="continuous",
+            use_karras_sigmas=True,
+        ),
+        feature_extractor=CLIPImageProcessor(crop_size=32, size=32),
+    )
+
+
+def unet2d() -> DDPMPipeline:
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=32,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=4,
+    )
+    return DDPMPipeline(unet=unet, scheduler=DDPMScheduler())
