@@ -50,7 +50,7 @@ def demo(
     from tedlens.demo import run_demo
 
     found = run_demo(out, clips=clips, seed=seed)
-    table = Table(title=f"J_m (%) on {found.clips} hold-out clips of two identical balls", title_justify="left")
+    table = Table()
     table.add_column("tau", justify="right")
     best = found.table.idxmax("tau")
     kinds = [str(kind) for kind in found.table["features"].values]
@@ -62,9 +62,9 @@ def demo(
             for kind in kinds
         ]
         table.add_row(str(tau), *cells)
-    console = Console()
-    console.print(table)
-    console.print("* best. motion, appearance: features at tau; fused: motion at tau with appearance at tau 51.\n")
+    print(f"\nJ_m (%) on {found.clips} hold-out clips of two identical balls that pass one another:")
+    Console().print(table)
+    print("* best. motion, appearance: features at tau; fused: motion at tau with appearance at tau 51.\n")
     list_paths(found.written)
 
 
@@ -161,11 +161,12 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="CSV file for the scores per object and frame.")] = None,
 ) -> None:
     """Score masks by J and F as DAVIS 2017 does."""
-    from tedlens.media import read_masks
+    from tedlens.media import mask_footage, read_masks
     from tedlens.metrics import evaluate as run
     from tedlens.metrics import summarize
 
-    scores = run(read_masks(labels), read_masks(truth), protocol=protocol)  # type: ignore[arg-type]
+    footage = mask_footage(labels)
+    scores = run(read_masks(labels, footage), read_masks(truth, footage), protocol=protocol)  # type: ignore[arg-type]
     if out is not None:
         write_csv(scores, out)
     table = Table()

@@ -59,6 +59,7 @@ def run_demo(out: Path, *, clips: int = 8, seed: int = 0) -> Demo:
         "clip",
         combine_attrs="override",
     )
+    scores = scores.sel(features=["motion", "appearance", "fused"])
     curve = clip_statistics(scores, "J")["mean"]
     best = {kind: int(curve.sel(features=kind).idxmax("tau")) for kind in curve["features"].values}
     shown = telling_clip(scores, best)
@@ -91,7 +92,8 @@ def features_over_tau(
 
     Motion and appearance are both taken at tau; fused is motion at tau with appearance at DIFT's tau.
     """
-    of_video, of_image = Prepared(motion, clip), Prepared(appearance, clip)
+    of_video = Prepared(motion, clip, progress=False)
+    of_image = Prepared(appearance, clip, progress=False)
     clear = clip_features(of_image, APPEARANCE_TAU, seed, appearance.block)
     for (tau, _, moving), (_, _, still) in zip(
         of_video.features(TAUS, [seed], [motion.block]),
@@ -211,5 +213,5 @@ def story(
     figure.update_xaxes(title="noise level τ", row=len(rows) + 1, col=1)
     figure.update_yaxes(title=METRICS["J"], rangemode="tozero", row=len(rows) + 1, col=1)
     styled(figure, width=860, height=120 * (len(rows) + curve_rows) + 60)
-    figure.update_layout(margin={"l": 130, "t": 30}, legend={"y": 0.3, "x": 0.02, "yanchor": "top"})
+    figure.update_layout(margin={"l": 130, "t": 30}, legend={"y": 0.01, "x": 0.02, "yanchor": "bottom"})
     return figure

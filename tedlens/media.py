@@ -325,6 +325,17 @@ def read_masks(masks: str | os.PathLike[str] | npt.ArrayLike, footage: Footage, 
     raise TedlensError(f"masks={path} is no mask; give a PNG, a folder of PNGs, an .npz or an .npy.")
 
 
+def mask_footage(folder: str | os.PathLike[str]) -> Footage:
+    """What a folder of masks says of the frames they belong to: how many, their size and their stems."""
+    path = Path(folder).expanduser()
+    files = _files(path, (".png",)) if path.is_dir() else []
+    if not files:
+        raise TedlensError(f"{path} is no folder with PNGs in it; give a folder of masks.")
+    size = _read_mask(files[0])[0].shape
+    blank = np.broadcast_to(np.zeros((), np.uint8), (len(files), *size, 3))
+    return Footage(blank, 0, len(files), tuple(file.stem for file in files))
+
+
 def _cut(labels: Labels, what: str, footage: Footage) -> Labels:
     """Labels of the whole source, or of the first frame read, for the frames that were read."""
     count, height, width = footage.frames.shape[:3]

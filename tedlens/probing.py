@@ -97,8 +97,10 @@ class Prepared:
         overlap: int = 2,
         window: int | None = None,
         size: int | tuple[int, int] | None = None,
+        progress: bool = True,
     ) -> None:
         self.model = model
+        self.progress = progress
         self.input_size = input_size((clip.height, clip.width), model.size if size is None else size, model.multiple)
         self.windows = windows(len(clip), model.window if window is None else window, overlap)
         frames = resize(clip.frames, self.input_size)
@@ -129,7 +131,12 @@ class Prepared:
         deepest = max(blocks, key=self.model.blocks.index)
         # Only what takes over two seconds shows a bar.
         bar = tqdm(
-            total=len(taus) * len(seeds) * len(self.windows), desc="probing", unit="window", delay=2, leave=False
+            total=len(taus) * len(seeds) * len(self.windows),
+            desc="probing",
+            unit="window",
+            delay=2,
+            leave=False,
+            disable=not self.progress,
         )
         with bar, torch.inference_mode():
             for tau in taus:

@@ -252,7 +252,8 @@ def _start(
             room = 1 - body.radius
             x, z = _between(rng, -room, room), _between(rng, -room, room)
             y = body.height + (_between(rng, 0.3, 1.4) if motion == "fall" else 0.0)
-            if all(_distance2((x, y, z), q) > (body.radius + b.radius) ** 2 for q, b in zip(place, bodies, strict=False)):
+            placed = zip(place, bodies, strict=False)  # those before this one
+            if all(_distance2((x, y, z), q) > (body.radius + b.radius) ** 2 for q, b in placed):
                 break
         place.append([x, y, z])
         vx, vz = _between(rng, 0.8, 2.2) * _sign(rng) / frames, _between(rng, 0.2, 1.6) * _sign(rng) / frames

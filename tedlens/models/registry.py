@@ -116,7 +116,7 @@ def _load(
     adapter = _adapter(type(pipeline.unet).__name__, source, kind, adapters)
     common["revision"] = _revision(pipeline)
     try:
-        return adapter(pipeline.to(place), **options, **common)
+        return adapter(pipeline.to(place), **(common | options))
     except TypeError as error:
         raise TedlensError(f"Model {str(name)!r} does not take these options: {error}.") from error
 

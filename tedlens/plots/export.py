@@ -35,7 +35,14 @@ def save_figures(figures: dict[str, go.Figure], folder: str | Path, formats: Ite
         return written
     from plotly.io import write_images
 
-    write_images([figure for figure, _ in wanted], [path for _, path in wanted], scale=2)
+    write_images(
+        [figure for figure, _ in wanted],
+        [path for _, path in wanted],
+        # Else all are drawn at plotly's default size, whatever their layout says.
+        width=[figure.layout.width for figure, _ in wanted],
+        height=[figure.layout.height for figure, _ in wanted],
+        scale=2,
+    )
     return written + [path for _, path in wanted]
 
 
