@@ -18,7 +18,7 @@ def pca(features: xr.DataArray, n_components: int = 3) -> xr.Dataset:
         With axes ``channel``, ``y`` and ``x``, and any others (frame, tau, seed, ...), over which the
         basis is shared, so that a colour means the same in each of them.
     n_components
-        At most the number of channels.
+        At most the number of channels, and of cells.
 
     Returns
     -------
@@ -32,7 +32,13 @@ def pca(features: xr.DataArray, n_components: int = 3) -> xr.Dataset:
         raise TedlensError(
             f"n_components={n_components} does not fit features with {channels} channels; choose 1 to {channels}."
         )
+    kept = {name: c for name, c in features.coords.items() if "channel" not in c.dims}
     cells = features.stack(cell=[d for d in features.dims if d != "channel"]).transpose("cell", "channel")
+    if n_components > cells.sizes["cell"]:
+        raise TedlensError(
+            f"n_components={n_components} does not fit features with {cells.sizes['cell']} cells; "
+            "choose no more components than cells."
+        )
     # Fixed solver and seed: the same picture each time.
     model = PCA(n_components, svd_solver="covariance_eigh").fit(cells.values.astype(np.float64))
     largest = np.abs(model.components_).argmax(axis=1)
@@ -46,7 +52,7 @@ def pca(features: xr.DataArray, n_components: int = 3) -> xr.Dataset:
     order = ["component" if d == "channel" else d for d in features.dims]
     return xr.Dataset(
         {
-            "score": score.transpose(*order).astype(np.float32),
+            "score": score.transpose(*order).assign_coords(kept).astype(np.float32),
             "loading": (("component", "channel"), model.components_ * signs[:, None]),
             "explained": ("component", model.explained_variance_ratio_),
         },

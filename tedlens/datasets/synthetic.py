@@ -104,7 +104,7 @@ def similar(
         For an argument out of its range.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    _check(objects, looks, shape, motion, view, frames, height, width)
+    _check(seed, objects, looks, shape, motion, view, frames, height, width)
     rng = np.random.Generator(np.random.Philox(key=np.array([seed, 0x51D1], np.uint64)))
     bodies = _bodies(rng, objects, looks, shape)
     path = _simulate(rng, bodies, motion, view, frames)
@@ -117,7 +117,7 @@ def similar(
             "centre": (("object", "frame", "axis"), centre[:, :-1], {"units": "pixel"}),
             "velocity": (("object", "frame", "axis"), centre[:, 1:] - centre[:, :-1], {"units": "pixel / frame"}),
             "depth": (("object", "frame"), depth[:, :-1]),
-            "depth_order": (("object", "frame"), np.argsort(np.argsort(depth[:, :-1], axis=0), axis=0)),
+            "depth_order": (("object", "frame"), _order(depth[:, :-1])),
             "visible": (("object", "frame"), visible),
             "colour": (("object", "rgb"), np.array([b.colour for b in bodies])),
         },
@@ -138,7 +138,11 @@ def similar(
     return Clip(picture, masks=masks, fps=fps, name=f"similar-{motion}-{seed}", objects=truth)
 
 
-def _check(objects: int, looks: str, shape: str, motion: str, view: str, frames: int, height: int, width: int) -> None:
+def _check(
+    seed: int, objects: int, looks: str, shape: str, motion: str, view: str, frames: int, height: int, width: int
+) -> None:
+    if not 0 <= seed < 2**64:
+        raise TedlensError(f"seed={seed} is no seed; choose a whole number from 0 to 2**64 - 1.")
     for name, value, allowed in (
         ("looks", looks, get_args(Looks)),
         ("shape", shape, get_args(Shape)),
@@ -153,6 +157,11 @@ def _check(objects: int, looks: str, shape: str, motion: str, view: str, frames:
         raise TedlensError(
             f"frames={frames}, size=({height}, {width}) is too small; give at least 1 frame of 8 x 8 pixels."
         )
+
+
+def _order(depth: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    # Stable: at equal depth the first object is in front in the picture, and so it is here.
+    return np.argsort(np.argsort(depth, axis=0, kind="stable"), axis=0, kind="stable")
 
 
 def _between(rng: np.random.Generator, low: float, high: float) -> float:
@@ -220,6 +229,9 @@ def _cross(rng: np.random.Generator, bodies: list[_Body], view: str, frames: int
     time = np.arange(frames + 1) / max(frames - 1, 1)  # 0..1 over the clip
     lanes = _shuffled(rng, len(bodies))
     gap = 2.1 * max(b.radius for b in bodies)
+    # Towards the camera, where many lanes would otherwise reach into the back wall.
+    far = gap * (len(bodies) - 1) / 2 + max(b.radius for b in bodies)
+    ahead = max(0.0, far - WALL_Z)
     meet_x, meet_z = _between(rng, -0.2, 0.2), _between(rng, -0.4, 0.4)
     direction = _sign(rng)
     path = np.empty((len(bodies), frames + 1, 3))
@@ -237,7 +249,7 @@ def _cross(rng: np.random.Generator, bodies: list[_Body], view: str, frames: int
             path[i, :, 2] = meet_z + vz * when
         else:
             path[i, :, 1] = body.height
-            path[i, :, 2] = gap * lane
+            path[i, :, 2] = gap * lane - ahead
     return path
 
 

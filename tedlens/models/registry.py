@@ -84,6 +84,10 @@ def embedded_folder(kind: str) -> Path:
     return Path(str(files("tedlens.models.mini"))) / kind
 
 
+def _embedded_folders() -> list[Path]:
+    return [embedded_folder(folder) for folder, _ in (*EMBEDDED_VIDEO.values(), *EMBEDDED_IMAGE.values())]
+
+
 def _load(
     name: str | Path,
     kind: str,
@@ -151,7 +155,7 @@ def _adapter(
 def _pipeline(source: str, dtype: torch.dtype, absent: dict[str, None]) -> Any:
     try:
         # No custom pipelines, no remote code, no pickled weights.
-        with _quiet():
+        with _quiet(bars=source not in map(str, _embedded_folders())):
             return DiffusionPipeline.from_pretrained(source, dtype=dtype, use_safetensors=True, **absent)
     except (OSError, ValueError, RuntimeError, SafetensorError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())
@@ -162,8 +166,14 @@ def _pipeline(source: str, dtype: torch.dtype, absent: dict[str, None]) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without diffusers' and transformers' notes (deprecation, torchvision), which no user can act on."""
+def _quiet(bars: bool) -> Iterator[None]:
+    """Without diffusers' and transformers' notes (deprecation, torchvision), which no user can act on.
+
+    Progress bars show for models large enough to wait for: all but the embedded ones.
+    """
+    shown = diffusers.utils.logging.is_progress_bar_enabled()
+    if shown and not bars:
+        diffusers.utils.logging.disable_progress_bar()
     libraries = (diffusers.utils.logging, transformers.utils.logging)
     levels = [library.get_verbosity() for library in libraries]
     for library in libraries:
@@ -173,6 +183,8 @@ def _quiet() -> Iterator[None]:
     finally:
         for library, level in zip(libraries, levels, strict=True):
             library.set_verbosity(level)
+        if shown:
+            diffusers.utils.logging.enable_progress_bar()
 
 
 def _revision(pipeline: Any) -> str | None:

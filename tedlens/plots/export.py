@@ -22,6 +22,7 @@ def save_figures(figures: dict[str, go.Figure], folder: str | Path, formats: Ite
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    formats = tuple(formats)  # read once for each figure
     written = []
     for name, figure in figures.items():
         written.append(folder / f"{name}.html")
@@ -44,6 +45,14 @@ def save_figures(figures: dict[str, go.Figure], folder: str | Path, formats: Ite
         scale=2,
     )
     return written + [path for _, path in wanted]
+
+
+def notebook_renderer() -> str:
+    """For ``plotly.io.renderers.default``: live in JupyterLab, with a PNG beside it where a Chrome is found.
+
+    The PNG is what readers see where a notebook is only displayed, as on code-hosting pages.
+    """
+    return "plotly_mimetype+png" if chrome_found() else "plotly_mimetype"
 
 
 def chrome_found() -> bool:

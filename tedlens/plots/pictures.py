@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import plotly.express as px
 import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
@@ -70,6 +71,11 @@ def pca_map(
         Which frames; by default six, evenly spread.
     """
     features = _features(feats, block)
+    if features.sizes["frame"] != len(clip):
+        raise TedlensError(
+            f"Features of {features.sizes['frame']} frames do not fit clip {clip.name!r} of {len(clip)}; "
+            "give the clip that was probed."
+        )
     if "seed" in features.dims:
         features = features.isel(seed=0) if seed is None else _choose(features, "seed", seed)
     if "tau" not in features.dims:
@@ -125,7 +131,9 @@ def picture(image: Images, size: tuple[int, int]) -> go.Image:
     """An image stretched over the clip's pixels, whatever its own grid."""
     rows, columns = image.shape[:2]
     dy, dx = size[0] / rows, size[1] / columns
-    return go.Image(z=image, x0=dx / 2 - 0.5, dx=dx, y0=dy / 2 - 0.5, dy=dy, hoverinfo="skip")
+    # As a PNG inside the figure: a tenth of the size of its numbers.
+    source = px.imshow(image, binary_string=True).data[0].source
+    return go.Image(source=source, x0=dx / 2 - 0.5, dx=dx, y0=dy / 2 - 0.5, dy=dy, hoverinfo="skip")
 
 
 def chosen_frames(count: int, frames: Sequence[int] | None, default: int = 6) -> list[int]:
