@@ -384,7 +384,7 @@ def _hit_block(body: _Body, origin: Array, ray: Array) -> tuple[Array, Array]:
     def turned(v: Array) -> list[Array]:
         return [cos * v[0] + sin * v[2], v[1], cos * v[2] - sin * v[0]]
 
-    # Half sides such that the turned square stays inside the circle that the physics collides.
+    # Corners reach 1.06 radii, so blocks that touch can overlap by a pixel; the physics collides circles.
     side = np.float32(body.radius * 0.75)
     half = (side, np.float32(body.height), side)
     enter, leave = [], []

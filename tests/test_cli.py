@@ -1,0 +1,127 @@
+"""The command line, from outside: results, one-sentence errors, exit codes, nothing left behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import xarray as xr
+
+import tedlens as tl
+from tedlens.demo import run_demo
+
+
+def tedlens(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tedlens.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames, their masks, a first mask and a video of one clip."""
+    folder = tmp_path_factory.mktemp("clip")
+    clip = tl.datasets.similar(4, frames=5, size=(64, 96))
+    (folder / "frames").mkdir()
+    for i, frame in enumerate(clip.frames):
+        PIL.Image.fromarray(frame).save(folder / "frames" / f"{i:05d}.png")
+    tl.write_masks(clip.masks, folder / "masks")
+    tl.write_video(clip.frames, folder / "clip.mp4", 8)
+    return folder
+
+
+def test_track_and_evaluate(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ran = tedlens("track", folder / "frames", "--mask", folder / "masks/00000.png", "--out", out, "--radius", "4")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""
+    masks = sorted((out / "masks").glob("*.png"))
+    assert len(masks) == 5
+    with PIL.Image.open(masks[3]) as image:
+        assert (image.mode, image.size) == ("P", (96, 64))
+    assert len(tl.read_clip(out / "overlay.mp4")) == 5
+    scored = tedlens("evaluate", out / "masks", folder / "masks", "--out", tmp_path / "scores.csv")
+    assert scored.returncode == 0, scored.stderr
+    assert "J&F" in scored.stdout
+    assert (tmp_path / "scores.csv").read_text().startswith("object,frame")
+
+
+def test_evaluate_of_the_truth_is_perfect(folder: Path) -> None:
+    scored = tedlens("evaluate", folder / "masks", folder / "masks", "--protocol", "all")
+    assert "1.000" in scored.stdout.splitlines()[-2]
+
+
+def test_probe_to_zarr(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "features.zarr"
+    ran = tedlens("probe", folder / "clip.mp4", "--out", out, "--tau", "100", "--tau", "600", "--block", "up_2")
+    assert ran.returncode == 0, ran.stderr
+    with xr.open_datatree(out, engine="zarr", consolidated=False) as tree:
+        assert tree["up_2"]["features"].sizes == {"tau": 2, "seed": 1, "frame": 5, "channel": 48, "y": 16, "x": 24}
+    shown = tedlens("info", out)
+    assert "weights_sha256" in shown.stdout or "up_2" in shown.stdout
+
+
+def test_info() -> None:
+    assert "i2vgen-xl" in tedlens("info").stdout
+    shown = tedlens("info", "mini").stdout
+    assert "I2VGenXLUNet" in shown
+    assert "UNet2DModel" in shown
+
+
+WRONG: list[tuple[str, str]] = [
+    ("track {0}/nowhere --mask {0}/masks/00000.png", "nowhere does not exist"),
+    ("track {0}/frames --mask {0}/nowhere.png", "nowhere.png does not exist"),
+    ("track {0}/frames --mask {0}/small.png", "small.png is 10x10"),
+    ("track {0}/empty --mask {0}/masks/00000.png", "holds no pictures"),
+    ("track {0}/cut.mp4 --mask {0}/masks/00000.png", "cut short or damaged"),
+    ("track {0}/frames --mask {0}/blank.png", "no object"),
+    ("track {0}/frames --mask {0}/masks/00000.png --motion nonesuch", "no video model 'nonesuch'"),
+    ("track {0}/frames --mask {0}/masks/00000.png --tau 1000", "tau=1000"),
+    ("track {0}/frames --mask {0}/masks/00000.png --lam 2", "lam=2.0"),
+    ("track {0}/frames --mask {0}/masks/00000.png --tau high", "'--tau'"),
+    ("probe {0}/frames --block up_9", "no block 'up_9'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG)
+def test_errors_are_one_sentence_and_leave_nothing(folder: Path, tmp_path: Path, arguments: str, words: str) -> None:
+    (folder / "empty").mkdir(exist_ok=True)
+    PIL.Image.fromarray(np.eye(10, dtype=np.uint8)).save(folder / "small.png")
+    PIL.Image.fromarray(np.zeros((64, 96), np.uint8)).save(folder / "blank.png")
+    whole = (folder / "clip.mp4").read_bytes()
+    (folder / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    ran = tedlens(*arguments.format(folder).split(), "--out", tmp_path / "out")
+    assert ran.returncode == 2
+    assert "Traceback" not in ran.stderr
+    said = [line for line in ran.stderr.splitlines() if words in line]
+    assert len(said) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_that_exists_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    for command in ("track", "probe"):
+        mask = ["--mask", folder / "masks/00000.png"] if command == "track" else []
+        ran = tedlens(command, folder / "frames", *mask, "--out", tmp_path)
+        assert ran.returncode == 2
+        assert str(tmp_path) in ran.stderr
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_demo(tmp_path: Path) -> None:
+    """Two clips: what it writes can be read, and the finding shows."""
+    found = run_demo(tmp_path / "demo", clips=2)
+    assert all(path.exists() for path in found.written.values())
+    scores = xr.open_dataset(found.written["scores"], engine="zarr", consolidated=False)
+    assert scores["J"].dims == ("clip", "features", "tau", "object", "frame")
+    assert float(100 * scores["J"].mean(["clip", "object", "frame"]).sel(features="motion", tau=600)) == pytest.approx(
+        float(found.table.sel(features="motion", tau=600)), abs=1e-9
+    )
+    assert len(list(found.written["tracked masks"].glob("*.png"))) == 16
+    # At high noise appearance is lost and motion is not; at low noise appearance is there.
+    table = found.table
+    assert table.sel(features="motion", tau=600) > table.sel(features="appearance", tau=600) + 10
+    assert table.sel(features="appearance", tau=100) > table.sel(features="appearance", tau=600) + 10

@@ -1,0 +1,220 @@
+"""The built-in test bed: the same pixels everywhere, and truth that agrees with them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import tedlens as tl
+from tedlens.clip import Clip
+from tedlens.datasets.synthetic import WALL_Z, _bodies, _order, _simulate
+from tedlens.errors import TedlensError
+
+SMALL: dict[str, Any] = {"frames": 6, "size": 48}
+PINNED: list[tuple[dict[str, Any], str]] = [
+    ({"seed": 0, **SMALL}, "318196fa15b9e3dd7f9d6e95e4ac028229244e5a892956794d685b43ab9d6901"),
+    (
+        {"seed": 1, "objects": 5, "looks": "distinct", "shape": "block", "motion": "bounce", **SMALL},
+        "a5ac273cb5e96278e73a96c4054f6f5a02fea25d289eabae9dd8c4d53b1bb576",
+    ),
+    (
+        {"seed": 2, "shape": "disc", "motion": "fall", **SMALL},
+        "b6dc6f8f46be10abf2f2d57b8ae529df7b4493742200661ad097761fbe5ebf49",
+    ),
+    (
+        {"seed": 3, "view": "top", "pan": 1.5, "frames": 6, "size": (40, 56)},
+        "1a159c9165680b08218facbcb3d1ffbc7f71d7d9200dd122c6a29e5670c9432f",
+    ),
+]
+
+
+def masks_of(clip: Clip) -> np.ndarray:
+    assert clip.masks is not None
+    return np.asarray(clip.masks)
+
+
+def truth_of(clip: Clip) -> xr.Dataset:
+    assert clip.objects is not None
+    return clip.objects
+
+
+def digest(clip: Clip) -> str:
+    return hashlib.sha256(np.asarray(clip.frames).tobytes() + masks_of(clip).tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize(("arguments", "expected"), PINNED, ids=["ball", "block", "disc", "top-pan"])
+def test_the_same_pixels_on_every_machine(arguments: dict[str, Any], expected: str) -> None:
+    assert digest(tl.datasets.similar(**arguments)) == expected
+
+
+def test_a_pure_function_of_its_arguments() -> None:
+    first = tl.datasets.similar(7, **SMALL)
+    np.random.seed(1)  # noqa: NPY002 - the global state must not matter
+    second = tl.datasets.similar(7, **SMALL)
+    assert digest(first) == digest(second)
+    xr.testing.assert_identical(truth_of(first), truth_of(second))
+    assert digest(tl.datasets.similar(8, **SMALL)) != digest(first)
+
+
+def test_size_is_height_and_width() -> None:
+    clip = tl.datasets.similar(0, frames=3, size=(24, 40), fps=5.0)
+    assert clip.frames.shape == (3, 24, 40, 3)
+    assert masks_of(clip).shape == (3, 24, 40)
+    assert clip.frames.dtype == masks_of(clip).dtype == np.uint8
+    assert clip.fps == 5.0
+    assert truth_of(clip).attrs["size"] == [24, 40]
+
+
+def test_looks_decide_the_colours() -> None:
+    colours = {
+        looks: truth_of(tl.datasets.similar(4, objects=3, looks=looks, frames=1, size=16))["colour"].values
+        for looks in ("identical", "similar", "distinct")
+    }
+    assert np.ptp(colours["identical"], axis=0).max() == 0
+    assert 0 < np.ptp(colours["similar"], axis=0).max() <= 0.24 + 1e-12
+    assert len(np.unique(colours["distinct"], axis=0)) == 3
+
+
+@pytest.mark.parametrize("motion", ["cross", "bounce", "fall"])
+def test_velocity_leads_from_one_centre_to_the_next(motion: Any) -> None:
+    truth = truth_of(tl.datasets.similar(5, motion=motion, objects=3, pan=0.7, **SMALL))
+    centre, velocity = (truth[name].transpose("object", "frame", "axis").values for name in ("centre", "velocity"))
+    np.testing.assert_allclose(centre[:, :-1] + velocity[:, :-1], centre[:, 1:], atol=1e-10)
+    assert np.abs(velocity).max() > 0.5
+
+
+@pytest.mark.parametrize("view", ["perspective", "top"])
+@pytest.mark.parametrize("shape", ["ball", "block", "disc"])
+def test_centres_are_those_of_the_masks(shape: Any, view: Any) -> None:
+    checked = 0
+    for seed, motion in enumerate(("cross", "bounce", "fall")):
+        clip = tl.datasets.similar(seed, shape=shape, motion=motion, view=view, objects=3, pan=0.5, frames=6, size=64)
+        masks, truth = masks_of(clip), truth_of(clip)
+        for number, t in np.ndindex(3, 6):
+            mask = masks[t] == number + 1
+            cut = mask[[0, -1]].any() or mask[:, [0, -1]].any()
+            if truth["visible"].values[number, t] < 1 or cut:
+                continue
+            centroid = np.argwhere(mask).mean(axis=0)
+            np.testing.assert_allclose(truth["centre"].values[number, t], centroid, atol=2)
+            checked += 1
+    assert checked > 15
+
+
+def test_the_nearer_ball_owns_the_pixels_that_both_cover() -> None:
+    """In `cross` a ball keeps its depth, and so its radius in the picture: overlaps follow from the centres."""
+    shared = 0
+    for seed in range(8):
+        clip = tl.datasets.similar(seed, frames=12, size=64)
+        masks, truth = masks_of(clip), truth_of(clip)
+        y, x = np.indices(masks.shape[1:])
+        radius = [np.sqrt(max((masks == n).sum(axis=(1, 2))) / np.pi) for n in (1, 2)]
+        for t in range(12):
+            inside = [
+                np.hypot(y - cy, x - cx) < 0.85 * r
+                for (cy, cx), r in zip(truth["centre"].values[:, t], radius, strict=True)
+            ]
+            nearer = int(truth["depth"].values[:, t].argmin()) + 1
+            assert truth["depth_order"].values[nearer - 1, t] == 0
+            both = inside[0] & inside[1]
+            assert (masks[t][both] == nearer).all()
+            shared += int(both.sum())
+    assert shared > 100
+
+
+def test_what_is_hidden_lies_behind_and_visible_is_a_share() -> None:
+    hidden = 0
+    for seed in range(10):
+        truth = truth_of(tl.datasets.similar(seed, objects=3, frames=8, size=48))
+        visible, order = truth["visible"].values, truth["depth_order"].values
+        assert visible.min() >= 0
+        assert visible.max() <= 1
+        assert (np.sort(order, axis=0) == np.arange(3)[:, None]).all()
+        hidden += int(((visible > 0) & (visible < 1)).sum())
+        assert (order[(visible > 0) & (visible < 1)] > 0).all()
+    assert hidden > 10
+
+
+def test_at_equal_depth_the_first_object_is_in_front() -> None:
+    assert _order(np.ones((8, 2))).tolist() == [[n, n] for n in range(8)]
+
+
+@pytest.mark.parametrize("view", ["perspective", "top"])
+def test_in_cross_two_balls_pass_and_keep_their_way(view: Any) -> None:
+    ways = set()
+    for seed in range(12):
+        truth = truth_of(tl.datasets.similar(seed, view=view, frames=8, size=16)).sel(axis="x")
+        apart = truth["centre"].values[0] - truth["centre"].values[1]
+        assert apart[0] * apart[-1] < 0
+        signs = np.sign(truth["velocity"].values)
+        assert (signs == signs[:, :1]).all()
+        assert (signs != 0).all()
+        ways.add(bool(signs[0, 0] == signs[1, 0]))
+    assert ways == {True, False}  # both overtaking and meeting happen
+
+
+@pytest.mark.parametrize("objects", [1, 2, 5, 8])
+def test_bounce_stays_in_the_picture(objects: int) -> None:
+    for seed in range(3):
+        truth = truth_of(
+            tl.datasets.similar(seed, objects=objects, motion="bounce", view="top", frames=20, size=(24, 48))
+        )
+        x = truth["centre"].sel(axis="x").values
+        assert x.min() >= 0
+        assert x.max() <= 47
+
+
+@pytest.mark.parametrize("objects", [2, 7, 8])
+@pytest.mark.parametrize("looks", ["identical", "similar"])
+def test_lanes_end_before_the_wall(objects: int, looks: str) -> None:
+    for seed in range(10):
+        rng = np.random.Generator(np.random.Philox(seed))
+        bodies = _bodies(rng, objects, looks, "ball")
+        far = _simulate(rng, bodies, "cross", "perspective", 2)[:, :, 2].max(axis=1)
+        assert all(z + body.radius <= WALL_Z + 1e-9 for z, body in zip(far, bodies, strict=True))
+
+
+def test_pan_moves_the_background() -> None:
+    arguments: dict[str, Any] = {"seed": 3, "view": "top", "frames": 4, "size": 64}
+    still, moving = tl.datasets.similar(**arguments), tl.datasets.similar(**arguments, pan=2.0)
+
+    def change(clip: Clip, shift: int) -> float:
+        """Mean change of the background between frames 0 and 1, the second pushed right by `shift`."""
+        first, second = (np.asarray(clip.frames[t], np.int64) for t in (0, 1))
+        free = (masks_of(clip)[0] == 0) & (np.roll(masks_of(clip)[1], shift, axis=1) == 0)
+        free[:, :6] = free[:, -6:] = False
+        return float(np.abs(np.roll(second, shift, axis=1) - first)[free].mean())
+
+    assert min(range(-5, 6), key=lambda shift: change(still, shift)) == 0
+    assert min(range(-5, 6), key=lambda shift: change(moving, shift)) == 2
+    drift = truth_of(moving)["velocity"] - truth_of(still)["velocity"]
+    assert np.abs(drift.sel(axis="x") + 2).max() < 0.5
+    assert np.abs(drift.sel(axis="y")).max() < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"objects": 0}, "objects=0"),
+        ({"objects": 9}, "objects=9"),
+        ({"shape": "cone"}, "shape='cone'"),
+        ({"looks": "odd"}, "looks='odd'"),
+        ({"motion": "spin"}, "motion='spin'"),
+        ({"view": "side"}, "view='side'"),
+        ({"frames": 0}, "frames=0"),
+        ({"size": 4}, "size=(4, 4)"),
+        ({"seed": -1}, "seed=-1"),
+    ],
+)
+def test_errors_name_the_value_in_one_sentence(wrong: dict[str, Any], named: str) -> None:
+    with pytest.raises(TedlensError) as caught:
+        tl.datasets.similar(**wrong)
+    message = str(caught.value)
+    assert named in message
+    assert message.endswith(".")
+    assert ". " not in message
+    assert "\n" not in message
