@@ -85,12 +85,14 @@ def probe(
 ) -> None:
     """Save the features of a clip over noise levels, blocks and seeds, as Zarr."""
     from tedlens.clip import read_clip
-    from tedlens.models import load_video_model
-    from tedlens.probing import probe as run
     from tedlens.store import check_replaceable, save
 
     check_replaceable(out)
     frames = read_clip(clip)
+    # torch and diffusers only now: a wrong path should not have to wait for them.
+    from tedlens.models import load_video_model
+    from tedlens.probing import probe as run
+
     loaded = load_video_model(model, device=device, dtype=dtype)
     feats = run(loaded, frames, tau=tau, blocks=block, seed=seed, overlap=overlap, size=size)
     save(feats, out)
@@ -124,12 +126,14 @@ def track(
     """Track the objects of a first mask through a clip with TED; write DAVIS-style PNGs and a video."""
     from tedlens.clip import read_clip
     from tedlens.media import overlay, write_masks, write_video
-    from tedlens.models import load_image_model, load_video_model
     from tedlens.store import whole_folder
-    from tedlens.tracking import track as run
 
     check_free(out)
     frames = read_clip(clip, masks=mask)
+    # torch and diffusers only now: a wrong path should not have to wait for them.
+    from tedlens.models import load_image_model, load_video_model
+    from tedlens.tracking import track as run
+
     labels = run(
         frames,
         motion=load_video_model(motion, device=device, dtype=dtype) if lam > 0 else None,

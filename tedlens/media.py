@@ -551,6 +551,9 @@ def _swap_in(part: Path, target: Path) -> None:
 def write_video(frames: Pictures, path: str | os.PathLike[str], fps: float = 8.0) -> None:
     """Write frames as an mp4 that browsers play (H.264, yuv420p), whole or not at all.
 
+    For looking at: the compression loses a little, and not always the same to the bit. Keep what is
+    to be computed with as arrays.
+
     Parameters
     ----------
     frames

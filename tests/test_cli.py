@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,32 @@ import pytest
 import xarray as xr
 
 import tedlens as tl
+from tedlens.cli import main
 from tedlens.demo import run_demo
 
 
-def tedlens(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tedlens.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+@dataclass
+class Ran:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def tedlens(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command, in this process: a new one would take seconds to import torch each time."""
+
+    def run(*arguments: str | Path) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["tedlens", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return Ran(int(ended.value.code or 0), said.out, said.err)
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_track_and_evaluate(folder: Path, tmp_path: Path) -> None:
+def test_track_and_evaluate(tedlens: Run, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ran = tedlens("track", folder / "frames", "--mask", folder / "masks/00000.png", "--out", out, "--radius", "4")
     assert ran.returncode == 0, ran.stderr
@@ -49,12 +71,12 @@ def test_track_and_evaluate(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "scores.csv").read_text().startswith("object,frame")
 
 
-def test_evaluate_of_the_truth_is_perfect(folder: Path) -> None:
+def test_evaluate_of_the_truth_is_perfect(tedlens: Run, folder: Path) -> None:
     scored = tedlens("evaluate", folder / "masks", folder / "masks", "--protocol", "all")
     assert "1.000" in scored.stdout.splitlines()[-2]
 
 
-def test_probe_to_zarr(folder: Path, tmp_path: Path) -> None:
+def test_probe_to_zarr(tedlens: Run, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "features.zarr"
     ran = tedlens("probe", folder / "clip.mp4", "--out", out, "--tau", "100", "--tau", "600", "--block", "up_2")
     assert ran.returncode == 0, ran.stderr
@@ -64,7 +86,7 @@ def test_probe_to_zarr(folder: Path, tmp_path: Path) -> None:
     assert "weights_sha256" in shown.stdout or "up_2" in shown.stdout
 
 
-def test_info() -> None:
+def test_info(tedlens: Run) -> None:
     assert "i2vgen-xl" in tedlens("info").stdout
     shown = tedlens("info", "mini").stdout
     assert "I2VGenXLUNet" in shown
@@ -87,7 +109,9 @@ WRONG: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "words"), WRONG)
-def test_errors_are_one_sentence_and_leave_nothing(folder: Path, tmp_path: Path, arguments: str, words: str) -> None:
+def test_errors_are_one_sentence_and_leave_nothing(
+    tedlens: Run, folder: Path, tmp_path: Path, arguments: str, words: str
+) -> None:
     (folder / "empty").mkdir(exist_ok=True)
     PIL.Image.fromarray(np.eye(10, dtype=np.uint8)).save(folder / "small.png")
     PIL.Image.fromarray(np.zeros((64, 96), np.uint8)).save(folder / "blank.png")
@@ -101,7 +125,7 @@ def test_errors_are_one_sentence_and_leave_nothing(folder: Path, tmp_path: Path,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_output_that_exists_is_left_alone(folder: Path, tmp_path: Path) -> None:
+def test_output_that_exists_is_left_alone(tedlens: Run, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     for command in ("track", "probe"):
         mask = ["--mask", folder / "masks/00000.png"] if command == "track" else []
@@ -109,6 +133,14 @@ def test_output_that_exists_is_left_alone(folder: Path, tmp_path: Path) -> None:
         assert ran.returncode == 2
         assert str(tmp_path) in ran.stderr
     assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_the_installed_command_ends_with_a_sentence_and_no_traceback() -> None:
+    command = [str(Path(sys.executable).with_name("tedlens")), "track", "nowhere", "--mask", "a.png", "--out", "b"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("tedlens: nowhere does not exist")
+    assert ran.stderr.count("\n") == 1
 
 
 def test_demo(tmp_path: Path) -> None:

@@ -475,9 +475,13 @@ class TestVideo:
             read_clip(video, start=12)
 
     def test_is_turned_upright(self, tmp_path: Path) -> None:
-        flat = read_clip(encode(tmp_path / "flat.mp4")).frames
-        turned = read_clip(encode(tmp_path / "turned.mp4", rotation=90)).frames
-        np.testing.assert_array_equal(turned, np.rot90(flat, axes=(1, 2)))
+        # One file, decoded twice: two encodings of the same frames need not be the same to the bit.
+        file = encode(tmp_path / "turned.mp4", rotation=90)
+        with av.open(str(file)) as container:
+            lying = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        upright = read_clip(file).frames
+        np.testing.assert_array_equal(upright, np.rot90(lying, axes=(1, 2)))
+        assert np.abs(upright.astype(int) - np.rot90(moving_frames(30), axes=(1, 2))).mean() < 5
 
     @pytest.mark.parametrize("gop", [5, 250])
     def test_frames_hidden_by_an_edit_list_are_not_missing(self, tmp_path: Path, gop: int) -> None:
