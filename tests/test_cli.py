@@ -59,7 +59,7 @@ def test_track_and_evaluate(tedlens: Run, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ran = tedlens("track", folder / "frames", "--mask", folder / "masks/00000.png", "--out", out, "--radius", "4")
     assert ran.returncode == 0, ran.stderr
-    assert ran.stderr == ""
+    assert "tedlens:" not in ran.stderr  # at most a progress bar
     masks = sorted((out / "masks").glob("*.png"))
     assert len(masks) == 5
     with PIL.Image.open(masks[3]) as image:
