@@ -46,7 +46,7 @@ def demo(
     clips: Annotated[int, typer.Option(min=1, help="How many hold-out clips to score.")] = 8,
     seed: Seed = 0,
 ) -> None:
-    """Track two identical balls with the embedded models, over all noise levels."""
+    """Run TED on two identical balls, at all noise levels."""
     from tedlens.demo import run_demo
 
     found = run_demo(out, clips=clips, seed=seed)
@@ -83,7 +83,7 @@ def probe(
     device: Device = None,
     dtype: Dtype = "float32",
 ) -> None:
-    """Save the features of a clip over noise levels, blocks and seeds, as Zarr."""
+    """Save features of a clip as Zarr: noise levels, blocks, seeds."""
     from tedlens.clip import read_clip
     from tedlens.store import check_replaceable, save
 
@@ -123,7 +123,7 @@ def track(
     device: Device = None,
     dtype: Dtype = "float32",
 ) -> None:
-    """Track the objects of a first mask through a clip with TED; write DAVIS-style PNGs and a video."""
+    """Track the objects of a first mask: DAVIS-style PNGs, a video."""
     from tedlens.clip import read_clip
     from tedlens.media import overlay, write_masks, write_video
     from tedlens.store import whole_folder
@@ -188,7 +188,7 @@ def evaluate(
 def info(
     what: Annotated[str | None, typer.Argument(help="A model (name, hub id, folder) or a Zarr store.")] = None,
 ) -> None:
-    """Say what is there: versions, device and models; or the blocks of a model; or what made a store."""
+    """Show versions and models, a model's blocks, or what made a store."""
     if what is None:
         about_installation()
     elif (Path(what) / "zarr.json").is_file():

@@ -24,7 +24,7 @@ from tedlens.models import DiffusionModel, load_image_model, load_video_model
 from tedlens.models.mini import recipe
 from tedlens.plots.curves import curve_traces, tau_curve
 from tedlens.plots.export import save_figures
-from tedlens.plots.pictures import chosen_frames, pca_colours, pca_map, picture
+from tedlens.plots.pictures import add_pictures, chosen_frames, pca_colours, pca_map
 from tedlens.plots.style import METRICS, styled
 from tedlens.probing import Prepared, probe
 from tedlens.store import save
@@ -185,8 +185,8 @@ def story(
     chosen = chosen_frames(len(clip), None)
     features = feats[feats.attrs["blocks"][-1]].to_dataset()["features"].isel(seed=0)
     rows = [("truth", overlay(clip.frames, clip.masks)[chosen])]
-    rows += [(f"tracked by {kind}", overlay(clip.frames, masks.values)[chosen]) for kind, masks in tracked.items()]
-    rows += [(f"motion features, τ = {level}", pca_colours(features.sel(tau=level))[chosen]) for level in levels]
+    rows += [(f"tracked<br>by {kind}", overlay(clip.frames, masks.values)[chosen]) for kind, masks in tracked.items()]
+    rows += [(f"motion features<br>τ = {level}", pca_colours(features.sel(tau=level))[chosen]) for level in levels]
     curve_rows = 3
     figure = make_subplots(
         rows=len(rows) + curve_rows,
@@ -199,15 +199,7 @@ def story(
         vertical_spacing=0.02,
     )
     for row, (name, images) in enumerate(rows, start=1):
-        for column, image in enumerate(images, start=1):
-            figure.add_trace(picture(image, (clip.height, clip.width)), row=row, col=column)
-            figure.update_xaxes(visible=False, row=row, col=column)
-            figure.update_yaxes(visible=False, row=row, col=column)
-        axis = "" if row == 1 else (row - 1) * len(chosen) + 1
-        figure.add_annotation(
-            text=name.replace(" by ", "<br>by ").replace(", ", "<br>"), xref="paper", yref=f"y{axis} domain",
-            x=-0.01, y=0.5, xanchor="right", showarrow=False, align="right",
-        )  # fmt: skip
+        add_pictures(figure, row, name, images, (clip.height, clip.width))
     for trace in curve_traces(scores, "J"):
         figure.add_trace(trace, row=len(rows) + 1, col=1)
     figure.update_xaxes(title="noise level τ", row=len(rows) + 1, col=1)

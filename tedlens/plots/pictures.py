@@ -109,12 +109,7 @@ def strip(rows: Sequence[tuple[str, Images]], frames: Sequence[int]) -> go.Figur
         column_titles=[f"frame {f}" for f in frames],
     )
     for row, (name, images) in enumerate(rows, start=1):
-        for column, image in enumerate(images, start=1):
-            figure.add_trace(picture(image, (height, width)), row=row, col=column)
-        figure.add_annotation(
-            text=name, xref="paper", yref=f"y{'' if row == 1 else (row - 1) * len(frames) + 1} domain",
-            x=-0.01, y=0.5, xanchor="right", yanchor="middle", showarrow=False,
-        )  # fmt: skip
+        add_pictures(figure, row, name, images, (height, width))
     named = any(name for name, _ in rows)
     styled(
         figure,
@@ -122,9 +117,27 @@ def strip(rows: Sequence[tuple[str, Images]], frames: Sequence[int]) -> go.Figur
         height=len(rows) * (PICTURE + 4) + 30,
     )
     figure.update_layout(margin={"l": LABEL - 10 if named else 10, "r": 10, "t": 26, "b": 4})
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
     return figure
+
+
+def add_pictures(figure: go.Figure, row: int, name: str, images: Images, size: tuple[int, int]) -> None:
+    """Fill a row of subplots with pictures (frame, y, x, 3), and write its name to the left."""
+    for column, image in enumerate(images, start=1):
+        figure.add_trace(picture(image, size), row=row, col=column)
+        figure.update_xaxes(visible=False, row=row, col=column)
+        figure.update_yaxes(visible=False, row=row, col=column)
+    first = (row - 1) * len(images) + 1  # number of the row's first y axis
+    figure.add_annotation(
+        text=name,
+        xref="paper",
+        yref=f"y{first if first > 1 else ''} domain",
+        x=-0.01,
+        y=0.5,
+        xanchor="right",
+        yanchor="middle",
+        align="right",
+        showarrow=False,
+    )
 
 
 def picture(image: Images, size: tuple[int, int]) -> go.Image:
