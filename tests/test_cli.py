@@ -127,9 +127,9 @@ def test_errors_are_one_sentence_and_leave_nothing(
 
 def test_output_that_exists_is_left_alone(tedlens: Run, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    for command in ("track", "probe"):
-        mask = ["--mask", folder / "masks/00000.png"] if command == "track" else []
-        ran = tedlens(command, folder / "frames", *mask, "--out", tmp_path)
+    frames, mask = folder / "frames", folder / "masks/00000.png"
+    for command in (["track", frames, "--mask", mask], ["probe", frames], ["demo"]):
+        ran = tedlens(*command, "--out", tmp_path)
         assert ran.returncode == 2
         assert str(tmp_path) in ran.stderr
     assert (tmp_path / "mine.txt").read_text() == "mine"

@@ -103,7 +103,10 @@ def similar(
     TedlensError
         For an argument out of its range.
     """
-    height, width = (size, size) if isinstance(size, int) else size
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2:
+        raise TedlensError(f"size={size} is no size; give one number for a square, or (height, width).")
+    height, width = sides
     _check(seed, objects, looks, shape, motion, view, frames, height, width)
     rng = np.random.Generator(np.random.Philox(key=np.array([seed, 0x51D1], np.uint64)))
     bodies = _bodies(rng, objects, looks, shape)
