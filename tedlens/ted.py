@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 import xarray as xr
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from tedlens.clip import VOID
 from tedlens.errors import TedlensError
@@ -82,7 +83,8 @@ def propagate_labels(
     soft = torch.zeros(len(feats), *first.shape, device=feats.device)
     soft[0] = first
     tiles = [_Tile(y, x, grid, radius, convention, feats.device) for y, x in _tile_corners(grid)]
-    for t in range(1, len(feats)):
+    # Only what takes over two seconds shows a bar.
+    for t in tqdm(range(1, len(feats)), desc="propagating", unit="frame", delay=2, leave=False):
         references = _references(t, n_last, convention)
         for tile in tiles:
             query = feats[t, :, tile.y, tile.x].float().flatten(1)  # channel, query

@@ -346,6 +346,16 @@ class TestMasks:
         assert (clip.masks[0] == 1).all()
         np.testing.assert_array_equal(clip.masks[1], void_only == 255)
 
+    def test_binary_of_one_and_of_eight_bits(self, folder: Path, tmp_path: Path) -> None:
+        made = tmp_path / "masks"
+        made.mkdir()
+        binary = moving_masks()[:2] == 3
+        save(made / "frame1.png", binary[0] * np.uint8(255))
+        save(made / "frame2.png", binary[1] * np.uint8(255), "1")
+        clip = read_clip(folder, made)
+        assert clip.masks is not None
+        np.testing.assert_array_equal(clip.masks[:2], binary)
+
     def test_from_arrays(self, folder: Path, tmp_path: Path) -> None:
         masks = moving_masks()
         np.save(tmp_path / "all.npy", masks)
@@ -409,9 +419,14 @@ class TestArrays:
         assert other.object_ids == (1,)
 
     def test_no_code_is_loaded(self, tmp_path: Path) -> None:
-        np.savez(tmp_path / "objects.npz", frames=np.array([{"a": 1}], object))
-        with one_sentence(tmp_path / "objects.npz"):
+        class Trap:
+            def __reduce__(self) -> tuple[Any, ...]:
+                return Path.touch, (tmp_path / "sprung",)
+
+        np.savez(tmp_path / "objects.npz", frames=np.array([Trap()], object))
+        with one_sentence(tmp_path / "objects.npz", "plain arrays"):
             read_clip(tmp_path / "objects.npz")
+        assert not (tmp_path / "sprung").exists()
 
     def test_what_does_not_fit(self, tmp_path: Path) -> None:
         file = tmp_path / "walk.npz"
@@ -507,7 +522,8 @@ class TestVideo:
         whole = encode(tmp_path / "early.mp4", options={"movflags": "faststart"})
         with av.open(str(whole)) as container:
             tenth = container.streams.video[0].index_entries[9]
-        (tmp_path / "short.mp4").write_bytes(whole.read_bytes()[: tenth.pos + tenth.size])  # no packet is broken
+            end = tenth.pos + tenth.size  # while it is open: PyAV frees the index on closing
+        (tmp_path / "short.mp4").write_bytes(whole.read_bytes()[:end])  # no packet is broken
         with one_sentence(tmp_path / "short.mp4", "10 of 30 frames", "stop=10"):
             read_clip(tmp_path / "short.mp4")
         np.testing.assert_array_equal(read_clip(tmp_path / "short.mp4", stop=8).frames, read_clip(whole, stop=8).frames)
@@ -519,11 +535,18 @@ class TestVideo:
             with one_sentence(cut(whole, share), "cut short"):
                 read_clip(cut(whole, share))
 
-    @pytest.mark.parametrize("name", ["notes.txt", "notes.mp4", "notes.srt"])
-    def test_text(self, tmp_path: Path, name: str) -> None:
+    @pytest.mark.parametrize(
+        ("name", "says"), [("notes.txt", "no video"), ("notes.mp4", "no video"), ("notes.srt", "no video")]
+    )
+    def test_text(self, tmp_path: Path, name: str, says: str) -> None:
         (tmp_path / name).write_text("1\n00:00:00,000 --> 00:00:01,000\nno video\n" * 30)
-        with one_sentence(tmp_path / name):
+        with one_sentence(tmp_path / name, f"{name} ", says):
             read_clip(tmp_path / name)
+
+    def test_text_is_not_drawn(self, tmp_path: Path) -> None:
+        (tmp_path / "notes.txt").write_text("hello\nworld\n" * 50)  # FFmpeg would make 3 frames of it
+        with one_sentence(tmp_path / "notes.txt", "holds no video"):
+            read_clip(tmp_path / "notes.txt")
 
     def test_empty_file(self, tmp_path: Path) -> None:
         (tmp_path / "empty.mp4").touch()
