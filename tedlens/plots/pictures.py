@@ -144,7 +144,7 @@ def picture(image: Images, size: tuple[int, int]) -> go.Image:
     """An image stretched over the clip's pixels, whatever its own grid."""
     rows, columns = image.shape[:2]
     dy, dx = size[0] / rows, size[1] / columns
-    # As a PNG inside the figure: a tenth of the size of its numbers.
+    # As a PNG inside the figure and not as numbers, so that files and notebooks stay small.
     source = px.imshow(image, binary_string=True).data[0].source
     return go.Image(source=source, x0=dx / 2 - 0.5, dx=dx, y0=dy / 2 - 0.5, dy=dy, hoverinfo="skip")
 
