@@ -11,6 +11,7 @@ from .metrics import evaluate as evaluate
 from .metrics import summarize as summarize
 from .models import load_image_model as load_image_model
 from .models import load_video_model as load_video_model
+from .models import register_adapter as register_adapter
 from .probing import probe as probe
 from .store import save as save
 from .ted import fuse as fuse

@@ -33,6 +33,7 @@ app = typer.Typer(
 ClipPath = Annotated[Path, typer.Argument(help="Video file, folder of frames, or .npz.", show_default=False)]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA where there is one.")]
 Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
+Offload = Annotated[bool, typer.Option("--offload", help="Keep off the GPU what is not in use (encoders, VAE).")]
 Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
 Overlap = Annotated[int, typer.Option(help="Frames that neighbouring windows share.")]
 Size = Annotated[
@@ -73,15 +74,28 @@ def probe(
     clip: ClipPath,
     out: Annotated[Path, typer.Option(help="Zarr folder for the features.")],
     model: Annotated[str, typer.Option(help="Video model: built-in name, hub id or folder.")] = "mini",
-    tau: Annotated[list[int], typer.Option(help="Noise level; repeat for several.")] = [600],  # noqa: B006
+    tau: Annotated[
+        list[int] | None, typer.Option(help="Noise level; repeat for several. 600 by default.", show_default=False)
+    ] = None,
+    sigma: Annotated[
+        list[float] | None, typer.Option(help="Instead of tau: noise-to-signal ratio; repeat for several.")
+    ] = None,
+    log_snr: Annotated[
+        list[float] | None, typer.Option(help="Instead of tau: log signal-to-noise power; repeat for several.")
+    ] = None,
     block: Annotated[
-        list[str] | None, typer.Option(help="Block; repeat for several. By default all up blocks.")
+        list[str] | None,
+        typer.Option(
+            help="Block, or submodule as `tedlens info` lists it; repeat for several. By default all up blocks."
+        ),
     ] = None,
     seed: Annotated[list[int], typer.Option(help="Seed of the noise; repeat for several.")] = [0],  # noqa: B006
+    samples: Annotated[int, typer.Option(help="Noise samples a seed, over which features are the mean.")] = 1,
     overlap: Overlap = 2,
     size: Size = None,
     device: Device = None,
     dtype: Dtype = "float32",
+    offload: Offload = False,
 ) -> None:
     """Save features of a clip as Zarr: noise levels, blocks, seeds."""
     from tedlens.clip import read_clip
@@ -93,8 +107,19 @@ def probe(
     from tedlens.models import load_video_model
     from tedlens.probing import probe as run
 
-    loaded = load_video_model(model, device=device, dtype=dtype)
-    feats = run(loaded, frames, tau=tau, blocks=block, seed=seed, overlap=overlap, size=size)
+    loaded = load_video_model(model, device=device, dtype=dtype, offload=offload)
+    feats = run(
+        loaded,
+        frames,
+        tau=tau or (None if sigma or log_snr else 600),
+        sigma=sigma or None,
+        log_snr=log_snr or None,
+        blocks=block,
+        seed=seed,
+        samples=samples,
+        overlap=overlap,
+        size=size,
+    )
     save(feats, out)
     for name, node in feats.children.items():
         print(f"{name}: {dict(node['features'].sizes)}")
@@ -107,12 +132,15 @@ def track(
     mask: Annotated[Path, typer.Option(help="First frame's mask: palette or grey PNG.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for the masks and the overlay video.")],
     motion: Annotated[str, typer.Option(help="Video model: built-in name, hub id or folder.")] = "mini",
-    appearance: Annotated[str, typer.Option(help="Image model: built-in name, hub id or folder.")] = "mini",
+    appearance: Annotated[
+        str, typer.Option(help="Image model: built-in name, hub id, folder, or an ADM checkpoint.")
+    ] = "mini",
     tau: Annotated[int, typer.Option(help="Noise level of the motion features.")] = 600,
     block: Annotated[str | None, typer.Option(help="Block of the motion features; by default the model's.")] = None,
     lam: Annotated[float, typer.Option(help="Weight of motion, 0 to 1.")] = 0.5,
     appearance_tau: Annotated[int, typer.Option(help="Noise level of the appearance features.")] = 51,
     appearance_block: Annotated[str | None, typer.Option(help="Their block; by default the model's.")] = None,
+    appearance_samples: Annotated[int, typer.Option(help="Noise samples that they are the mean of.")] = 1,
     top_k: Annotated[int, typer.Option(help="Cells that vote.")] = 10,
     radius: Annotated[int, typer.Option(help="Reach of the window, in cells of the feature grid.")] = 12,
     n_last: Annotated[int, typer.Option(help="Last frames that serve as references.")] = 20,
@@ -122,6 +150,7 @@ def track(
     size: Size = None,
     device: Device = None,
     dtype: Dtype = "float32",
+    offload: Offload = False,
 ) -> None:
     """Track the objects of a first mask: DAVIS-style PNGs, a video."""
     from tedlens.clip import read_clip
@@ -136,13 +165,14 @@ def track(
 
     labels = run(
         frames,
-        motion=load_video_model(motion, device=device, dtype=dtype) if lam > 0 else None,
-        appearance=load_image_model(appearance, device=device, dtype=dtype) if lam < 1 else None,
+        motion=load_video_model(motion, device=device, dtype=dtype, offload=offload) if lam > 0 else None,
+        appearance=load_image_model(appearance, device=device, dtype=dtype, offload=offload) if lam < 1 else None,
         tau=tau,
         block=block,
         lam=lam,
         appearance_tau=appearance_tau,
         appearance_block=appearance_block,
+        appearance_samples=appearance_samples,
         seed=seed,
         overlap=overlap,
         size=size,
@@ -186,28 +216,36 @@ def evaluate(
 
 @app.command()
 def info(
-    what: Annotated[str | None, typer.Argument(help="A model (name, hub id, folder) or a Zarr store.")] = None,
+    what: Annotated[
+        str | None, typer.Argument(help="A model (name, hub id, folder, ADM checkpoint) or a Zarr store.")
+    ] = None,
+    frame: Annotated[
+        str | None, typer.Option(help="Size of a frame, as in 480x854 (height x width), for the shapes inside a model.")
+    ] = None,
+    inside: Annotated[
+        str | None, typer.Option(help="Which submodules of a model to list, as in 'up_2.**' or '**.to_q'.")
+    ] = None,
 ) -> None:
-    """Show versions and models, a model's blocks, or what made a store."""
+    """Show versions and models, what can be probed in a model, or what made a store."""
     if what is None:
         about_installation()
     elif (Path(what) / "zarr.json").is_file():
         about_store(Path(what))
     else:
-        about_model(what)
+        about_model(what, frame, inside)
 
 
 def about_installation() -> None:
     import torch
 
-    from tedlens.models.registry import EMBEDDED_IMAGE, EMBEDDED_VIDEO, HUB_VIDEO, IMAGE_ADAPTERS, VIDEO_ADAPTERS
+    from tedlens.models.registry import ADAPTERS, model_names
     from tedlens.provenance import versions
 
     for name, version in versions().items():
         print(f"{name.removeprefix('version_')} {version}")
     print(f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu'}")
-    print(f"video models: {', '.join([*EMBEDDED_VIDEO, *HUB_VIDEO])}; any with {', '.join(VIDEO_ADAPTERS)}")
-    print(f"image models: {', '.join(EMBEDDED_IMAGE)}; any with {', '.join(IMAGE_ADAPTERS)}")
+    for kind, adapters in ADAPTERS.items():
+        print(f"{kind} models: {', '.join(model_names(kind))}; any with {', '.join(adapters)}")
 
 
 def about_store(path: Path) -> None:
@@ -217,25 +255,66 @@ def about_store(path: Path) -> None:
     print(tree)
 
 
-def about_model(name: str) -> None:
-    from tedlens.models.registry import EMBEDDED_IMAGE, EMBEDDED_VIDEO, load_image_model, load_video_model
+def about_model(name: str, frame: str | None, inside: str | None) -> None:
+    """What can be probed, from the configuration alone: no weights are read, nothing is run."""
+    from tedlens.models.registry import EMBEDDED, HUB, load_image_model, outline_model
 
-    loaders = []
-    if name in EMBEDDED_VIDEO or name not in EMBEDDED_IMAGE:
-        loaders.append(load_video_model)
-    if name in EMBEDDED_IMAGE:
-        loaders.append(load_image_model)
-    for loader in loaders:
-        describe(loader(name))
+    if Path(name).is_file():
+        describe(load_image_model(name), frame, inside)
+        return
+    kinds = [kind for kind in EMBEDDED if name in EMBEDDED[kind] or name in HUB[kind]]
+    if kinds:
+        for kind in kinds:
+            describe(outline_model(name, kind), frame, inside)
+        return
+    try:
+        model = outline_model(name, "video")
+    except TedlensError as error:
+        if "no video adapter" not in str(error):
+            raise
+        model = outline_model(name, "image")
+    describe(model, frame, inside)
 
 
-def describe(model: DiffusionModel) -> None:
+def describe(model: DiffusionModel, frame: str | None, inside: str | None) -> None:
+    from tedlens.models.structure import block_paths, hook_points, matching
+    from tedlens.probing import input_size
+
+    height, width = frame_size(frame) if frame else (model.size, model.size)
+    size = input_size((height, width), model.size, model.multiple)
+    points = hook_points(model, size)
     parameters = sum(p.numel() for p in model.unet.parameters())
     print(f"{model.name}: {type(model.unet).__name__}, {parameters / 1e6:.1f} M parameters")
     print(f"  blocks: {', '.join(model.blocks)} (the protocol's: {model.block})")
     print(f"  window: {f'{model.window} frames' if model.window else 'each frame alone'}")
-    print(f"  input: short side {model.size} pixels, sides in multiples of {model.multiple}")
-    print(f"  weights sha256: {model.weights_sha256}")
+    print(f"  input: {size[0]}x{size[1]} pixels for frames of {height}x{width}, in multiples of {model.multiple}")
+    print(f"  log SNR: {model.log_snr(0):.2f} at tau 0 to {model.log_snr(model.levels - 1):.2f} at {model.levels - 1}")
+    names = {path: block for block, path in block_paths(model).items()}
+    table = Table()
+    for column in ("block or submodule", "class"):
+        table.add_column(column, overflow="fold")
+    table.add_column("channels", justify="right")
+    table.add_column("grid", justify="right")
+    if inside:
+        chosen = list(matching(model, points, inside))
+    else:
+        # Blocks and what they are made of; `--inside` for all the rest.
+        chosen = [(path, point) for path, point in points.items() if path in names or path.count(".") <= 3]
+    for path, point in chosen:
+        label = f"{names[path]} = {path}" if path in names else path
+        style = "bold" if path in names else None
+        table.add_row(label, point.module_class, str(point.channels), "{}x{}".format(*point.grid), style=style)
+    Console().print(table)
+    if not inside:
+        print("More inside: --inside 'up_2.**', --inside '**.to_q'; * is one name, ** any number of them.\n")
+
+
+def frame_size(text: str) -> tuple[int, int]:
+    """Height and width from '480x854'."""
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise TedlensError(f"--frame {text!r} is no size; give height x width in pixels, as in 480x854.")
+    return int(height), int(width)
 
 
 def check_free(out: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -17,18 +19,22 @@ from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.models.base import Condition, DiffusionModel, Frames
 from tedlens.models.noise import frame_noise
+from tedlens.models.structure import HookPoint, block_paths, first_tensor, hook_points, matching
 from tedlens.provenance import clip_provenance, versions
 
-IMAGE_BATCH = 8  # frames that an image model sees at once
+IMAGE_BATCH = 8  # frames that an image model sees at once, where memory allows
 
 
 def probe(
     model: DiffusionModel,
     clip: Clip,
     *,
-    tau: int | Sequence[int],
+    tau: int | Sequence[int] | None = None,
+    sigma: float | Sequence[float] | None = None,
+    log_snr: float | Sequence[float] | None = None,
     blocks: str | Sequence[str] | None = None,
     seed: int | Sequence[int] = 0,
+    samples: int = 1,
     overlap: int = 2,
     window: int | None = None,
     size: int | tuple[int, int] | None = None,
@@ -40,12 +46,21 @@ def probe(
 
     Parameters
     ----------
-    tau
-        Training timesteps, 0 (clean) to 999 (noise); see the model's `sigma` and `log_snr`.
+    tau, sigma, log_snr
+        Noise levels, in one of three ways: training timesteps, 0 (clean) to 999 (noise); noise-to-signal
+        ratios; or logarithms of the signal-to-noise power ratio, the axis on which models with different
+        schedules compare. `sigma` and `log_snr` mean the training timestep nearest to them in log-SNR;
+        the result holds the exact values of that one.
     blocks
-        Names from ``model.blocks``; by default all ``up`` blocks.
+        Names from ``model.blocks``; by default all ``up`` blocks. Or any submodule, by its dotted path or
+        a pattern: ``up_2.temp_attentions.*``, ``up_blocks.2.attentions.1``, and an attention's query and
+        key projections, ``up_2.attentions.1.transformer_blocks.0.attn1.to_q``. ``*`` stands for any part
+        between two dots, ``**`` for several; ``tedlens info`` lists what there is.
     seed
         Seeds of the noise. A frame's noise depends on the seed and the frame's index alone.
+    samples
+        Noise samples a seed, over which features are the mean (DIFT: 8 with Stable Diffusion, 4 with
+        ADM). Each costs a forward.
     overlap
         Frames that neighbouring windows of a video model share (the paper: 2); there, features are
         the mean of the windows'. The last window is moved back to end with the clip.
@@ -58,7 +73,7 @@ def probe(
     Returns
     -------
     DataTree
-        One node a block with ``features`` (tau, seed, frame, channel, y, x), float32 (float16 from a
+        One node a block or submodule with ``features`` (tau, seed, frame, channel, y, x), float32 (float16 from a
         float16 model); coordinates ``sigma`` and ``log_snr`` along tau; ``y`` and ``x``, the centre
         of each cell in pixels of the clip (the centre of its first pixel is 0). The attributes say
         how to make it again.
@@ -66,15 +81,17 @@ def probe(
     Raises
     ------
     TedlensError
-        For an unknown block, a tau, seed, overlap or window out of range.
+        For an unknown block, a tau, seed, overlap or window out of range, or a GPU without room for one
+        window.
     """
-    taus, seeds, names = as_list(tau), as_list(seed), chosen_blocks(model, blocks)
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    taus, seeds = noise_levels(model, tau, sigma, log_snr), as_list(seed)
     prepared = Prepared(model, clip, overlap=overlap, window=window, size=size)
-    for _, _, features in prepared.features(taus, seeds, names):
+    names = prepared.names(blocks)
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    for _, _, features in prepared.features(taus, seeds, names, samples):
         for name in names:
             found[name].append(_storable(features[name]))
-    about = prepared.provenance() | {"taus": taus, "seeds": seeds}
+    about = prepared.provenance() | {"taus": taus, "seeds": seeds, "samples": samples}
     nodes = {}
     for name in names:
         stacked = torch.stack(found[name]).unflatten(0, (len(taus), len(seeds)))
@@ -84,6 +101,13 @@ def probe(
     tree = xr.DataTree.from_dict(nodes)
     tree.attrs = about | {"blocks": names}
     return tree
+
+
+class Tap(NamedTuple):
+    """Where a feature is taken: a module, and how to read its output as (frame, channel, y, x)."""
+
+    module: nn.Module
+    read: Callable[[Any], Tensor]
 
 
 class Prepared:
@@ -102,11 +126,13 @@ class Prepared:
         self.model = model
         self.progress = progress
         self.input_size = input_size((clip.height, clip.width), model.size if size is None else size, model.multiple)
-        self.windows = windows(len(clip), model.window if window is None else window, overlap)
+        self.windows = windows(len(clip), window_length(model, window), overlap)
         frames = resize(clip.frames, self.input_size)
-        with torch.inference_mode():
+        with torch.inference_mode(), model.encoders():
             self.clean = model.encode(frames)
-            self.conditions: list[Condition] = [model.condition(frames, self.clean, w) for w in self.windows]
+            # An image model sees each frame alone, and is told the same of all.
+            conditioned = self.windows if model.window is not None else [range(len(clip))]
+            self.conditions: list[Condition] = [model.condition(frames, self.clean, w) for w in conditioned]
         self._about = {
             **model.provenance(),
             **clip_provenance(clip),
@@ -119,48 +145,108 @@ class Prepared:
         """Model, clip and settings, for the attributes of results."""
         return versions() | self._about
 
+    @cached_property
+    def _points(self) -> dict[str, HookPoint]:
+        return hook_points(self.model, self.input_size)
+
+    def names(self, blocks: str | Sequence[str] | None) -> list[str]:
+        """Names of the blocks and submodules that `blocks` means; by default all ``up`` blocks."""
+        if blocks is None:
+            up = [name for name in self.model.blocks if name.startswith(("up", "out"))]
+            return up or list(self.model.blocks)
+        wanted = [blocks] if isinstance(blocks, str) else list(blocks)
+        if not wanted:
+            raise TedlensError(f"No block was asked for; choose from {', '.join(self.model.blocks)}.")
+        names: list[str] = []
+        for name in wanted:
+            inside = "." in name or "*" in name
+            names += [found for found, _ in matching(self.model, self._points, name)] if inside else [name]
+        return list(dict.fromkeys(names))
+
+    def _taps(self, names: Sequence[str]) -> tuple[dict[str, Tap], str]:
+        """Where each feature is taken, and the name of the one that runs last."""
+        if all(name in self.model.blocks or "." not in name for name in names):
+            # Blocks give maps and run in their order: no need to look inside the UNet.
+            taps = {name: Tap(self.model.module(name), first_tensor) for name in names}
+            return taps, max(names, key=self.model.blocks.index)
+        paths = block_paths(self.model)
+        points = {
+            name: self._points[paths[name]] if name in paths else next(matching(self.model, self._points, name))[1]
+            for name in names
+        }
+        order = list(self._points)
+        deepest = max(names, key=lambda name: order.index(points[name].path))
+        modules = {name: self.model.unet.get_submodule(point.path) for name, point in points.items()}
+        return {name: Tap(modules[name], points[name].read) for name in names}, deepest
+
     def features(
-        self, taus: Sequence[int], seeds: Sequence[int], blocks: Sequence[str]
+        self, taus: Sequence[int], seeds: Sequence[int], blocks: Sequence[str], samples: int = 1
     ) -> Iterator[tuple[int, int, dict[str, Tensor]]]:
         """For each tau and seed, in that order: features of the whole clip by block, on the device.
 
-        Each is (frame, channel, y, x); where windows overlap, the mean of theirs.
+        Each is (frame, channel, y, x): the mean over noise samples and, where windows overlap, over
+        windows.
         """
         taus = [self.model.check_tau(t) for t in taus]
-        modules = {name: self.model.module(name) for name in blocks}
-        deepest = max(blocks, key=self.model.blocks.index)
+        if int(samples) != samples or samples < 1:
+            raise TedlensError(f"samples={samples} is out of range; choose a whole number of at least 1.")
+        taps, deepest = self._taps(self.names(blocks))
         # Only what takes over two seconds shows a bar.
         bar = tqdm(
-            total=len(taus) * len(seeds) * len(self.windows),
+            total=len(taus) * len(seeds) * samples * len(self.windows),
             desc="probing",
             unit="window",
             delay=2,
             leave=False,
             disable=not self.progress,
         )
+        shape = tuple(self.clean.shape[1:])
         with bar, torch.inference_mode():
             for tau in taus:
                 for seed in seeds:
-                    noise = frame_noise(seed, range(len(self.clean)), tuple(self.clean.shape[1:]))
-                    noisy = self.model.add_noise(self.clean, noise.to(self.clean), tau)
-                    yield tau, seed, self._run(noisy, tau, modules, deepest, bar)
+                    mean: dict[str, Tensor] = {}
+                    for sample in range(samples):
+                        noise = frame_noise(seed, range(len(self.clean)), shape, sample=sample)
+                        noisy = self.model.add_noise(self.clean, noise.to(self.clean), tau)
+                        for name, value in self._run_where_it_fits(noisy, tau, taps, deepest, bar).items():
+                            mean[name] = mean.get(name, 0) + value / samples
+                    yield tau, seed, {name: value.to(self.clean.dtype) for name, value in mean.items()}
 
-    def _run(
-        self, noisy: Tensor, tau: int, modules: Mapping[str, nn.Module], deepest: str, bar: Any
+    def _run_where_it_fits(
+        self, noisy: Tensor, tau: int, taps: Mapping[str, Tap], deepest: str, bar: Any
     ) -> dict[str, Tensor]:
+        """`_run`; where GPU memory runs out, again with half as many frames at once, now and from then on."""
+        while True:
+            try:
+                return self._run(noisy, tau, taps, deepest, bar)
+            except torch.OutOfMemoryError as error:
+                longest = max(len(w) for w in self.windows)
+                if self.model.window is not None or longest == 1:
+                    height, width = self.input_size
+                    raise TedlensError(
+                        f"The GPU has no room for {longest} frame(s) of {height}x{width} pixels in "
+                        f"{self.model.name!r}; give a smaller size or window, dtype='bfloat16', "
+                        "or load the model with offload=True."
+                    ) from error
+            self.windows = windows(len(self.clean), None, 0, batch=longest // 2)
+            torch.cuda.empty_cache()
+            warnings.warn(f"GPU memory ran out; probing goes on with {longest // 2} frames at once.", stacklevel=2)
+
+    def _run(self, noisy: Tensor, tau: int, taps: Mapping[str, Tap], deepest: str, bar: Any) -> dict[str, Tensor]:
         total: dict[str, Tensor] = {}
         count = torch.zeros(len(noisy), 1, 1, 1, device=noisy.device)
-        for window, condition in zip(self.windows, self.conditions, strict=True):
+        conditions = self.conditions if self.model.window is not None else self.conditions * len(self.windows)
+        for window, condition in zip(self.windows, conditions, strict=True):
             part = slice(window.start, window.stop)
             count[part] += 1
-            with record(modules, deepest) as features:
+            with record(taps, deepest) as features:
                 self.model.run(noisy[part], tau, condition)
             for name, value in features.items():
                 if name not in total:
                     total[name] = torch.zeros(len(noisy), *value.shape[1:], device=value.device)
                 total[name][part] += value
             bar.update()
-        return {name: (value / count).to(noisy.dtype) for name, value in total.items()}
+        return {name: value / count for name, value in total.items()}
 
 
 class _Reached(Exception):
@@ -168,22 +254,21 @@ class _Reached(Exception):
 
 
 @contextmanager
-def record(modules: Mapping[str, nn.Module], deepest: str) -> Iterator[dict[str, Tensor]]:
-    """Collect the outputs (frame, channel, y, x) of `modules` during a forward, which ends after `deepest`."""
+def record(taps: Mapping[str, Tap], deepest: str) -> Iterator[dict[str, Tensor]]:
+    """Collect features (frame, channel, y, x) at `taps` during a forward, which ends after `deepest`."""
     features: dict[str, Tensor] = {}
     handles = []
 
     def keep(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            # Down blocks return their output with the residuals for the way up.
-            features[name] = output[0] if isinstance(output, tuple) else output
+            features[name] = taps[name].read(output)
             if name == deepest:
                 raise _Reached
 
         return hook
 
     try:
-        handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+        handles = [tap.module.register_forward_hook(keep(name)) for name, tap in taps.items()]
         yield features
     except _Reached:
         pass
@@ -192,14 +277,23 @@ def record(modules: Mapping[str, nn.Module], deepest: str) -> Iterator[dict[str,
             handle.remove()
 
 
-def windows(frames: int, window: int | None, overlap: int) -> list[range]:
+def window_length(model: DiffusionModel, window: int | None) -> int | None:
+    """Frames a window: as asked, by default as the model was trained; None for an image model."""
+    if window is not None and model.longest_window is not None and window > model.longest_window:
+        raise TedlensError(
+            f"window={window} is longer than {model.name!r} can count frames; choose 1 to {model.longest_window}."
+        )
+    return model.window if window is None else window
+
+
+def windows(frames: int, window: int | None, overlap: int, *, batch: int = IMAGE_BATCH) -> list[range]:
     """Frames of each window. An image model (window None) sees each frame alone: plain batches.
 
     >>> windows(20, 8, 2)
     [range(0, 8), range(6, 14), range(12, 20)]
     """
     if window is None:
-        return [range(i, min(i + IMAGE_BATCH, frames)) for i in range(0, frames, IMAGE_BATCH)]
+        return [range(i, min(i + batch, frames)) for i in range(0, frames, batch)]
     if window < 1 or not 0 <= overlap < window:
         raise TedlensError(
             f"overlap={overlap} does not fit windows of {window} frames; choose 0 to {max(window - 1, 0)}."
@@ -231,16 +325,24 @@ def resize(frames: Frames, size: tuple[int, int]) -> Frames:
     return np.stack([np.asarray(f) for f in resized])
 
 
-def chosen_blocks(model: DiffusionModel, blocks: str | Sequence[str] | None) -> list[str]:
-    """Names of blocks as a list, each known to the model."""
-    if blocks is None:
-        return [name for name in model.blocks if name.startswith("up")]
-    names = [blocks] if isinstance(blocks, str) else list(blocks)
-    if not names:
-        raise TedlensError(f"No block was asked for; choose from {', '.join(model.blocks)}.")
-    for name in names:
-        model.module(name)
-    return names
+def noise_levels(
+    model: DiffusionModel,
+    tau: int | Sequence[int] | None,
+    sigma: float | Sequence[float] | None,
+    log_snr: float | Sequence[float] | None,
+) -> list[int]:
+    """Training timesteps, from whichever of the three was given."""
+    if (tau is not None) + (sigma is not None) + (log_snr is not None) != 1:
+        raise TedlensError("Give the noise levels as one of tau, sigma and log_snr.")
+    if tau is not None:
+        return as_list(tau)
+    given = np.atleast_1d(np.asarray(log_snr if sigma is None else sigma, float))
+    if sigma is not None:
+        if (given < 0).any():
+            raise TedlensError(f"sigma={given.min():.4g} is negative; choose noise-to-signal ratios of 0 or more.")
+        with np.errstate(divide="ignore"):
+            given = -2 * np.log(given)
+    return as_list([model.nearest_tau(log_snr=float(value)) for value in given])
 
 
 def as_list(value: int | Sequence[int]) -> list[int]:

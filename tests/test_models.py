@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,13 @@ import PIL.Image
 import pytest
 import tiny
 import torch
-from diffusers import I2VGenXLPipeline, StableVideoDiffusionPipeline
+from diffusers import (
+    AnimateDiffPipeline,
+    DiffusionPipeline,
+    I2VGenXLPipeline,
+    StableVideoDiffusionPipeline,
+    TextToVideoSDPipeline,
+)
 
 import tedlens as tl
 from tedlens.models.base import DiffusionModel
@@ -36,7 +43,7 @@ def handed_to(unet: torch.nn.Module) -> Iterator[dict[str, Any]]:
 
     def look(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen.update(kwargs)
-        seen["sample"], seen["timestep"] = args[0], args[1]
+        seen.update(zip(("sample", "timestep", "encoder_hidden_states"), args, strict=False))
         raise Stop
 
     handle = unet.register_forward_pre_hook(look, with_kwargs=True)
@@ -49,7 +56,7 @@ def handed_to(unet: torch.nn.Module) -> Iterator[dict[str, Any]]:
 
 
 def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    theirs = {k: v for k, v in theirs.items() if k not in ("return_dict", "cross_attention_kwargs")}
+    theirs = {k: v for k, v in theirs.items() if v is not None and k != "return_dict"}
     assert ours.keys() == theirs.keys()
     for key, value in theirs.items():
         torch.testing.assert_close(ours[key], value, rtol=1e-5, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}")
@@ -140,6 +147,110 @@ def test_svd_is_handed_what_its_pipeline_hands(
             latents=noisy_latents(model, clip, tau, size)[None],
         )
     assert_same(ours, theirs)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Saved tiny pipelines by the name of the function that makes them, each made once."""
+
+    @cache
+    def made(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        getattr(tiny, name)(folder).save_pretrained(folder / "saved")
+        return folder / "saved"
+
+    return made
+
+
+@pytest.mark.parametrize("size", [(32, 32), (40, 64)])
+@pytest.mark.parametrize("prompt", ["", "two balls"])
+@pytest.mark.parametrize(
+    ("name", "pipeline_class"), [("modelscope", TextToVideoSDPipeline), ("animatediff", AnimateDiffPipeline)]
+)
+def test_text_to_video_is_handed_what_its_pipeline_hands(
+    folders: Callable[[str], Path], name: str, pipeline_class: Any, size: tuple[int, int], prompt: str
+) -> None:
+    clip = tl.datasets.similar(3, frames=FRAMES, size=size)
+    model = tl.load_video_model(folders(name), prompt=prompt)
+    pipeline = pipeline_class.from_pretrained(folders(name))
+    tau = 901  # the first of ten steps
+    with handed_to(model.unet) as ours:
+        probe(model, clip, tau=tau, blocks="up_0", size=size)
+    with handed_to(pipeline.unet) as theirs:
+        pipeline(
+            prompt,
+            height=size[0],
+            width=size[1],
+            num_frames=FRAMES,
+            num_inference_steps=10,
+            guidance_scale=1.0,
+            latents=noisy_latents(model, clip, tau, size).transpose(0, 1)[None],
+        )
+    assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (40, 64)])
+@pytest.mark.parametrize("prompt", ["", "two balls"])
+@pytest.mark.parametrize("name", ["stable_diffusion", "sdxl"])
+def test_image_models_are_handed_what_their_pipeline_hands(
+    folders: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    size: tuple[int, int],
+    prompt: str,
+) -> None:
+    clip = tl.datasets.similar(3, frames=FRAMES, size=size)
+    tau = 901  # the first of ten steps
+    model = tl.load_image_model(folders(name), prompt=prompt)
+    pipeline = DiffusionPipeline.from_pretrained(folders(name))
+    latents = noisy_latents(model, clip, tau, size)
+    if name == "sdxl":
+        # Its scheduler holds x0 + sigma noise, and scales before the UNet.
+        monkeypatch.setattr(type(pipeline.scheduler), "init_noise_sigma", 1.0)
+        latents = latents * (model.sigma(tau) ** 2 + 1) ** 0.5
+    with handed_to(model.unet) as ours:
+        probe(model, clip, tau=tau, blocks="up_0", size=size)
+    with handed_to(pipeline.unet) as theirs:
+        pipeline(
+            prompt,
+            height=size[0],
+            width=size[1],
+            num_images_per_prompt=FRAMES,
+            num_inference_steps=10,
+            guidance_scale=1.0,
+            latents=latents,
+        )
+    for handed in (ours, theirs):
+        handed |= handed.pop("added_cond_kwargs", None) or {}
+    theirs["timestep"] = theirs["timestep"].long()  # Euler's are floats of the same value
+    assert_same(ours, theirs)
+
+
+def test_animatediff_from_its_two_halves(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    tiny.motion_adapter().save_pretrained(tmp_path)
+    halves = tl.load_video_model(folders("stable_diffusion"), motion_adapter=tmp_path)
+    whole = tl.load_video_model(folders("animatediff"))
+    clip = tl.datasets.similar(3, frames=FRAMES, size=32)
+    a, b = (probe(m, clip, tau=300, blocks="up_1", size=32)["up_1"]["features"] for m in (halves, whole))
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert a.attrs["model_motion_adapter"] == str(tmp_path)
+    with pytest.raises(tl.TedlensError, match="window=25 is longer"):
+        probe(whole, clip, tau=300, blocks="up_1", size=32, window=25)
+    with pytest.raises(tl.TedlensError, match="Cannot load"):
+        tl.load_video_model(folders("stable_diffusion"), motion_adapter=tmp_path / "nothing")
+
+
+def test_a_clip_may_be_conditioned_on_one_of_its_frames(i2vgen_folder: Path, svd_folder: Path) -> None:
+    clip = tl.datasets.similar(3, frames=8, size=32)
+    for folder in (i2vgen_folder, svd_folder):
+        model = tl.load_video_model(folder, conditioning_frame=3)
+        first, second = Prepared(model, clip, window=4, overlap=0, size=32).conditions
+        by_default = Prepared(tl.load_video_model(folder), clip, window=4, overlap=0, size=32).conditions
+        assert not torch.equal(by_default[0]["image_latents"], by_default[1]["image_latents"])
+        for key in first:
+            torch.testing.assert_close(first[key], second[key], rtol=0, atol=0)
+        with pytest.raises(tl.TedlensError, match=r"conditioning_frame=9 .* choose 0 to 7"):
+            Prepared(tl.load_video_model(folder, conditioning_frame=9), clip, size=32)
 
 
 def noisy_latents(model: DiffusionModel, clip: tl.Clip, tau: int, size: tuple[int, int]) -> torch.Tensor:
@@ -233,11 +344,12 @@ def test_folder_without_index(tmp_path: Path) -> None:
 
 
 def test_architecture_without_adapter(tmp_path: Path) -> None:
-    (tmp_path / "model_index.json").write_text(json.dumps({"unet": ["diffusers", "UNet3DConditionModel"]}))
+    (tmp_path / "model_index.json").write_text(json.dumps({"unet": ["diffusers", "Kandinsky3UNet"]}))
     with pytest.raises(tl.TedlensError) as error:
         tl.load_video_model(tmp_path)
-    assert "UNet3DConditionModel" in message(error)
+    assert "Kandinsky3UNet" in message(error)
     assert "I2VGenXLUNet" in message(error)
+    assert '@register_adapter("Kandinsky3UNet", kind="video")' in message(error)
 
 
 def test_image_model_is_no_video_model(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from numpy.testing import assert_allclose
 import tedlens as tl
 from tedlens.models.base import DiffusionModel
 from tedlens.models.i2vgen_xl import I2VGenXL
+from tedlens.models.structure import first_tensor
 from tedlens.models.unet2d import UNet2D
-from tedlens.probing import Prepared, input_size, windows
+from tedlens.probing import Prepared, Tap, input_size, windows
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,7 @@ def test_one_forward_a_window_and_tau_that_stops_after_the_deepest_block(
         return encode(x, *args, **kwargs)
 
     monkeypatch.setattr(pipeline.vae, "encode", counted)
-    monkeypatch.setattr(video, "_text", None)
+    vars(video).pop("text", None)
     tl.probe(video, clip, tau=[100, 500, 900], blocks=["down_1", "mid", "up_0", "up_1"], window=4, overlap=2)
     for handle in handles:
         handle.remove()
@@ -188,7 +189,7 @@ def test_overlapping_windows_are_averaged(video: DiffusionModel, clip: tl.Clip) 
     for window, condition in zip(prepared.windows, prepared.conditions, strict=True):
         noise = tl.models.noise.frame_noise(0, window, tuple(prepared.clean.shape[1:]))
         noisy = video.add_noise(prepared.clean[window.start : window.stop], noise, 400)
-        with tl.probing.record({"up_1": video.module("up_1")}, "up_1") as seen, torch.no_grad():
+        with tl.probing.record({"up_1": Tap(video.module("up_1"), first_tensor)}, "up_1") as seen, torch.no_grad():
             video.run(noisy, 400, condition)
         parts.append(seen["up_1"].numpy())
     assert [list(w) for w in prepared.windows] == [[0, 1, 2, 3], [3, 4, 5, 6]]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from diffusers import (
+    AnimateDiffPipeline,
     AutoencoderKL,
     AutoencoderKLTemporalDecoder,
     DDIMScheduler,
@@ -15,14 +16,22 @@ from diffusers import (
     EulerDiscreteScheduler,
     I2VGenXLPipeline,
     I2VGenXLUNet,
+    MotionAdapter,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     StableVideoDiffusionPipeline,
+    TextToVideoSDPipeline,
+    UNet2DConditionModel,
     UNet2DModel,
+    UNet3DConditionModel,
+    UNetMotionModel,
     UNetSpatioTemporalConditionModel,
 )
 from transformers import (
     CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModel,
+    CLIPTextModelWithProjection,
     CLIPTokenizer,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
@@ -43,6 +52,33 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16)
 
 
+def text_config() -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=54,
+        hidden_size=WIDTH,
+        intermediate_size=37,
+        projection_dim=WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        bos_token_id=52,
+        eos_token_id=53,
+        pad_token_id=53,
+    )
+
+
+def vae() -> AutoencoderKL:
+    """Latents at a quarter of the frame."""
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=32,
+    )
+
+
 def image_encoder(size: int) -> CLIPVisionModelWithProjection:
     return CLIPVisionModelWithProjection(
         CLIPVisionConfig(
@@ -60,27 +96,9 @@ def image_encoder(size: int) -> CLIPVisionModelWithProjection:
 def i2vgen_xl(folder: Path) -> I2VGenXLPipeline:
     """I2VGen-XL with all its parts and its own scheduler settings; latents at a quarter of the frame."""
     torch.manual_seed(0)
-    text = CLIPTextConfig(
-        vocab_size=54,
-        hidden_size=WIDTH,
-        intermediate_size=37,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        max_position_embeddings=16,
-        bos_token_id=52,
-        eos_token_id=53,
-        pad_token_id=53,
-    )
     return I2VGenXLPipeline(
-        vae=AutoencoderKL(
-            block_out_channels=(8, 8, 16),
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            latent_channels=4,
-            norm_num_groups=4,
-            sample_size=32,
-        ),
-        text_encoder=CLIPTextModel(text),
+        vae=vae(),
+        text_encoder=CLIPTextModel(text_config()),
         tokenizer=tokenizer(folder / "made"),
         image_encoder=image_encoder(32),
         feature_extractor=CLIPImageProcessor(crop_size=32, size=32),
@@ -148,3 +166,109 @@ def unet2d() -> DDPMPipeline:
         attention_head_dim=4,
     )
     return DDPMPipeline(unet=unet, scheduler=DDPMScheduler())
+
+
+SD_SCHEDULE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "steps_offset": 1,
+}
+
+
+def modelscope(folder: Path) -> TextToVideoSDPipeline:
+    torch.manual_seed(0)
+    return TextToVideoSDPipeline(
+        vae=vae(),
+        text_encoder=CLIPTextModel(text_config()),
+        tokenizer=tokenizer(folder / "made"),
+        unet=UNet3DConditionModel(
+            sample_size=8,
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+            up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+            norm_num_groups=4,
+            cross_attention_dim=WIDTH,
+            attention_head_dim=4,
+        ),
+        scheduler=DDIMScheduler(**SD_SCHEDULE),
+    )
+
+
+def motion_adapter() -> MotionAdapter:
+    torch.manual_seed(1)
+    return MotionAdapter(
+        block_out_channels=(8, 16),
+        motion_layers_per_block=1,
+        motion_norm_num_groups=4,
+        motion_num_attention_heads=2,
+        motion_max_seq_length=24,
+    )
+
+
+def animatediff(folder: Path) -> AnimateDiffPipeline:
+    base = stable_diffusion(folder)
+    torch.manual_seed(2)
+    return AnimateDiffPipeline(
+        vae=base.vae,
+        text_encoder=base.text_encoder,
+        tokenizer=base.tokenizer,
+        unet=UNetMotionModel.from_unet2d(base.unet, motion_adapter()),
+        motion_adapter=motion_adapter(),
+        scheduler=DDIMScheduler(**(SD_SCHEDULE | {"beta_schedule": "linear"})),
+    )
+
+
+def stable_diffusion(folder: Path, **unet: object) -> StableDiffusionPipeline:
+    torch.manual_seed(0)
+    return StableDiffusionPipeline(
+        vae=vae(),
+        text_encoder=CLIPTextModel(text_config()),
+        tokenizer=tokenizer(folder / "made"),
+        unet=unet2d_condition(**unet),
+        scheduler=DDIMScheduler(**SD_SCHEDULE),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def unet2d_condition(**settings: object) -> UNet2DConditionModel:
+    default = {
+        "sample_size": 8,
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "norm_num_groups": 4,
+        "cross_attention_dim": WIDTH,
+        "attention_head_dim": 4,
+    }
+    return UNet2DConditionModel(**(default | settings))
+
+
+def sdxl(folder: Path) -> StableDiffusionXLPipeline:
+    torch.manual_seed(0)
+    return StableDiffusionXLPipeline(
+        vae=vae(),
+        text_encoder=CLIPTextModel(text_config()),
+        text_encoder_2=CLIPTextModelWithProjection(text_config()),
+        tokenizer=tokenizer(folder / "made"),
+        tokenizer_2=tokenizer(folder / "made_2"),
+        unet=unet2d_condition(
+            cross_attention_dim=2 * WIDTH,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + WIDTH,
+        ),
+        # XL's own: it steps in sigmas and scales the sample before the UNet.
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            timestep_spacing="leading",
+            steps_offset=1,
+        ),
+    )

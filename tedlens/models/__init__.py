@@ -1,6 +1,18 @@
 """Diffusion models behind one small protocol; diffusers loads them."""
 
-from tedlens.models.base import DiffusionModel
-from tedlens.models.registry import load_image_model, load_video_model
+from tedlens.models.base import DiffusionModel, VariancePreserving
+from tedlens.models.latent import LatentModel
+from tedlens.models.registry import load_image_model, load_video_model, outline_model, register_adapter
+from tedlens.models.structure import HookPoint, hook_points
 
-__all__ = ["DiffusionModel", "load_image_model", "load_video_model"]
+__all__ = [
+    "DiffusionModel",
+    "HookPoint",
+    "LatentModel",
+    "VariancePreserving",
+    "hook_points",
+    "load_image_model",
+    "load_video_model",
+    "outline_model",
+    "register_adapter",
+]

@@ -1,9 +1,11 @@
-"""What tedlens asks of a model, and what all diffusers models share."""
+"""What tedlens asks of a model, and what all diffusion UNets share."""
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -16,20 +18,30 @@ from tedlens.errors import TedlensError
 
 Condition = dict[str, Any]  # what a UNet is given besides the noisy sample and the time
 Frames = npt.NDArray[np.uint8]  # (frame, y, x, 3), at the model's own input size
-ENCODE_BATCH = 8  # frames through the VAE at once
 
 
 class DiffusionModel(ABC):
     """A diffusion UNet with all it needs around it, behind one small protocol.
 
-    A probe calls, in this order: `encode` and, for each window, `condition` (once a clip each); then,
-    for every tau and seed, `add_noise` and `run`. Tensors are (frame, channel, y, x) throughout; the
-    adapter alone knows in which layout its UNet wants them.
+    A probe calls, in this order: `encode` and, for each window, `condition` (once a clip each; an image
+    model's one condition serves every frame); then, for every tau and seed, `add_noise` and `run`.
+    Tensors are (frame, channel, y, x) throughout; the adapter alone knows in which layout its UNet
+    wants them. How to write one: ``tedlens/models/README.md``.
+
+    Parameters
+    ----------
+    pipeline
+        A diffusers pipeline, or any object with `unet` and `components` (name to part). A part that
+        makes embeddings (text or image encoder) may be None: the structure can be listed without it.
+    name, revision
+        As given to the loader; the hub's commit where it is known.
+    size, block
+        See the attributes.
+    offload
+        Keep on the GPU only what is in use: encoders and VAE wait on the CPU while the UNet runs.
 
     Attributes
     ----------
-    name, revision
-        As given to the loader; the hub's commit where it is known.
     unet
         The torch module itself.
     blocks
@@ -38,6 +50,8 @@ class DiffusionModel(ABC):
         The block whose features the paper's protocol takes.
     window
         Frames that the model was trained on at once; None for an image model, which sees each alone.
+    longest_window
+        Frames that it can see at once; None where there is no limit.
     size
         Short side, in pixels, that frames are resized to where the user does not say.
     multiple
@@ -50,13 +64,21 @@ class DiffusionModel(ABC):
     block: str = "up_2"
 
     def __init__(
-        self, pipeline: Any, *, name: str, revision: str | None = None, size: int = 480, block: str | None = None
+        self,
+        pipeline: Any,
+        *,
+        name: str,
+        revision: str | None = None,
+        size: int = 480,
+        block: str | None = None,
+        offload: bool = False,
     ) -> None:
         self.pipeline = pipeline
         self.unet: nn.Module = pipeline.unet
         self.name = name
         self.revision = revision
         self.size = size
+        self.offload = offload
         if block is not None:
             self.block = block
         for module in self._modules():
@@ -92,7 +114,17 @@ class DiffusionModel(ABC):
 
     @property
     def options(self) -> dict[str, Any]:
+        """Settings of the conditioning by name, as the loader takes them."""
         return {}
+
+    @property
+    def longest_window(self) -> int | None:
+        return None
+
+    @property
+    def levels(self) -> int:
+        """Number of noise levels: tau goes from 0 to one less."""
+        return 1000
 
     # --- what all share -------------------------------------------------------------------------
 
@@ -100,6 +132,19 @@ class DiffusionModel(ABC):
         """Natural logarithm of the signal-to-noise power ratio: the axis on which schedules compare."""
         sigma = self.sigma(tau)
         return -2 * float(np.log(sigma)) if 0 < sigma < np.inf else float(np.inf if sigma == 0 else -np.inf)
+
+    def nearest_tau(self, *, log_snr: float) -> int:
+        """The tau whose log-SNR is nearest to the one given, which must lie within the model's range."""
+        found = np.array([self.log_snr(tau) for tau in range(self.levels)])
+        if not found.min() - 1e-3 <= log_snr <= found.max() + 1e-3:
+            raise TedlensError(
+                f"log_snr={log_snr:.4g} (sigma={np.exp(-log_snr / 2):.4g}) is outside of what {self.name!r} was "
+                f"trained on; choose log_snr from {found.min():.4g} to {found.max():.4g}, which is sigma from "
+                f"{self.sigma(0):.4g} to {self.sigma(self.levels - 1):.4g}."
+            )
+        with np.errstate(invalid="ignore"):  # infinite minus infinite, at zero signal
+            distance = np.where(found == log_snr, 0, np.abs(found - log_snr))
+        return int(distance.argmin())
 
     @property
     def device(self) -> torch.device:
@@ -124,13 +169,28 @@ class DiffusionModel(ABC):
         return self._block_modules[block]
 
     def check_tau(self, tau: int) -> int:
-        if int(tau) != tau or not 0 <= tau <= 999:
-            raise TedlensError(f"tau={tau} is not a training timestep; choose a whole number from 0 (clean) to 999.")
+        if int(tau) != tau or not 0 <= tau < self.levels:
+            raise TedlensError(
+                f"tau={tau} is not a training timestep; choose a whole number from 0 (clean) to {self.levels - 1}."
+            )
         return int(tau)
 
     def _modules(self) -> list[nn.Module]:
         parts = self.pipeline.components.values()
         return [part for part in parts if isinstance(part, nn.Module)]
+
+    @contextmanager
+    def encoders(self) -> Iterator[None]:
+        """While clips are encoded and conditioned: with `offload`, the only time that encoders are on the GPU."""
+        waiting = [part for part in self._modules() if part is not self.unet] if self.offload else []
+        device = self.device
+        for part in waiting:
+            part.to(device)
+        try:
+            yield
+        finally:
+            for part in waiting:
+                part.to("cpu")
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -150,33 +210,43 @@ class DiffusionModel(ABC):
             "model_revision": self.revision or "",
             "weights_sha256": self.weights_sha256,
             "dtype": str(self.dtype).removeprefix("torch."),
-            **{f"model_{key}": value for key, value in self.options.items()},
+            **{f"model_{key}": value for key, value in self.options.items() if value is not None},
         }
 
 
 class VariancePreserving(DiffusionModel):
-    """Noise from the scheduler's `alphas_cumprod`: x = sqrt(a) x0 + sqrt(1 - a) noise."""
+    """Noise from the scheduler's `alphas_cumprod`: x = sqrt(a) x0 + sqrt(1 - a) noise.
+
+    Held by every scheduler of the DDPM family. Those that step in other units (Euler, LMS, ..) scale the
+    sample to this form before they hand it to the UNet, so it is what the UNet sees with them, too.
+    """
+
+    @cached_property
+    def _alphas(self) -> Tensor:
+        scheduler = self.pipeline.scheduler
+        if not hasattr(scheduler, "alphas_cumprod"):
+            raise TedlensError(
+                f"{self.name} has a {type(scheduler).__name__}, which has no alphas_cumprod; tedlens knows "
+                "the noise of schedulers of the DDPM family (DDPM, DDIM, PNDM, Euler, DPM-Solver, ..)."
+            )
+        alphas: Tensor = scheduler.alphas_cumprod.double().cpu()
+        return alphas
+
+    @property
+    def longest_window(self) -> int | None:
+        return None
+
+    @property
+    def levels(self) -> int:
+        return len(self._alphas)
 
     def sigma(self, tau: int) -> float:
-        alpha = float(self.pipeline.scheduler.alphas_cumprod[tau])
+        alpha = float(self._alphas[tau])
         return float(np.sqrt((1 - alpha) / alpha)) if alpha > 0 else float("inf")
 
     def add_noise(self, clean: Tensor, noise: Tensor, tau: int) -> Tensor:
-        timesteps = torch.full((len(clean),), tau, device=clean.device)
-        noisy: Tensor = self.pipeline.scheduler.add_noise(clean, noise, timesteps)
-        return noisy
-
-
-def encode_with_vae(vae: Any, pictures: Tensor) -> Tensor:
-    """Mean of the VAE's posterior, unscaled, in small batches: (frame, channel, y, x).
-
-    The mean and not a sample, so that a probe is repeatable.
-    """
-    weight = next(vae.parameters())
-    latents = [
-        vae.encode(part.to(weight.device, weight.dtype)).latent_dist.mode() for part in pictures.split(ENCODE_BATCH)
-    ]
-    return torch.cat(latents)
+        alpha = float(self._alphas[tau])
+        return float(np.sqrt(alpha)) * clean + float(np.sqrt(1 - alpha)) * noise
 
 
 def pictures(frames: Frames) -> Tensor:

@@ -9,15 +9,16 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from tedlens.models.base import Condition, Frames, VariancePreserving, encode_with_vae, pictures
+from tedlens.models.base import Condition, Frames
+from tedlens.models.latent import LatentModel, conditioning_frame, text_width
 
 
-class I2VGenXL(VariancePreserving):
+class I2VGenXL(LatentModel):
     """Adapter for `I2VGenXLPipeline`.
 
-    The conditioning is that of the pipeline, from the window's first frame: its CLIP embedding, its
-    VAE latent followed by planes that count the frames, the prompt, and the frame rate. A pipeline
-    saved without text or image encoder gets no text tokens and a zero image embedding.
+    The conditioning is that of the pipeline, from one frame: its CLIP embedding, its VAE latent followed
+    by planes that count the frames, the prompt, and the frame rate. A pipeline saved without text or
+    image encoder gets no text tokens and a zero image embedding.
 
     Parameters
     ----------
@@ -25,50 +26,38 @@ class I2VGenXL(VariancePreserving):
         Text for the cross-attention; empty by default, since a probe describes nothing.
     fps
         The frame rate that the UNet is told (16, the pipeline's default).
+    conditioning_frame
+        Index in the clip of the frame to condition every window on; by default each window's first, as in
+        generation.
     """
 
     window = 16
+    blank_tokens = 0
 
-    def __init__(self, pipeline: Any, *, prompt: str = "", fps: int = 16, **common: Any) -> None:
+    def __init__(self, pipeline: Any, *, fps: int = 16, conditioning_frame: int | None = None, **common: Any) -> None:
         super().__init__(pipeline, **common)
-        self.prompt, self.fps = prompt, fps
-        self._text: Tensor | None = None
+        self.fps, self.conditioning_frame = fps, conditioning_frame
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"prompt": self.prompt, "fps": self.fps}
-
-    @property
-    def multiple(self) -> int:
-        return int(self.pipeline.vae_scale_factor)
-
-    def encode(self, frames: Frames) -> Tensor:
-        vae = self.pipeline.vae
-        latents = encode_with_vae(vae, pictures(frames)) * float(vae.config.scaling_factor)
-        return latents.to(self.device, self.dtype)
+        return super().options | {"fps": self.fps, "conditioning_frame": self.conditioning_frame}
 
     def condition(self, frames: Frames, clean: Tensor, window: range) -> Condition:
-        first = PIL.Image.fromarray(frames[window.start])
-        return {
-            "encoder_hidden_states": self._embed_text(),
-            "image_embeddings": self._embed_image(first),
-            "image_latents": image_latents(clean[window.start], len(window)),
+        index = conditioning_frame(self.conditioning_frame, window, len(frames))
+        return super().condition(frames, clean, window) | {
+            "image_embeddings": self._embed_image(PIL.Image.fromarray(frames[index])),
+            "image_latents": image_latents(clean[index], len(window)),
             "fps": torch.tensor([self.fps], device=self.device),
         }
 
     def run(self, noisy: Tensor, tau: int, condition: Condition) -> None:
         self.unet(noisy.transpose(0, 1)[None], torch.tensor(tau, device=self.device), **condition)
 
-    def _embed_text(self) -> Tensor:
-        """The prompt's embedding, computed once a model."""
-        if self._text is None:
-            if self.pipeline.text_encoder is None:
-                self._text = no_text(self.unet).to(self.device, self.dtype)
-            else:
-                self.pipeline._guidance_scale = 1.0  # the pipeline's own switch: no unconditional half
-                # clip_skip=1 is the default of the pipeline's __call__.
-                self._text = self.pipeline.encode_prompt(self.prompt, self.device, 1, clip_skip=1)[0]
-        return self._text
+    def _encode_prompt(self) -> Tensor:
+        self.pipeline._guidance_scale = 1.0  # the pipeline's own switch: no unconditional half
+        # clip_skip=1 is the default of the pipeline's __call__.
+        embedding: Tensor = self.pipeline.encode_prompt(self.prompt, self.device, 1, clip_skip=1)[0]
+        return embedding
 
     def _embed_image(self, first: PIL.Image.Image) -> Tensor:
         if self.pipeline.image_encoder is None:
@@ -91,9 +80,9 @@ def image_latents(first: Tensor, frames: int) -> Tensor:
 
 def no_text(unet: Any) -> Tensor:
     """Text tokens of a model without text: none, (1, 0, channel)."""
-    return torch.zeros(1, 0, unet.config.cross_attention_dim)
+    return torch.zeros(1, I2VGenXL.blank_tokens, text_width(unet))
 
 
 def no_image(unet: Any) -> Tensor:
     """Image embedding of a model without image encoder: zeros, (1, 1, channel)."""
-    return torch.zeros(1, 1, unet.config.cross_attention_dim)
+    return torch.zeros(1, 1, text_width(unet))

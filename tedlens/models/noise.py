@@ -14,7 +14,9 @@ from tedlens.errors import TedlensError
 DIFFUSION, CONDITIONING = 0, 1
 
 
-def frame_noise(seed: int, frames: Iterable[int], shape: tuple[int, ...], stream: int = DIFFUSION) -> Tensor:
+def frame_noise(
+    seed: int, frames: Iterable[int], shape: tuple[int, ...], stream: int = DIFFUSION, *, sample: int = 0
+) -> Tensor:
     """Standard normal noise (frame, *shape), float32, on the CPU.
 
     The same for a frame whatever window, batch, order or device it is used in: a counter-based
@@ -25,6 +27,8 @@ def frame_noise(seed: int, frames: Iterable[int], shape: tuple[int, ...], stream
         raise TedlensError(f"seed={seed} cannot key the noise; choose a whole number from 0 to 2**63 - 1.")
     each = []
     for frame in frames:
-        bits = np.random.Philox(key=np.array([seed, frame], np.uint64), counter=np.array([0, 0, 0, stream], np.uint64))
+        bits = np.random.Philox(
+            key=np.array([seed, frame], np.uint64), counter=np.array([0, 0, sample, stream], np.uint64)
+        )
         each.append(torch.from_numpy(np.random.Generator(bits).standard_normal(shape, dtype=np.float32)))
     return torch.stack(each)

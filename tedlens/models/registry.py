@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import torch
@@ -17,47 +18,83 @@ from diffusers import DiffusionPipeline
 from safetensors import SafetensorError
 
 from tedlens.errors import TedlensError
+from tedlens.models.adm import load_adm
+from tedlens.models.animatediff import AnimateDiff
 from tedlens.models.base import DiffusionModel
 from tedlens.models.i2vgen_xl import I2VGenXL
 from tedlens.models.mini import recipe
+from tedlens.models.modelscope import ModelScope
+from tedlens.models.stable_diffusion import StableDiffusion
 from tedlens.models.svd import StableVideoDiffusion
 from tedlens.models.unet2d import UNet2D
 
-# Class of the UNet to its adapter.
-VIDEO_ADAPTERS: dict[str, type[DiffusionModel]] = {
-    "I2VGenXLUNet": I2VGenXL,
-    "UNetSpatioTemporalConditionModel": StableVideoDiffusion,
+Kind = Literal["video", "image"]
+# Class of the UNet to its adapter; `register_adapter` adds to these.
+ADAPTERS: dict[Kind, dict[str, type[DiffusionModel]]] = {
+    "video": {
+        "I2VGenXLUNet": I2VGenXL,
+        "UNetSpatioTemporalConditionModel": StableVideoDiffusion,
+        "UNet3DConditionModel": ModelScope,
+        "UNetMotionModel": AnimateDiff,
+    },
+    "image": {"UNet2DModel": UNet2D, "UNet2DConditionModel": StableDiffusion},
 }
-IMAGE_ADAPTERS: dict[str, type[DiffusionModel]] = {"UNet2DModel": UNet2D}
+ENTRY_POINTS = "tedlens.adapters"  # the group in which other packages name modules that register adapters
 
 # Short names of models on the hub.
-HUB_VIDEO = {
-    "i2vgen-xl": "ali-vilab/i2vgen-xl",
-    "svd": "stabilityai/stable-video-diffusion-img2vid",
-    "svd-xt": "stabilityai/stable-video-diffusion-img2vid-xt",
+HUB: dict[Kind, dict[str, str]] = {
+    "video": {
+        "i2vgen-xl": "ali-vilab/i2vgen-xl",
+        "svd": "stabilityai/stable-video-diffusion-img2vid",
+        "svd-xt": "stabilityai/stable-video-diffusion-img2vid-xt",
+        "modelscope": "ali-vilab/text-to-video-ms-1.7b",
+        "zeroscope": "cerspense/zeroscope_v2_576w",
+    },
+    "image": {
+        "sd-1.5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "sd-2.1": "stabilityai/stable-diffusion-2-1",
+        "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
+    },
 }
 # Short names of embedded models: folder in the package, and what the adapter should know of it.
-EMBEDDED_VIDEO: dict[str, tuple[str, dict[str, Any]]] = {"mini": ("video", {"size": recipe.SIZE})}
-EMBEDDED_IMAGE: dict[str, tuple[str, dict[str, Any]]] = {"mini": ("image", {"size": recipe.SIZE, "block": "up_0"})}
+EMBEDDED: dict[Kind, dict[str, tuple[str, dict[str, Any]]]] = {
+    "video": {"mini": ("video", {"size": recipe.SIZE})},
+    "image": {"mini": ("image", {"size": recipe.SIZE, "block": "up_0"})},
+}
 
 
 def load_video_model(
-    name: str | Path = "mini", *, device: str | None = None, dtype: str = "float32", **options: Any
+    name: str | Path = "mini",
+    *,
+    motion_adapter: str | Path | None = None,
+    device: str | None = None,
+    dtype: str = "float32",
+    offload: bool = False,
+    **options: Any,
 ) -> DiffusionModel:
     """Load a video diffusion model, the source of motion features.
 
     Parameters
     ----------
     name
-        ``"mini"`` (embedded), ``"i2vgen-xl"``, ``"svd"``, ``"svd-xt"``, a hub id, or a folder in
-        diffusers' pipeline format. Weights are read from safetensors only.
+        ``"mini"`` (embedded), ``"i2vgen-xl"``, ``"svd"``, ``"svd-xt"``, ``"modelscope"``,
+        ``"zeroscope"``, a hub id, or a folder in diffusers' pipeline format. Weights are read from
+        safetensors only.
+    motion_adapter
+        For AnimateDiff from its two halves: hub id or folder of the motion adapter (for example
+        ``"guoyww/animatediff-motion-adapter-v1-5-2"``); `name` is then the image model that it animates.
+        The noise schedule is the adapter's, with linear betas.
     device
         ``"cpu"``, ``"cuda"``, ...; by default CUDA where there is one.
     dtype
-        ``"float32"``, ``"float16"`` or ``"bfloat16"``.
+        ``"float32"``, ``"float16"`` or ``"bfloat16"``. In float16 the VAE stays in float32 where its
+        configuration says that it overflows.
+    offload
+        Keep encoders and VAE on the CPU while the UNet runs, to save GPU memory.
     **options
-        Settings of the conditioning: `prompt`, `fps` (I2VGen-XL); `fps`, `motion_bucket_id`,
-        `noise_aug_strength` (SVD).
+        Settings of the conditioning: `prompt` (all but SVD); `fps`, `conditioning_frame` (I2VGen-XL);
+        `fps`, `motion_bucket_id`, `noise_aug_strength`, `conditioning_frame` (SVD). `size` and `block`
+        set the defaults of a probe.
 
     Raises
     ------
@@ -65,18 +102,75 @@ def load_video_model(
         For an unknown name, a folder that is no pipeline, weights that are missing, damaged or no
         safetensors, an architecture without adapter, an unknown option or device.
     """
-    return _load(name, "video", EMBEDDED_VIDEO, HUB_VIDEO, VIDEO_ADAPTERS, device, dtype, options)
+    if motion_adapter is None:
+        return _load(name, "video", device, dtype, offload, options)
+    source = HUB["image"].get(str(name), str(name))
+    check_source(source, "image", str(name))
+    return _load_animatediff(source, motion_adapter, device, dtype, {"name": str(name), "offload": offload} | options)
 
 
 def load_image_model(
-    name: str | Path = "mini", *, device: str | None = None, dtype: str = "float32", **options: Any
+    name: str | Path = "mini",
+    *,
+    checkpoint: str | Path | None = None,
+    device: str | None = None,
+    dtype: str = "float32",
+    offload: bool = False,
+    **options: Any,
 ) -> DiffusionModel:
     """Load an image diffusion model, the source of appearance features.
 
-    `name` is ``"mini"`` (embedded), a hub id, or a folder in diffusers' pipeline format with a
-    `UNet2DModel`. The other parameters and the errors are those of `load_video_model`.
+    Parameters
+    ----------
+    name
+        ``"mini"`` (embedded), ``"adm"`` (with `checkpoint`), ``"sd-1.5"``, ``"sd-2.1"``, ``"sdxl"``, a hub
+        id, a folder in diffusers' pipeline format with a `UNet2DModel` or `UNet2DConditionModel`, or the
+        path of an ADM checkpoint itself.
+    checkpoint
+        For ``"adm"``: a file of OpenAI's guided-diffusion, such as ``256x256_diffusion_uncond.pt``.
+    device, dtype, offload
+        See `load_video_model`.
+    **options
+        `prompt` (Stable Diffusion); `head_channels` (ADM, 64 by default). `size` and `block` set the
+        defaults of a probe.
+
+    Raises
+    ------
+    TedlensError
+        As `load_video_model`.
     """
-    return _load(name, "image", EMBEDDED_IMAGE, {}, IMAGE_ADAPTERS, device, dtype, options)
+    if checkpoint is None and Path(name).is_file():
+        name, checkpoint = "adm", name
+    if (name == "adm") != (checkpoint is not None):
+        raise TedlensError(
+            "The model 'adm' and a checkpoint go together: "
+            'load_image_model("adm", checkpoint="256x256_diffusion_uncond.pt").'
+        )
+    if checkpoint is None:
+        return _load(name, "image", device, dtype, offload, options)
+    return _with_options("adm", load_adm, checkpoint, device=_device(device), dtype=_dtype(dtype), **options)
+
+
+def register_adapter(unet_class: str, *, kind: Kind) -> Callable[[type[DiffusionModel]], type[DiffusionModel]]:
+    """Class decorator: the adapter for pipelines whose UNet is a `unet_class`.
+
+    It goes before a built-in one for the same class. A package makes its adapters known without an
+    import by an entry point in the group ``tedlens.adapters`` that names the module with the decorated
+    class. A complete example: ``tedlens/models/README.md``.
+    """
+    if kind not in ADAPTERS:
+        raise TedlensError(f"kind={kind!r} is not one that adapters have; choose 'video' or 'image'.")
+
+    def register(adapter: type[DiffusionModel]) -> type[DiffusionModel]:
+        ADAPTERS[kind][unet_class] = adapter
+        return adapter
+
+    return register
+
+
+def model_names(kind: Kind) -> list[str]:
+    """Names that the loader of `kind` knows."""
+    return [*EMBEDDED[kind], *HUB[kind], *(["adm"] if kind == "image" else [])]
 
 
 def embedded_folder(kind: str) -> Path:
@@ -85,44 +179,111 @@ def embedded_folder(kind: str) -> Path:
 
 
 def _embedded_folders() -> list[Path]:
-    return [embedded_folder(folder) for folder, _ in (*EMBEDDED_VIDEO.values(), *EMBEDDED_IMAGE.values())]
+    return [embedded_folder(folder) for kind in EMBEDDED.values() for folder, _ in kind.values()]
 
 
 def _load(
-    name: str | Path,
-    kind: str,
-    embedded: dict[str, tuple[str, dict[str, Any]]],
-    hub: dict[str, str],
-    adapters: dict[str, type[DiffusionModel]],
-    device: str | None,
-    dtype: str,
-    options: dict[str, Any],
+    name: str | Path, kind: Kind, device: str | None, dtype: str, offload: bool, options: dict[str, Any]
 ) -> DiffusionModel:
     place, number_type = _device(device), _dtype(dtype)
-    common: dict[str, Any] = {"name": str(name)}
-    source = hub.get(str(name), str(name))
-    if str(name) in embedded:
-        folder, known = embedded[str(name)]
-        source, common = str(embedded_folder(folder)), common | known
-    elif not Path(source).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-        known_names = ", ".join([*embedded, *hub])
-        raise TedlensError(
-            f"There is no {kind} model {str(name)!r}; choose {known_names}, a hub id (owner/name), "
-            "or a folder in diffusers' pipeline format."
-        )
+    source, known = _source(name, kind)
     absent: dict[str, None] = {}
     if Path(source).exists():
         index = _index(Path(source))
-        _adapter(index["unet"][1], source, kind, adapters)  # before gigabytes are read
+        _adapter(index["unet"][1], source, kind)  # before gigabytes are read
         # Parts that a pipeline was saved without (the embedded models have no text encoder).
         absent = {part: None for part, place in index.items() if place == [None, None]}
     pipeline = _pipeline(source, number_type, absent)
-    adapter = _adapter(type(pipeline.unet).__name__, source, kind, adapters)
-    common["revision"] = _revision(pipeline)
+    adapter = _adapter(type(pipeline.unet).__name__, source, kind)
+    known |= {"name": str(name), "revision": _revision(pipeline), "offload": offload}
+    return _with_options(str(name), adapter, _placed(pipeline, place, offload), **(known | options))
+
+
+def outline_model(name: str | Path, kind: Kind) -> DiffusionModel:
+    """A model without weights, from its configuration alone: to list what can be probed.
+
+    Its UNet and VAE are on torch's meta device; it has no encoders of text and image. `name` as for the
+    loaders. Only configuration files are read, so a folder or cache without weights will do.
+    """
+    source, known = _source(name, kind)
+    if Path(source).exists():
+        index = _index(Path(source))
+    else:
+        index = _load_config(DiffusionPipeline, source)
+    _adapter(index["unet"][1], source, kind)
+    parts = {part: place for part, place in index.items() if isinstance(place, list | tuple)}
+    found: dict[str, Any] = {}
+    for part, (library, class_name) in parts.items():
+        cls = getattr(diffusers, class_name, None) if library == "diffusers" else None
+        if cls is not None and issubclass(cls, diffusers.ModelMixin):
+            with torch.device("meta"), _quiet(bars=False):
+                found[part] = cls.from_config(_load_config(cls, source, subfolder=part))
+        elif part != "scheduler":
+            found[part] = None
+    pipeline = _pipeline(source, torch.float32, found)
+    adapter = _adapter(type(pipeline.unet).__name__, source, kind)
+    return adapter(pipeline, **(known | {"name": str(name)}))
+
+
+def _load_config(cls: Any, source: str, **where: str) -> dict[str, Any]:
     try:
-        return adapter(pipeline.to(place), **(common | options))
+        with _quiet(bars=False):
+            config: dict[str, Any] = dict(cls.load_config(source, **where))
+    except (OSError, ValueError) as error:
+        raise _cannot_load(source, error) from error
+    return config
+
+
+def _source(name: str | Path, kind: Kind) -> tuple[str, dict[str, Any]]:
+    """Folder or hub id behind a name, and what the adapter should know of it."""
+    if str(name) in EMBEDDED[kind]:
+        folder, known = EMBEDDED[kind][str(name)]
+        return str(embedded_folder(folder)), dict(known)
+    source = HUB[kind].get(str(name), str(name))
+    check_source(source, kind, str(name))
+    return source, {}
+
+
+def check_source(source: str, kind: Kind, name: str) -> None:
+    if not Path(source).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        raise TedlensError(
+            f"There is no {kind} model {name!r}; choose {', '.join(model_names(kind))}, a hub id (owner/name), "
+            "or a folder in diffusers' pipeline format."
+        )
+
+
+def _load_animatediff(
+    source: str, motion_adapter: str | Path, device: str | None, dtype: str, options: dict[str, Any]
+) -> DiffusionModel:
+    """An image model's pipeline with a motion adapter put between its layers."""
+    place, number_type = _device(device), _dtype(dtype)
+    try:
+        with _quiet(bars=True):
+            motion = diffusers.MotionAdapter.from_pretrained(
+                str(motion_adapter), torch_dtype=number_type, use_safetensors=True
+            )
+    except LOADING_ERRORS as error:
+        raise _cannot_load(str(motion_adapter), error) from error
+    pipeline = _pipeline(source, number_type, {"motion_adapter": motion}, cls=diffusers.AnimateDiffPipeline)
+    adapter = ADAPTERS["video"]["UNetMotionModel"]
+    # The motion modules were trained with linear betas, whatever the image model's (diffusers' guide to AnimateDiff).
+    pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config, beta_schedule="linear")
+    about = {"revision": _revision(pipeline), "motion_adapter": str(motion_adapter)}
+    return _with_options(source, adapter, _placed(pipeline, place, options["offload"]), **(about | options))
+
+
+def _placed(pipeline: Any, place: torch.device, offload: bool) -> Any:
+    if offload:
+        pipeline.unet.to(place)
+        return pipeline
+    return pipeline.to(place)
+
+
+def _with_options(model: str, make: Callable[..., DiffusionModel], /, *args: Any, **options: Any) -> DiffusionModel:
+    try:
+        return make(*args, **options)
     except TypeError as error:
-        raise TedlensError(f"Model {str(name)!r} does not take these options: {error}.") from error
+        raise TedlensError(f"Model {model!r} does not take these options: {error}.") from error
 
 
 def _index(folder: Path) -> dict[str, Any]:
@@ -141,28 +302,39 @@ def _index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def _adapter(
-    unet_class: str, source: str, kind: str, adapters: dict[str, type[DiffusionModel]]
-) -> type[DiffusionModel]:
+def _adapter(unet_class: str, source: str, kind: Kind) -> type[DiffusionModel]:
+    for entry in entry_points(group=ENTRY_POINTS):
+        entry.load()  # the module registers its adapters
+    adapters = ADAPTERS[kind]
     if unet_class not in adapters:
         raise TedlensError(
             f"{source} has a {unet_class}, for which tedlens has no {kind} adapter; it has adapters for "
-            f"{', '.join(adapters)}."
+            f"{', '.join(adapters)}. To add one, subclass tedlens.models.DiffusionModel and decorate it with "
+            f'@register_adapter("{unet_class}", kind="{kind}"), as tedlens/models/README.md shows.'
         )
     return adapters[unet_class]
 
 
-def _pipeline(source: str, dtype: torch.dtype, absent: dict[str, None]) -> Any:
+# What diffusers and safetensors raise for missing, damaged or unsafe files.
+LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError, AttributeError, TypeError)
+
+
+def _pipeline(source: str, dtype: torch.dtype, parts: Mapping[str, Any], cls: Any = DiffusionPipeline) -> Any:
+    """The pipeline at `source`, with `parts` (None: without it) in place of its own."""
     try:
         # No custom pipelines, no remote code, no pickled weights.
         with _quiet(bars=source not in map(str, _embedded_folders())):
-            return DiffusionPipeline.from_pretrained(source, dtype=dtype, use_safetensors=True, **absent)
-    except (OSError, ValueError, RuntimeError, SafetensorError, AttributeError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise TedlensError(
-            f"Cannot load {source}: {reason[:300]} "
-            "(a hub id needs a network or a local cache, a folder needs whole safetensors files)."
-        ) from error
+            return cls.from_pretrained(source, dtype=dtype, use_safetensors=True, **parts)
+    except LOADING_ERRORS as error:
+        raise _cannot_load(source, error) from error
+
+
+def _cannot_load(source: str, error: Exception) -> TedlensError:
+    reason = " ".join(str(error).split())
+    return TedlensError(
+        f"Cannot load {source}: {reason[:300]} "
+        "(a hub id needs a network or a local cache, a folder needs whole safetensors files)."
+    )
 
 
 @contextmanager

@@ -8,7 +8,8 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from tedlens.models.base import Condition, DiffusionModel, Frames, encode_with_vae, pictures
+from tedlens.models.base import Condition, DiffusionModel, Frames, pictures
+from tedlens.models.latent import conditioning_frame, encode_with_vae, scaled_latents, text_width, upcast_vae
 from tedlens.models.noise import CONDITIONING, frame_noise
 
 
@@ -22,14 +23,17 @@ class StableVideoDiffusion(DiffusionModel):
     is given the scheduler's own timestep for it, 0.25 ln(sigma). To compare with other models, use
     `log_snr`.
 
-    The conditioning is the pipeline's, from the window's first frame: its CLIP embedding, and its VAE
-    latent (mode, not scaled) after noise in pixels, repeated for each frame. That noise depends on the
-    frame alone, not on the probe's seed.
+    The conditioning is the pipeline's, from one frame: its CLIP embedding, and its VAE latent (mode, not
+    scaled) after noise in pixels, repeated for each frame. That noise depends on the frame alone, not on
+    the probe's seed.
 
     Parameters
     ----------
     fps, motion_bucket_id, noise_aug_strength
         As in the pipeline, with its defaults (7, 127, 0.02).
+    conditioning_frame
+        Index in the clip of the frame to condition every window on; by default each window's first, as in
+        generation.
     """
 
     def __init__(
@@ -39,17 +43,17 @@ class StableVideoDiffusion(DiffusionModel):
         fps: int = 7,
         motion_bucket_id: int = 127,
         noise_aug_strength: float = 0.02,
+        conditioning_frame: int | None = None,
         **common: Any,
     ) -> None:
         super().__init__(pipeline, **common)
         self.fps, self.motion_bucket_id, self.noise_aug_strength = fps, motion_bucket_id, noise_aug_strength
+        self.conditioning_frame = conditioning_frame
         self.window = int(pipeline.unet.config.num_frames)
         # A scheduler of our own: the pipeline's may be in use.
         self._scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
         self._scheduler.set_timesteps(1000)
-        # In float16 the VAE overflows; its configuration says so. bfloat16 has the range.
-        if self.dtype == torch.float16 and pipeline.vae.config.force_upcast:
-            pipeline.vae.to(torch.float32)
+        upcast_vae(pipeline.vae, self.dtype)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -57,6 +61,7 @@ class StableVideoDiffusion(DiffusionModel):
             "fps": self.fps,
             "motion_bucket_id": self.motion_bucket_id,
             "noise_aug_strength": self.noise_aug_strength,
+            "conditioning_frame": self.conditioning_frame,
         }
 
     @property
@@ -67,12 +72,10 @@ class StableVideoDiffusion(DiffusionModel):
         return scale * int(2 ** (levels - 1))
 
     def encode(self, frames: Frames) -> Tensor:
-        vae = self.pipeline.vae
-        latents = encode_with_vae(vae, pictures(frames)) * float(vae.config.scaling_factor)
-        return latents.to(self.device, self.dtype)
+        return scaled_latents(self.pipeline.vae, frames).to(self.device, self.dtype)
 
     def condition(self, frames: Frames, clean: Tensor, window: range) -> Condition:
-        index = window.start
+        index = conditioning_frame(self.conditioning_frame, window, len(frames))
         picture = pictures(frames[index : index + 1])
         noise = frame_noise(0, [index], tuple(picture.shape[1:]), CONDITIONING)
         latent = encode_with_vae(self.pipeline.vae, picture + self.noise_aug_strength * noise)
@@ -87,8 +90,7 @@ class StableVideoDiffusion(DiffusionModel):
 
     def _embed_image(self, first: PIL.Image.Image) -> Tensor:
         if self.pipeline.image_encoder is None:
-            width = self.pipeline.unet.config.cross_attention_dim
-            return torch.zeros(1, 1, width, device=self.device, dtype=self.dtype)
+            return torch.zeros(1, 1, text_width(self.unet), device=self.device, dtype=self.dtype)
         embedding: Tensor = self.pipeline._encode_image(first, self.device, 1, False)
         return embedding
 

@@ -1,0 +1,117 @@
+"""What latent diffusion models share: a VAE before the UNet, and a prompt beside it."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tedlens.errors import TedlensError
+from tedlens.models.base import Condition, Frames, VariancePreserving, pictures
+
+ENCODE_BATCH = 8  # frames through the VAE at once, where memory allows
+
+
+class LatentModel(VariancePreserving):
+    """A UNet on a VAE's latents with a prompt in its cross-attention.
+
+    A pipeline without text encoder gets `blank_tokens` text tokens of zeros.
+
+    Parameters
+    ----------
+    prompt
+        Text for the cross-attention; empty by default, since a probe describes nothing.
+    """
+
+    blank_tokens = 1
+
+    def __init__(self, pipeline: Any, *, prompt: str = "", **common: Any) -> None:
+        super().__init__(pipeline, **common)
+        self.prompt = prompt
+        upcast_vae(pipeline.vae, self.dtype)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"prompt": self.prompt}
+
+    @property
+    def multiple(self) -> int:
+        return int(self.pipeline.vae_scale_factor)
+
+    def encode(self, frames: Frames) -> Tensor:
+        return scaled_latents(self.pipeline.vae, frames).to(self.device, self.dtype)
+
+    def condition(self, frames: Frames, clean: Tensor, window: range) -> Condition:
+        return {"encoder_hidden_states": self.text}
+
+    @cached_property
+    def text(self) -> Tensor:
+        """The prompt's embedding (1, token, channel), computed once a model."""
+        if self.pipeline.text_encoder is None:
+            return torch.zeros(1, self.blank_tokens, text_width(self.unet), device=self.device, dtype=self.dtype)
+        return self._encode_prompt()
+
+    def _encode_prompt(self) -> Tensor:
+        # One prompt, and no second half for guidance: the pipeline's own positional arguments.
+        embedding: Tensor = self.pipeline.encode_prompt(self.prompt, self.device, 1, False)[0]
+        return embedding
+
+
+def text_width(unet: Any) -> int:
+    """Channels of the tokens that a UNet's cross-attention takes."""
+    width = unet.config.get("encoder_hid_dim") or unet.config.cross_attention_dim
+    return int(width if isinstance(width, int) else width[0])
+
+
+def upcast_vae(vae: Any, dtype: torch.dtype) -> None:
+    """To float32 where the VAE's configuration says that it overflows in float16; bfloat16 has the range."""
+    if dtype == torch.float16 and vae.config.get("force_upcast", False):
+        vae.to(torch.float32)
+
+
+def encode_with_vae(vae: Any, images: Tensor) -> Tensor:
+    """Mean of the VAE's posterior, unscaled: (frame, channel, y, x) from (frame, 3, y, x) in [-1, 1].
+
+    The mean and not a sample, so that a probe is repeatable. A few frames at a time; where GPU memory
+    runs out, half as many.
+    """
+    weight = next(vae.parameters())
+    batch = min(ENCODE_BATCH, len(images))
+    while True:
+        try:
+            parts = images.split(batch)
+            return torch.cat([vae.encode(p.to(weight.device, weight.dtype)).latent_dist.mode() for p in parts])
+        except torch.OutOfMemoryError as error:
+            if batch == 1:
+                height, width = images.shape[-2:]
+                raise TedlensError(
+                    f"The GPU has no room to encode one frame of {height}x{width} pixels; give a smaller size, "
+                    "dtype='bfloat16' or device='cpu'."
+                ) from error
+            batch //= 2
+            warnings.warn(f"GPU memory ran out; encoding goes on with {batch} frames at once.", stacklevel=2)
+
+
+def scaled_latents(vae: Any, frames: Frames) -> Tensor:
+    """Latents as a UNet was trained on them: shifted where the VAE's configuration has means, and scaled."""
+    latents = encode_with_vae(vae, pictures(frames))
+    mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
+    if mean is not None and std is not None:
+        mean, std = (torch.tensor(v, device=latents.device).view(1, -1, 1, 1) for v in (mean, std))
+        latents = (latents - mean) / std
+    return latents * float(vae.config.scaling_factor)
+
+
+def conditioning_frame(chosen: int | None, window: range, frames: int) -> int:
+    """Index in the clip of the frame that a window is conditioned on: `chosen`, or the window's first."""
+    if chosen is None:
+        return window.start
+    if not 0 <= chosen < frames:
+        raise TedlensError(
+            f"conditioning_frame={chosen} is not a frame of this clip; choose 0 to {frames - 1}, or None for "
+            "the first frame of each window."
+        )
+    return chosen

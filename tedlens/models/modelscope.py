@@ -1,0 +1,18 @@
+"""ModelScope and ZeroScope (`UNet3DConditionModel`): text to video."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tedlens.models.base import Condition
+from tedlens.models.latent import LatentModel
+
+
+class ModelScope(LatentModel):
+    """Adapter for `TextToVideoSDPipeline`: conditioned on the prompt alone."""
+
+    window = 16
+
+    def run(self, noisy: Tensor, tau: int, condition: Condition) -> None:
+        self.unet(noisy.transpose(0, 1)[None], torch.tensor(tau, device=self.device), **condition)
