@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,7 @@ from tedlens.errors import TedlensError
 if TYPE_CHECKING:
     import xarray as xr
 
-    from tedlens.models import DiffusionModel
+    from tedlens.models import DiffusionModel, HookPoint
 
 app = typer.Typer(
     name="tedlens",
@@ -263,17 +264,20 @@ def about_model(name: str, frame: str | None, inside: str | None) -> None:
         describe(load_image_model(name), frame, inside)
         return
     kinds = [kind for kind in EMBEDDED if name in EMBEDDED[kind] or name in HUB[kind]]
-    if kinds:
-        for kind in kinds:
+    if not kinds:
+        try:
+            describe(outline_model(name, "video"), frame, inside)
+        except TedlensError as error:
+            if "no video adapter" not in str(error):
+                raise
+            describe(outline_model(name, "image"), frame, inside)
+    for kind in kinds:
+        try:
             describe(outline_model(name, kind), frame, inside)
-        return
-    try:
-        model = outline_model(name, "video")
-    except TedlensError as error:
-        if "no video adapter" not in str(error):
-            raise
-        model = outline_model(name, "image")
-    describe(model, frame, inside)
+        except TedlensError as error:
+            if len(kinds) == 1:
+                raise
+            print(f"{error}\n")  # what `inside` names may be in one of the two only
 
 
 def describe(model: DiffusionModel, frame: str | None, inside: str | None) -> None:
@@ -289,24 +293,29 @@ def describe(model: DiffusionModel, frame: str | None, inside: str | None) -> No
     print(f"  window: {f'{model.window} frames' if model.window else 'each frame alone'}")
     print(f"  input: {size[0]}x{size[1]} pixels for frames of {height}x{width}, in multiples of {model.multiple}")
     print(f"  log SNR: {model.log_snr(0):.2f} at tau 0 to {model.log_snr(model.levels - 1):.2f} at {model.levels - 1}")
-    names = {path: block for block, path in block_paths(model).items()}
     table = Table()
     for column in ("block or submodule", "class"):
         table.add_column(column, overflow="fold")
     table.add_column("channels", justify="right")
     table.add_column("grid", justify="right")
     if inside:
-        chosen = list(matching(model, points, inside))
+        for name, point in matching(model, points, inside):
+            table.add_row(name, point.module_class, str(point.channels), "{}x{}".format(*point.grid))
     else:
-        # Blocks and what they are made of; `--inside` for all the rest.
-        chosen = [(path, point) for path, point in points.items() if path in names or path.count(".") <= 3]
-    for path, point in chosen:
-        label = f"{names[path]} = {path}" if path in names else path
-        style = "bold" if path in names else None
-        table.add_row(label, point.module_class, str(point.channels), "{}x{}".format(*point.grid), style=style)
+        for label, style, point in block_rows(points, block_paths(model)):
+            table.add_row(label, point.module_class, str(point.channels), "{}x{}".format(*point.grid), style=style)
     Console().print(table)
     if not inside:
         print("More inside: --inside 'up_2.**', --inside '**.to_q'; * is one name, ** any number of them.\n")
+
+
+def block_rows(points: dict[str, HookPoint], blocks: dict[str, str]) -> Iterator[tuple[str, str | None, HookPoint]]:
+    """Label, style and hook point of each block and, below it, the layers that it is made of."""
+    for block, path in blocks.items():
+        yield f"{block} = {path}", "bold", points[path]
+        for inner, point in points.items():
+            if inner.startswith(f"{path}.") and inner.count(".") == path.count(".") + 2:
+                yield f"  {block}{inner.removeprefix(path)}", None, point
 
 
 def frame_size(text: str) -> tuple[int, int]:

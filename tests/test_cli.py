@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import tiny
 import xarray as xr
 
 import tedlens as tl
@@ -93,6 +94,39 @@ def test_info(tedlens: Run) -> None:
     assert "UNet2DModel" in shown
 
 
+def test_info_lists_what_is_inside_a_model(tedlens: Run) -> None:
+    shown = tedlens("info", "mini", "--frame", "480x854").stdout
+    assert "up_2 = up_blocks.2" in shown
+    assert "up_2.temp_attentions.0" in shown
+    assert "16x28" in shown  # latents at a quarter of 64x112 pixels
+    queries = tedlens("info", "mini", "--inside", "up_2.temp_attentions.*.**.to_q")
+    assert queries.returncode == 0
+    assert queries.stdout.count("attn1.to_q") == 2
+    assert "Model 'mini' has no block" in queries.stdout  # the image model, which has no temporal attention
+
+
+def test_info_needs_no_weights(tedlens: Run, tmp_path: Path) -> None:
+    tiny.sdxl(tmp_path).save_pretrained(tmp_path / "saved")
+    for weights in (tmp_path / "saved").rglob("*.safetensors"):
+        weights.unlink()
+    shown = tedlens("info", tmp_path / "saved")
+    assert shown.returncode == 0, shown.stderr
+    assert "UNet2DConditionModel" in shown.stdout
+    assert "up_1 = up_blocks.1" in shown.stdout
+
+
+def test_probe_a_submodule_by_log_snr_and_samples(tedlens: Run, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "features.zarr"
+    inside = "up_2.temp_attentions.0.transformer_blocks.0.attn1.to_q"
+    ran = tedlens("probe", folder / "clip.mp4", "--out", out, "--log-snr", "0", "--block", inside, "--samples", "2")
+    assert ran.returncode == 0, ran.stderr
+    with xr.open_datatree(out, engine="zarr", consolidated=False) as tree:
+        features = tree[inside]["features"]
+        assert abs(float(features["log_snr"][0])) < 0.01
+        assert features.sizes["channel"] == 48
+        assert tree.attrs["samples"] == 2
+
+
 WRONG: list[tuple[str, str]] = [
     ("track {0}/nowhere --mask {0}/masks/00000.png", "nowhere does not exist"),
     ("track {0}/frames --mask {0}/nowhere.png", "nowhere.png does not exist"),
@@ -105,6 +139,10 @@ WRONG: list[tuple[str, str]] = [
     ("track {0}/frames --mask {0}/masks/00000.png --lam 2", "lam=2.0"),
     ("track {0}/frames --mask {0}/masks/00000.png --tau high", "'--tau'"),
     ("probe {0}/frames --block up_9", "no block 'up_9'"),
+    ("probe {0}/frames --block up_2.attn", "tedlens info"),
+    ("probe {0}/frames --tau 5 --sigma 1", "one of tau, sigma and log_snr"),
+    ("track {0}/frames --mask {0}/masks/00000.png --appearance {0}/masks/00000.png", "Cannot load the ADM checkpoint"),
+    ("track {0}/frames --mask {0}/masks/00000.png --block up_2.temp_attentions.*", "name one of them"),
 ]
 
 

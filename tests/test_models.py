@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,23 @@ import tiny
 import torch
 from diffusers import (
     AnimateDiffPipeline,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
     DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
     I2VGenXLPipeline,
+    Kandinsky3Pipeline,
+    Kandinsky3UNet,
+    LDMPipeline,
     StableVideoDiffusionPipeline,
     TextToVideoSDPipeline,
+    UNet2DModel,
+    VQModel,
 )
 
 import tedlens as tl
+from tedlens.models import registry
 from tedlens.models.base import DiffusionModel
 from tedlens.models.noise import CONDITIONING, frame_noise
 from tedlens.probing import Prepared, probe
@@ -391,3 +403,173 @@ def test_half_precision_runs(i2vgen_folder: Path) -> None:
     a, b = exact["up_1"]["features"].values, half["up_1"]["features"].values
     assert b.dtype == np.float32
     assert np.linalg.norm(a - b) / np.linalg.norm(a) < 0.1
+
+
+# --- adapters of others ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone after it."""
+    for kind, adapters in registry.ADAPTERS.items():
+        monkeypatch.setitem(registry.ADAPTERS, kind, dict(adapters))
+
+
+def kandinsky3() -> Kandinsky3Pipeline:
+    torch.manual_seed(0)
+    return Kandinsky3Pipeline(
+        tokenizer=None,
+        text_encoder=None,
+        unet=Kandinsky3UNet(
+            in_channels=4,
+            time_embedding_dim=16,
+            groups=2,
+            attention_head_dim=4,
+            layers_per_block=2,
+            block_out_channels=(8, 16, 32, 64),
+            cross_attention_dim=16,
+            encoder_hid_dim=16,
+        ),
+        scheduler=DDPMScheduler(),
+        movq=VQModel(latent_channels=4, block_out_channels=(8, 8), norm_num_groups=4, num_vq_embeddings=8, **VQ_BLOCKS),
+    )
+
+
+VQ_BLOCKS: dict[str, Any] = {
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "sample_size": 32,
+}
+
+
+@pytest.mark.usefixtures("own_adapters")
+def test_the_documented_adapter_works(tmp_path: Path) -> None:
+    """The example of tedlens/models/README.md as it stands there, on a pipeline of that class."""
+    kandinsky3().save_pretrained(tmp_path)
+    with pytest.raises(tl.TedlensError, match=r"no image adapter.*register_adapter"):
+        tl.load_image_model(tmp_path)
+    text = (files("tedlens.models") / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(code, {})
+    model = tl.load_image_model(tmp_path, prompt="a ball")
+    clip = tl.datasets.similar(1, frames=3, size=(32, 48))
+    features = tl.probe(model, clip, tau=51, blocks=["up_1", "up_1.attentions.*"], size=(32, 48))
+    assert features["up_1"]["features"].sizes["frame"] == 3
+    assert features.attrs["model_prompt"] == "a ball"
+    assert len(features.children) > 1
+
+
+@pytest.mark.usefixtures("own_adapters")
+def test_adapters_of_other_packages_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an entry point: a package that is installed and that nobody has imported."""
+    (tmp_path / "elsewhere.py").write_text(
+        "import tedlens as tl\nfrom tedlens.models.unet2d import UNet2D\n"
+        '@tl.register_adapter("UNet2DModel", kind="image")\nclass Mine(UNet2D):\n    pass\n'
+    )
+    about = tmp_path / "elsewhere-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[tedlens.adapters]\nmine = elsewhere\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert type(tl.load_image_model("mini")).__name__ == "Mine"
+
+
+def test_a_kind_that_is_none() -> None:
+    with pytest.raises(tl.TedlensError, match=r"kind=.sound.*'video' or 'image'"):
+        tl.register_adapter("UNet2DModel", kind="sound")  # type: ignore[arg-type]
+
+
+# --- image models ---------------------------------------------------------------------------------
+
+
+def test_latents_of_a_vq_vae(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vqvae = VQModel(latent_channels=3, block_out_channels=(8, 8), norm_num_groups=4, scaling_factor=0.5, **VQ_BLOCKS)
+    LDMPipeline(vqvae=vqvae, unet=tiny.unet2d().unet, scheduler=DDIMScheduler()).save_pretrained(tmp_path)
+    model = tl.load_image_model(tmp_path)
+    clip = tl.datasets.similar(1, frames=2, size=32)
+    with torch.no_grad():
+        expected = vqvae.encode(torch.from_numpy(clip.frames).permute(0, 3, 1, 2) / 127.5 - 1).latents * 0.5
+        torch.testing.assert_close(model.encode(clip.frames), expected, rtol=1e-4, atol=1e-5)
+    assert model.multiple == 4
+    assert tl.probe(model, clip, tau=51, blocks="up_1", size=32)["up_1"]["features"].sizes["y"] == 16
+
+
+def test_image_models_that_want_more_than_a_picture(tmp_path: Path) -> None:
+    tiny.stable_diffusion(tmp_path, in_channels=9).save_pretrained(tmp_path / "inpainting")
+    with pytest.raises(tl.TedlensError, match="9 input channels on latents of 4"):
+        tl.load_image_model(tmp_path / "inpainting")
+    unet = UNet2DModel(
+        block_out_channels=(8,), norm_num_groups=4, num_class_embeds=3, **{k: (v,) for k, v in ONE_LEVEL.items()}
+    )
+    DDPMPipeline(unet=unet, scheduler=DDPMScheduler()).save_pretrained(tmp_path / "classes")
+    with pytest.raises(tl.TedlensError, match="class label"):
+        tl.load_image_model(tmp_path / "classes")
+
+
+ONE_LEVEL: dict[str, Any] = {"down_block_types": "DownBlock2D", "up_block_types": "UpBlock2D"}
+
+
+def test_a_scheduler_of_another_family(tmp_path: Path) -> None:
+    pipeline = tiny.stable_diffusion(tmp_path)
+    pipeline.scheduler = FlowMatchEulerDiscreteScheduler()
+    model = registry.ADAPTERS["image"]["UNet2DConditionModel"](pipeline, name="flow")
+    with pytest.raises(tl.TedlensError, match="FlowMatchEulerDiscreteScheduler, which has no alphas_cumprod"):
+        model.sigma(3)
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def test_vae_stays_in_float32_where_float16_overflows(i2vgen_folder: Path) -> None:
+    half = tl.load_video_model(i2vgen_folder, dtype="float16")
+    assert half.pipeline.vae.config.force_upcast
+    assert (half.dtype, half.pipeline.vae.dtype) == (torch.float16, torch.float32)
+    assert tl.load_video_model(i2vgen_folder, dtype="bfloat16").pipeline.vae.dtype == torch.bfloat16
+
+
+def test_offload_moves_encoders_to_the_unets_device_and_back(
+    i2vgen_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[tuple[str, str]] = []
+    to = torch.nn.Module.to
+
+    def watched(self: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.nn.Module:
+        if args and isinstance(args[0], torch.device | str):
+            moves.append((type(self).__name__, str(args[0])))
+        return to(self, *args, **kwargs)
+
+    clip = tl.datasets.similar(3, frames=3, size=32)
+    plain = tl.load_video_model(i2vgen_folder)
+    spared = tl.load_video_model(i2vgen_folder, offload=True)
+    monkeypatch.setattr(torch.nn.Module, "to", watched)
+    features = [probe(m, clip, tau=300, blocks="up_1", size=32)["up_1"]["features"] for m in (plain, spared)]
+    np.testing.assert_array_equal(*features)
+    # There and back, each encoder once, and never the UNet. (Here, both places are the CPU.)
+    assert sorted(moves) == sorted(
+        2 * [(name, "cpu") for name in ("AutoencoderKL", "CLIPTextModel", "CLIPVisionModelWithProjection")]
+    )
+
+
+def test_encoding_goes_on_with_fewer_frames_when_memory_runs_out(
+    i2vgen_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tl.load_video_model(i2vgen_folder)
+    frames = tl.datasets.similar(3, frames=8, size=32).frames
+    expected = model.encode(frames)
+    encode, room = model.pipeline.vae.encode, 2
+
+    def small(images: torch.Tensor) -> Any:
+        if len(images) > room:
+            raise torch.OutOfMemoryError
+        return encode(images)
+
+    monkeypatch.setattr(model.pipeline.vae, "encode", small)
+    with pytest.warns(UserWarning, match="goes on with 2 frames at once"):
+        torch.testing.assert_close(model.encode(frames), expected)
+    room = 0
+    with (
+        pytest.warns(UserWarning, match="goes on with"),
+        pytest.raises(tl.TedlensError, match="no room to encode one frame of 32x32 pixels"),
+    ):
+        model.encode(frames)

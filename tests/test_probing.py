@@ -165,6 +165,64 @@ def test_hooks_are_gone_after_a_probe_and_after_an_error(
     assert not any(module._forward_hooks for module in video.unet.modules())
 
 
+# --- noise levels and samples ---------------------------------------------------------------------
+
+
+def test_noise_levels_by_sigma_and_by_log_snr(video: DiffusionModel, clip: tl.Clip) -> None:
+    taus = [100, 600]
+    expected = tl.probe(video, clip, tau=taus, blocks="up_0")
+    # Not quite that of a training timestep: the nearest one is meant.
+    sigmas = [video.sigma(t) * 1.0001 for t in taus]
+    by_sigma = tl.probe(video, clip, sigma=sigmas, blocks="up_0")
+    by_log_snr = tl.probe(video, clip, log_snr=[-2 * np.log(s) for s in sigmas], blocks="up_0")
+    for found in (by_sigma, by_log_snr):
+        xr.testing.assert_identical(found["up_0"].to_dataset(), expected["up_0"].to_dataset())
+    assert tl.probe(video, clip, sigma=np.inf, blocks="up_0").attrs["taus"] == [999]  # no signal left
+
+
+def test_samples_are_averaged(image: DiffusionModel, clip: tl.Clip) -> None:
+    mean = tl.probe(image, clip, tau=51, blocks="up_0", samples=3)
+    clean = Prepared(image, clip).clean
+    each = []
+    for sample in range(3):
+        noise = tl.models.noise.frame_noise(0, range(7), tuple(clean.shape[1:]), sample=sample)
+        with tl.probing.record({"up_0": Tap(image.module("up_0"), first_tensor)}, "up_0") as seen, torch.no_grad():
+            image.run(image.add_noise(clean, noise, 51), 51, {})
+        each.append(seen["up_0"].numpy())
+    assert not np.allclose(each[0], each[1])
+    assert_allclose(mean["up_0"]["features"][0, 0], np.mean(each, 0), rtol=1e-4, atol=1e-5)
+    assert mean.attrs["samples"] == 3
+
+
+def test_probing_goes_on_with_fewer_frames_when_memory_runs_out(
+    image: DiffusionModel, video: DiffusionModel, clip: tl.Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a GPU would refuse it; images in smaller batches, and for a video's one window a clear sentence."""
+    expected = tl.probe(image, clip, tau=[51, 100], blocks="up_0")
+    given: list[int] = []
+    run = image.run
+
+    def small(noisy: torch.Tensor, tau: int, condition: Any) -> None:
+        given.append(len(noisy))
+        if len(noisy) > 2:
+            raise torch.OutOfMemoryError
+        run(noisy, tau, condition)
+
+    monkeypatch.setattr(image, "run", small)
+    with pytest.warns(UserWarning, match="goes on with 3 frames") as warned:
+        features = tl.probe(image, clip, tau=[51, 100], blocks="up_0")
+    assert "goes on with 1 frames" in str(warned[-1].message)
+    assert given == [7, 3] + [1] * 14  # and from then on at once
+    assert_allclose(features["up_0"]["features"], expected["up_0"]["features"], rtol=1e-4, atol=1e-5)
+
+    def never(*_: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(video, "run", never)
+    with pytest.raises(tl.TedlensError, match=r"no room for 4 frame\(s\) of 32x48 pixels.*offload"):
+        tl.probe(video, clip, tau=51, blocks="up_0", window=4)
+
+
 # --- windows and sizes ----------------------------------------------------------------------------
 
 
@@ -223,6 +281,11 @@ def test_input_size() -> None:
         ({"tau": 5, "window": 4, "overlap": 4}, "overlap=4"),
         ({"tau": 5, "seed": -1}, "seed=-1"),
         ({"tau": 5, "size": 0}, "size=0"),
+        ({"tau": 5, "samples": 0}, "samples=0"),
+        ({}, "one of tau, sigma and log_snr"),
+        ({"tau": 5, "sigma": 1.0}, "one of tau, sigma and log_snr"),
+        ({"sigma": -1.0}, "sigma=-1 is negative"),
+        ({"log_snr": 99.0}, "log_snr=99 .*outside of what 'tiny' was trained on"),
     ],
 )
 def test_wrong_arguments(video: DiffusionModel, clip: tl.Clip, wrong: dict[str, Any], words: str) -> None:

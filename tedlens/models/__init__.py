@@ -1,6 +1,6 @@
 """Diffusion models behind one small protocol; diffusers loads them."""
 
-from tedlens.models.base import DiffusionModel, VariancePreserving
+from tedlens.models.base import DiffusionModel, VariancePreserving, pictures
 from tedlens.models.latent import LatentModel
 from tedlens.models.registry import load_image_model, load_video_model, outline_model, register_adapter
 from tedlens.models.structure import HookPoint, hook_points
@@ -14,5 +14,6 @@ __all__ = [
     "load_image_model",
     "load_video_model",
     "outline_model",
+    "pictures",
     "register_adapter",
 ]

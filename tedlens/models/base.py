@@ -158,7 +158,7 @@ class DiffusionModel(ABC):
     def _block_modules(self) -> dict[str, nn.Module]:
         unet: Any = self.unet
         named = {f"down_{i}": block for i, block in enumerate(unet.down_blocks)}
-        if unet.mid_block is not None:
+        if getattr(unet, "mid_block", None) is not None:
             named["mid"] = unet.mid_block
         return named | {f"up_{i}": block for i, block in enumerate(unet.up_blocks)}
 

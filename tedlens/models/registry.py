@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import diffusers
+import huggingface_hub
 import torch
 import transformers
 from diffusers import DiffusionPipeline
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 
 from tedlens.errors import TedlensError
@@ -206,18 +209,20 @@ def outline_model(name: str | Path, kind: Kind) -> DiffusionModel:
     loaders. Only configuration files are read, so a folder or cache without weights will do.
     """
     source, known = _source(name, kind)
-    if Path(source).exists():
-        index = _index(Path(source))
-    else:
-        index = _load_config(DiffusionPipeline, source)
+    if not Path(source).exists():
+        source = _configurations(source)
+    index = _index(Path(source))
     _adapter(index["unet"][1], source, kind)
     parts = {part: place for part, place in index.items() if isinstance(place, list | tuple)}
     found: dict[str, Any] = {}
     for part, (library, class_name) in parts.items():
         cls = getattr(diffusers, class_name, None) if library == "diffusers" else None
         if cls is not None and issubclass(cls, diffusers.ModelMixin):
-            with torch.device("meta"), _quiet(bars=False):
-                found[part] = cls.from_config(_load_config(cls, source, subfolder=part))
+            try:
+                with torch.device("meta"), _quiet(bars=False):
+                    found[part] = cls.from_config(cls.load_config(source, subfolder=part))
+            except LOADING_ERRORS as error:
+                raise _cannot_load(source, error) from error
         elif part != "scheduler":
             found[part] = None
     pipeline = _pipeline(source, torch.float32, found)
@@ -225,13 +230,13 @@ def outline_model(name: str | Path, kind: Kind) -> DiffusionModel:
     return adapter(pipeline, **(known | {"name": str(name)}))
 
 
-def _load_config(cls: Any, source: str, **where: str) -> dict[str, Any]:
+def _configurations(hub_id: str) -> str:
+    """Folder with the configuration files of a model on the hub, from the local cache where there is no network."""
     try:
         with _quiet(bars=False):
-            config: dict[str, Any] = dict(cls.load_config(source, **where))
-    except (OSError, ValueError) as error:
-        raise _cannot_load(source, error) from error
-    return config
+            return snapshot_download(hub_id, allow_patterns=["*.json", "*.txt", "*.model"])
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise _cannot_load(hub_id, error) from error
 
 
 def _source(name: str | Path, kind: Kind) -> tuple[str, dict[str, Any]]:
@@ -346,7 +351,7 @@ def _quiet(bars: bool) -> Iterator[None]:
     shown = diffusers.utils.logging.is_progress_bar_enabled()
     if shown and not bars:
         diffusers.utils.logging.disable_progress_bar()
-    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    libraries = (diffusers.utils.logging, transformers.utils.logging, huggingface_hub.utils.logging)
     levels = [library.get_verbosity() for library in libraries]
     for library in libraries:
         library.set_verbosity_error()

@@ -111,7 +111,12 @@ def on_meta_device(model: DiffusionModel) -> DiffusionModel:
     # What was computed on the model's own device stays there.
     for name in [n for n in vars(model) if isinstance(getattr(type(model), n, None), cached_property)]:
         del vars(twin)[name]
-    return copy.deepcopy(twin, meta)
+    twin = copy.deepcopy(twin, meta)
+    # Hooks are somebody's measurements and interventions, and nothing is measured here.
+    for module in twin.unet.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+    return twin
 
 
 def _note(seen: dict[str, list[tuple[int, ...]]], path: str) -> Any:
