@@ -304,7 +304,8 @@ def describe(model: DiffusionModel, frame: str | None, inside: str | None) -> No
     else:
         for label, style, point in block_rows(points, block_paths(model)):
             table.add_row(label, point.module_class, str(point.channels), "{}x{}".format(*point.grid), style=style)
-    Console().print(table)
+    # Into a file or a pipe, paths stay whole whatever the width of the terminal.
+    Console(width=None if sys.stdout.isatty() else 250).print(table)
     if not inside:
         print("More inside: --inside 'up_2.**', --inside '**.to_q'; * is one name, ** any number of them.\n")
 

@@ -135,7 +135,11 @@ def _read(path: Path) -> State:
                 "it is a pickle that holds more than tensors, which could run code and is not read; "
                 "save the model's state_dict() alone."
             ) from error
-        raise TedlensError("it is no file that torch.save wrote, or a damaged one; download it again.") from error
+        raise TedlensError(
+            "it is no file that torch.save wrote (a plain pickle is not read), or a damaged one; download it again."
+        ) from error
+    except OSError as error:
+        raise TedlensError(f"the file cannot be read: {error.strerror}.") from error
     except Exception as error:  # damaged files raise errors of many kinds
         raise TedlensError("the file is damaged or cut short; download it again.") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -297,8 +301,6 @@ def _empty(found: Architecture, head_channels: int) -> UNet2DModel:
             norm_eps=1e-5,
             resnet_time_scale_shift="scale_shift" if found.scale_shift else "default",
             time_embedding_dim=4 * found.time_channels,
-            flip_sin_to_cos=True,
-            freq_shift=0,
         )
         # UNet2DModel would take as many sinusoids as the first level has channels.
         unet.time_proj = Timesteps(found.time_channels, flip_sin_to_cos=True, downscale_freq_shift=0)
