@@ -16,6 +16,7 @@ from .probing import probe as probe
 from .store import save as save
 from .ted import fuse as fuse
 from .ted import propagate as propagate
+from .ted import propagate_fused as propagate_fused
 from .tracking import track as track
 
 __version__: str

@@ -1,12 +1,12 @@
 """TED: fuse motion and appearance features, and propagate the first frame's labels along them.
 
-Tensor functions first (`fuse_features`, `propagate_labels`, `full_size_labels`), then the labelled
-ones that users call (`fuse`, `propagate`).
+Tensor functions first (`fuse_features`, `full_size_labels`, `label_clip`), then the labelled ones that
+users call (`fuse`, `propagate`, `propagate_fused`). How labels are carried is in `propagation`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,13 +15,12 @@ import torch
 import torch.nn.functional as F
 import xarray as xr
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from tedlens.clip import VOID
 from tedlens.errors import TedlensError
+from tedlens.propagation import Convention, check_lams, propagate_fused_labels, propagate_labels
 
-Convention = Literal["dift", "crw"]
-TILE = 8  # side, in cells, of the square of queries that share one product with their keys
+Upsample = Literal["dift", "argmax"]
 
 
 # --- tensors --------------------------------------------------------------------------------------
@@ -38,131 +37,15 @@ def fuse_features(motion: Tensor, appearance: Tensor, lam: float) -> Tensor:
     Where the grids differ, appearance is resampled (bilinear) to motion's before it is normalised.
     Source: TED (NeurIPS 2025), fusion.
     """
+    motion, appearance = unit_parts(motion, appearance)
+    return torch.cat([lam * motion, (1 - lam) * appearance], dim=1)
+
+
+def unit_parts(motion: Tensor, appearance: Tensor) -> tuple[Tensor, Tensor]:
+    """Both features of length 1 at each cell, on motion's grid."""
     if appearance.shape[-2:] != motion.shape[-2:]:
         appearance = F.interpolate(appearance.float(), motion.shape[-2:], mode="bilinear", antialias=True)
-    return torch.cat([lam * unit(motion), (1 - lam) * unit(appearance)], dim=1)
-
-
-def propagate_labels(
-    feats: Tensor,
-    first: Tensor,
-    *,
-    top_k: int = 10,
-    radius: int = 12,
-    n_last: int = 20,
-    temperature: float = 0.1,
-    convention: Convention = "dift",
-) -> Tensor:
-    """Soft labels of every frame, carried from the first along feature similarity.
-
-    Each cell of frame t takes, over all reference frames together, the `top_k` cells of greatest
-    similarity (dot product of `feats`, as given), weighs their soft labels by softmax(similarity /
-    temperature), and becomes a reference in turn.
-
-    Parameters
-    ----------
-    feats : (frame, channel, y, x)
-    first : (object, y, x), soft labels of frame 0 on the same grid
-    convention
-        ``"dift"`` (DIFT, DINO): the window is a square of +-radius cells, on every reference; the
-        references are frame 0 and the last `n_last` frames, frame 0 once.
-        ``"crw"`` (CRW, SFC): the window is a disc (distance < radius); frame 0 as long-term reference
-        is not restricted to it, and stands in again for each reference before the start.
-
-    Returns
-    -------
-    (frame, object, y, x), float32, on the device of `feats`; frame 0 is `first`.
-
-    Raises
-    ------
-    TedlensError
-        For settings out of range, shapes that do not fit, or features that are not finite.
-    """
-    _check_propagation(feats, first, top_k, radius, n_last, temperature, convention)
-    grid = (feats.shape[-2], feats.shape[-1])
-    soft = torch.zeros(len(feats), *first.shape, device=feats.device)
-    soft[0] = first
-    tiles = [_Tile(y, x, grid, radius, convention, feats.device) for y, x in _tile_corners(grid)]
-    # Only what takes over two seconds shows a bar.
-    for t in tqdm(range(1, len(feats)), desc="propagating", unit="frame", delay=2, leave=False):
-        references = _references(t, n_last, convention)
-        for tile in tiles:
-            query = feats[t, :, tile.y, tile.x].float().flatten(1)  # channel, query
-            keys = feats[references][:, :, tile.key_y, tile.key_x].float().flatten(2)  # reference, channel, key
-            labels = soft[references][:, :, tile.key_y, tile.key_x].flatten(2)  # reference, object, key
-            scores = torch.einsum("cq,rck->qrk", query, keys)
-            scores = scores.masked_fill(~tile.inside[:, None], -torch.inf).flatten(1)
-            labels = labels.transpose(0, 1).flatten(1)
-            if convention == "crw":  # the long-term reference, over the whole frame
-                scores = torch.cat([query.T @ feats[0].float().flatten(1), scores], dim=1)
-                labels = torch.cat([soft[0].flatten(1), labels], dim=1)
-            soft[t, :, tile.y, tile.x] = _vote(scores, labels, top_k, temperature).unflatten(1, tile.shape)
-    return soft
-
-
-def _references(t: int, n_last: int, convention: Convention) -> list[int]:
-    """Frames whose window frame t looks into."""
-    if convention == "dift":
-        return [0, *range(max(1, t - n_last), t)]
-    return [max(0, s) for s in range(t - n_last, t)]
-
-
-def _vote(scores: Tensor, labels: Tensor, top_k: int, temperature: float) -> Tensor:
-    """Labels (object, key) weighed by softmax over the best `top_k` of scores (query, key): (object, query)."""
-    best, where = scores.topk(min(top_k, scores.shape[1]), dim=1)
-    weights = torch.softmax(best / temperature, dim=1)  # minus infinity, outside the window, weighs nothing
-    return (labels[:, where] * weights).sum(-1)
-
-
-def _tile_corners(grid: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    for y in range(0, grid[0], TILE):
-        for x in range(0, grid[1], TILE):
-            yield y, x
-
-
-class _Tile:
-    """A square of queries, the rectangle of keys that their windows span, and who sees whom."""
-
-    def __init__(
-        self, y: int, x: int, grid: tuple[int, int], radius: int, convention: Convention, device: torch.device
-    ) -> None:
-        height, width = grid
-        self.y, self.x = slice(y, min(y + TILE, height)), slice(x, min(x + TILE, width))
-        self.key_y = slice(max(0, y - radius), min(height, self.y.stop + radius))
-        self.key_x = slice(max(0, x - radius), min(width, self.x.stop + radius))
-        self.shape = (self.y.stop - y, self.x.stop - x)
-        dy = _offsets(self.y, self.key_y, device)[:, None, :, None]
-        dx = _offsets(self.x, self.key_x, device)[None, :, None, :]
-        if convention == "dift":
-            inside = (dy.abs() <= radius) & (dx.abs() <= radius)
-        else:
-            inside = dy * dy + dx * dx < radius * radius
-        self.inside = inside.flatten(2).flatten(0, 1)  # query, key
-
-
-def _offsets(queries: slice, keys: slice, device: torch.device) -> Tensor:
-    query = torch.arange(queries.start, queries.stop, device=device)
-    return torch.arange(keys.start, keys.stop, device=device)[None] - query[:, None]
-
-
-def _check_propagation(
-    feats: Tensor, first: Tensor, top_k: int, radius: int, n_last: int, temperature: float, convention: str
-) -> None:
-    if convention not in get_args(Convention):
-        raise TedlensError(f"convention={convention!r} is not known; choose 'dift' or 'crw'.")
-    for name, value, least in (("top_k", top_k, 1), ("radius", radius, 1), ("n_last", n_last, 1)):
-        if int(value) != value or value < least:
-            raise TedlensError(f"{name}={value} is out of range; choose a whole number of at least {least}.")
-    if not temperature > 0:
-        raise TedlensError(f"temperature={temperature} is out of range; choose a number above 0.")
-    if feats.ndim != 4 or first.ndim != 3 or feats.shape[-2:] != first.shape[-2:]:
-        raise TedlensError(
-            f"Features {tuple(feats.shape)} and first labels {tuple(first.shape)} do not fit; "
-            "give (frame, channel, y, x) and (object, y, x) on one grid."
-        )
-    finite = torch.isfinite(feats).flatten(1).all(1)
-    if not finite.all():
-        raise TedlensError(f"The features of frame {int((~finite).nonzero()[0])} hold NaN or infinite values.")
+    return unit(motion), unit(appearance)
 
 
 def one_hot(mask: npt.NDArray[np.uint8], grid: tuple[int, int]) -> tuple[Tensor, list[int]]:
@@ -176,20 +59,26 @@ def one_hot(mask: npt.NDArray[np.uint8], grid: tuple[int, int]) -> tuple[Tensor,
     return torch.from_numpy(np.stack([small == i for i in [0, *ids]])).float(), ids
 
 
-def full_size_labels(soft: Tensor, input_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Channel of the winning label (frame, H, W) from soft labels (frame, object, y, x), as DIFT does it.
+def full_size_labels(
+    soft: Tensor, input_size: tuple[int, int], size: tuple[int, int], upsample: Upsample = "dift"
+) -> Tensor:
+    """Channel of the winning label (frame, H, W), uint8, from soft labels (frame, object, y, x).
 
-    Bilinear to the model's input size, each channel of each frame min-max normalised, argmax, nearest
-    neighbour to the clip's own size.
+    Bilinear to the model's input size, argmax, nearest neighbour to the clip's own size. As DIFT does it
+    (``"dift"``), each channel of each frame is min-max normalised before the argmax; with ``"argmax"`` not.
     """
+    if upsample not in get_args(Upsample):
+        raise TedlensError(f"upsample={upsample!r} is not known; choose 'dift' or 'argmax'.")
     hard = []
     for frame in soft:  # one at a time: full-size soft labels of a long clip are large
         large = F.interpolate(frame[None], input_size, mode="bilinear", align_corners=False)[0]
-        low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
-        # A channel that won nothing anywhere stays as it is: it cannot win.
-        scaled = torch.where(high > 0, (large - low) / (high - low).clamp_min(1e-12), large)
-        hard.append(F.interpolate(scaled.argmax(0)[None, None].float(), size, mode="nearest-exact")[0, 0])
-    return torch.stack(hard).long()
+        if upsample == "dift":
+            low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
+            # A channel that won nothing anywhere stays as it is: it cannot win.
+            large = torch.where(high > 0, (large - low) / (high - low).clamp_min(1e-12), large)
+        winner = large.argmax(0)[None, None].float()
+        hard.append(F.interpolate(winner, size, mode="nearest-exact")[0, 0].to(torch.uint8))
+    return torch.stack(hard)
 
 
 def label_clip(
@@ -197,24 +86,23 @@ def label_clip(
     mask: npt.NDArray[np.uint8],
     input_size: tuple[int, int],
     *,
-    top_k: int,
-    radius: int,
-    n_last: int,
-    temperature: float,
-    convention: Convention,
+    upsample: Upsample = "dift",
+    **settings: Any,
 ) -> npt.NDArray[np.uint8]:
-    """From features (frame, channel, y, x) and the first frame's mask (H, W) to masks (frame, H, W)."""
+    """From features (frame, channel, y, x) and the first frame's mask (H, W) to masks (frame, H, W).
+
+    `settings` are those of `propagate_labels`.
+    """
     first, ids = one_hot(mask, (feats.shape[-2], feats.shape[-1]))
-    soft = propagate_labels(
-        feats,
-        first.to(feats.device),
-        top_k=top_k,
-        radius=radius,
-        n_last=n_last,
-        temperature=temperature,
-        convention=convention,
-    )
-    winner = full_size_labels(soft, input_size, (mask.shape[0], mask.shape[1])).cpu().numpy()
+    soft = propagate_labels(feats, first.to(feats.device), **settings)
+    return _masks(soft, mask, ids, input_size, upsample)
+
+
+def _masks(
+    soft: Tensor, mask: npt.NDArray[np.uint8], ids: list[int], input_size: tuple[int, int], upsample: Upsample
+) -> npt.NDArray[np.uint8]:
+    """Masks (frame, H, W) from soft labels (frame, 1 + object, y, x); the first frame's is `mask`, void left out."""
+    winner = full_size_labels(soft, input_size, (mask.shape[0], mask.shape[1]), upsample).cpu().numpy()
     labels: npt.NDArray[np.uint8] = np.array([0, *ids], np.uint8)[winner]
     labels[0] = np.where(mask == VOID, 0, mask)
     return labels
@@ -239,14 +127,8 @@ def fuse(motion: xr.DataArray, appearance: xr.DataArray, lam: float = 0.5) -> xr
     -------
     DataArray (frame, channel, y, x) with motion's coordinates and the attributes of both.
     """
-    if not 0 <= lam <= 1:
-        raise TedlensError(f"lam={lam} is out of range; choose 0 (appearance only) to 1 (motion only).")
-    motion, appearance = _one_clip(motion, "motion"), _one_clip(appearance, "appearance")
-    if motion.sizes["frame"] != appearance.sizes["frame"]:
-        raise TedlensError(
-            f"Motion features have {motion.sizes['frame']} frames and appearance features "
-            f"{appearance.sizes['frame']}; probe the same clip for both."
-        )
+    check_lams([lam])
+    motion, appearance = _same_clip(motion, appearance)
     fused = fuse_features(_tensor(motion), _tensor(appearance), lam)
     part = ["motion"] * motion.sizes["channel"] + ["appearance"] * appearance.sizes["channel"]
     return xr.DataArray(
@@ -266,6 +148,7 @@ def propagate(
     n_last: int = 20,
     temperature: float = 0.1,
     convention: Convention = "dift",
+    upsample: Upsample = "dift",
 ) -> xr.DataArray:
     """Masks of all frames, from features and the first frame's mask.
 
@@ -278,6 +161,10 @@ def propagate(
     top_k, radius, n_last, temperature, convention
         See `propagate_labels`; `radius` is in cells of the feature grid. Defaults: the DIFT and DINO
         convention with radius and references as in TED's evaluation of DAVIS.
+    upsample
+        How soft labels on the feature grid become masks at the clip's own size: bilinear to the model's
+        input size, argmax, nearest neighbour. ``"dift"`` (DIFT) normalises each label to 0..1 over the
+        frame before the argmax, so that a faint object wins where it peaks; ``"argmax"`` does not.
 
     Returns
     -------
@@ -289,16 +176,69 @@ def propagate(
         For features with other axes, a mask that is no (H, W), or settings out of range.
     """
     features = _one_clip(features, "features")
-    mask = np.asarray(first_mask)
-    if mask.ndim != 2 or mask.dtype.kind not in "uib":
-        raise TedlensError(
-            f"The first mask has shape {mask.shape} and type {mask.dtype}; give (H, W) whole numbers, "
-            "for example clip.masks[0]."
-        )
+    mask = _first_mask(first_mask)
     feats = _tensor(features)
     # Fused features carry their weights in their lengths: do not normalise those again.
     feats = feats if "part" in features.coords else unit(feats)
-    input_size = features.attrs.get("input_size", features.attrs.get("motion_input_size", mask.shape))
+    settings: dict[str, Any] = {
+        "top_k": top_k,
+        "radius": radius,
+        "n_last": n_last,
+        "temperature": temperature,
+        "convention": convention,
+        "upsample": upsample,
+    }
+    labels = label_clip(feats, mask, _input_size(features, mask), **settings)
+    return label_masks(labels, features["frame"].values, dict(features.attrs) | settings)
+
+
+def propagate_fused(
+    motion: xr.DataArray,
+    appearance: xr.DataArray,
+    first_mask: npt.ArrayLike,
+    *,
+    lam: float | Sequence[float],
+    top_k: int = 10,
+    radius: int = 12,
+    n_last: int = 20,
+    temperature: float = 0.1,
+    convention: Convention = "dift",
+    upsample: Upsample = "dift",
+) -> xr.DataArray:
+    """Masks of all frames for many lambdas, at little more than the price of one.
+
+    The same as ``propagate(fuse(motion, appearance, lam=l), first_mask)`` for each l, to rounding. But
+    A_f = lam^2 A_m + (1 - lam)^2 A_a, so that the similarities of motion and of appearance, nearly all of
+    the work, are computed once for all lambdas.
+
+    Parameters
+    ----------
+    motion, appearance
+        Features (frame, channel, y, x) of the same clip, as for `fuse`.
+    first_mask, top_k, radius, n_last, temperature, convention, upsample
+        See `propagate`.
+    lam
+        Weights of motion, each 0 (appearance only) to 1 (motion only).
+
+    Returns
+    -------
+    DataArray (lam, frame, y, x) uint8, the ids of `first_mask`, at its size.
+
+    Raises
+    ------
+    TedlensError
+        As `fuse` and `propagate`.
+
+    Examples
+    --------
+    >>> labels = tl.propagate_fused(R_m, R_a, clip.masks[0], lam=[0, 0.25, 0.5, 0.75, 1])  # doctest: +SKIP
+    >>> tl.evaluate(labels.sel(lam=0.5), clip.masks)  # doctest: +SKIP
+    """
+    lams = [float(value) for value in np.atleast_1d(lam)]
+    motion, appearance = _same_clip(motion, appearance)
+    mask = _first_mask(first_mask)
+    parts = unit_parts(_tensor(motion), _tensor(appearance))
+    first, ids = one_hot(mask, (motion.sizes["y"], motion.sizes["x"]))
     settings: dict[str, Any] = {
         "top_k": top_k,
         "radius": radius,
@@ -306,8 +246,11 @@ def propagate(
         "temperature": temperature,
         "convention": convention,
     }
-    labels = label_clip(feats, mask.astype(np.uint8), (int(input_size[0]), int(input_size[1])), **settings)
-    return label_masks(labels, features["frame"].values, dict(features.attrs) | settings)
+    soft = propagate_fused_labels(*parts, lams, first, **settings)
+    labels = [_masks(one, mask, ids, _input_size(motion, mask), upsample) for one in soft]
+    attrs = _about(motion, "motion_") | _about(appearance, "appearance_") | settings | {"upsample": upsample}
+    every = [label_masks(one, motion["frame"].values, attrs) for one in labels]
+    return xr.concat(every, xr.Variable("lam", lams), combine_attrs="override")
 
 
 def label_masks(labels: npt.NDArray[np.uint8], frames: npt.ArrayLike, attrs: dict[str, Any]) -> xr.DataArray:
@@ -323,6 +266,33 @@ def label_masks(labels: npt.NDArray[np.uint8], frames: npt.ArrayLike, attrs: dic
         attrs=attrs,
         name="labels",
     )
+
+
+def _first_mask(given: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    mask = np.asarray(given)
+    if mask.ndim != 2 or mask.dtype.kind not in "uib":
+        raise TedlensError(
+            f"The first mask has shape {mask.shape} and type {mask.dtype}; give (H, W) whole numbers, "
+            "for example clip.masks[0]."
+        )
+    return mask.astype(np.uint8)
+
+
+def _input_size(features: xr.DataArray, mask: npt.NDArray[np.uint8]) -> tuple[int, int]:
+    """Size (H, W) of the frames that the model saw; the mask's, where the features do not say."""
+    height, width = features.attrs.get("input_size", features.attrs.get("motion_input_size", mask.shape))
+    return int(height), int(width)
+
+
+def _same_clip(motion: xr.DataArray, appearance: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """Both reduced to (frame, channel, y, x), of as many frames."""
+    motion, appearance = _one_clip(motion, "motion"), _one_clip(appearance, "appearance")
+    if motion.sizes["frame"] != appearance.sizes["frame"]:
+        raise TedlensError(
+            f"Motion features have {motion.sizes['frame']} frames and appearance features "
+            f"{appearance.sizes['frame']}; probe the same clip for both."
+        )
+    return motion, appearance
 
 
 def _one_clip(features: xr.DataArray, what: str) -> xr.DataArray:

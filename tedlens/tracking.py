@@ -12,7 +12,8 @@ from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.models.base import DiffusionModel
 from tedlens.probing import Prepared
-from tedlens.ted import Convention, fuse_features, label_clip, label_masks, unit
+from tedlens.propagation import Convention
+from tedlens.ted import fuse_features, label_clip, label_masks, unit
 
 
 def track(

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tedlens as tl
+from tedlens import propagation
 from tedlens.ted import full_size_labels, fuse_features, one_hot, propagate_labels, unit
 
 
@@ -82,6 +83,45 @@ def test_propagation_equals_the_definition(
     # At a near tie float32 may choose another key than float64, with weights alike to the rounding.
     close = torch.isclose(ours.double(), theirs, atol=1e-5)
     assert close.float().mean() > 0.999 or (ours - theirs).abs().max() < 1e-3
+
+
+def test_memory_budget_and_half_precision_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(5)
+    feats = unit(torch.randn(4, 6, 21, 18, generator=generator))
+    first = torch.rand(2, 21, 18, generator=generator)
+    whole = propagate_labels(feats, first, radius=4)
+    half = propagate_labels(feats.bfloat16(), first, radius=4)
+    torch.testing.assert_close(half, propagate_labels(feats.bfloat16().float(), first, radius=4))
+    monkeypatch.setattr(propagation, "BUDGET", 1)  # one tile at a time
+    torch.testing.assert_close(propagate_labels(feats, first, radius=4), whole)
+
+
+@pytest.mark.parametrize("convention", ["dift", "crw"])
+def test_many_lambdas_at_once_equal_each_alone(convention: Any) -> None:
+    motion, appearance = features(4, 5, (9, 12)), features(4, 3, (6, 8)) ** 3  # on another grid
+    mask = np.zeros((36, 48), np.uint8)
+    mask[8:20, 10:24], mask[20:30, 30:44] = 1, 3
+    how: dict[str, Any] = {"radius": 3, "top_k": 4, "convention": convention}
+    lams = [0, 0.3, 0.5, 1]
+    together = tl.propagate_fused(motion, appearance, mask, lam=lams, **how)
+    assert together.dims == ("lam", "frame", "y", "x")
+    for lam in lams:
+        alone = tl.propagate(tl.fuse(motion, appearance, lam=lam), mask, **how)
+        np.testing.assert_array_equal(together.sel(lam=lam), alone)
+    assert len({together.sel(lam=lam).values.tobytes() for lam in lams}) > 1
+    with pytest.raises(tl.TedlensError, match="lam=2"):
+        tl.propagate_fused(motion, appearance, mask, lam=2)
+    with pytest.raises(tl.TedlensError, match="No lam"):
+        tl.propagate_fused(motion, appearance, mask, lam=[])
+
+
+def test_plain_argmax_does_not_lift_a_faint_label() -> None:
+    soft = torch.tensor([0.9, 0.1]).view(1, 2, 1, 1).repeat(1, 1, 4, 4)
+    soft[0, 1, 2, 2] = 0.3  # the object, faint everywhere
+    assert full_size_labels(soft, (4, 4), (4, 4), "argmax").sum() == 0
+    assert full_size_labels(soft, (4, 4), (4, 4))[0, 2, 2] == 1
+    with pytest.raises(tl.TedlensError, match="upsample='nearest'"):
+        full_size_labels(soft, (4, 4), (4, 4), "nearest")  # type: ignore[arg-type]
 
 
 def test_dift_and_crw_differ() -> None:

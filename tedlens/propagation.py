@@ -1,0 +1,319 @@
+"""Label propagation along feature similarity: the definition of the protocols, from the windows alone.
+
+Each cell of a frame takes, over all reference frames together, the `top_k` cells of greatest similarity in
+its window, weighs their soft labels by softmax(similarity / temperature), and is a reference in turn. The
+field's scripts build the affinity of all cells with all cells and mask it; here a strip of query tiles meets
+only the keys that its windows span. Tensors in and out, on any device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from tedlens.errors import TedlensError
+
+Convention = Literal["dift", "crw"]
+TILE = 8  # side, in cells, of the square of queries that share one product with their keys
+BUDGET = 64 * 2**20  # bytes of working memory, besides features and labels; one tile is always taken
+
+
+def propagate_labels(
+    feats: Tensor,
+    first: Tensor,
+    *,
+    top_k: int = 10,
+    radius: int = 12,
+    n_last: int = 20,
+    temperature: float = 0.1,
+    convention: Convention = "dift",
+) -> Tensor:
+    """Soft labels of every frame, carried from the first along feature similarity.
+
+    Each cell of frame t takes, over all reference frames together, the `top_k` cells of greatest
+    similarity (dot product of `feats`, as given), weighs their soft labels by softmax(similarity /
+    temperature), and becomes a reference in turn.
+
+    Parameters
+    ----------
+    feats : (frame, channel, y, x)
+        Of any floating type; similarities are computed in float32.
+    first : (object, y, x), soft labels of frame 0 on the same grid
+    convention
+        ``"dift"`` (DIFT, DINO): the window is a square of +-radius cells, on every reference; the
+        references are frame 0 and the last `n_last` frames, frame 0 once.
+        ``"crw"`` (CRW, SFC): the window is a disc (distance < radius); frame 0 as long-term reference
+        is not restricted to it, and stands in again for each reference before the start.
+
+    Returns
+    -------
+    (frame, object, y, x), float32, on the device of `feats`; frame 0 is `first`.
+
+    Raises
+    ------
+    TedlensError
+        For settings out of range, shapes that do not fit, or features that are not finite.
+
+    Notes
+    -----
+    The time is that of the products of each tile with its window on each reference. Besides features and
+    labels the memory is `BUDGET` bytes, or what one tile needs where that is more, whatever the grid.
+    """
+    rule = _Rule(top_k, radius, n_last, temperature, convention)
+    return _propagate([feats], [1.0], first, rule)[0]
+
+
+def propagate_fused_labels(
+    motion: Tensor,
+    appearance: Tensor,
+    lams: Sequence[float],
+    first: Tensor,
+    *,
+    top_k: int = 10,
+    radius: int = 12,
+    n_last: int = 20,
+    temperature: float = 0.1,
+    convention: Convention = "dift",
+) -> Tensor:
+    """Soft labels for several lambdas, with the similarities of motion and of appearance computed once.
+
+    For each lambda the same, to rounding, as `propagate_labels` of `fuse_features`: the fused affinity
+    splits into A_f = lam^2 A_m + (1 - lam)^2 A_a.
+
+    Parameters
+    ----------
+    motion, appearance : (frame, channel, y, x) on one grid, of length 1 at each cell (`unit`)
+    lams
+        Weights of motion, each 0 to 1.
+    first, top_k, radius, n_last, temperature, convention
+        See `propagate_labels`.
+
+    Returns
+    -------
+    (lam, frame, object, y, x), float32, on the device of the features.
+
+    Raises
+    ------
+    TedlensError
+        As `propagate_labels`; for a lambda out of range or none at all.
+    """
+    check_lams(lams)
+    rule = _Rule(top_k, radius, n_last, temperature, convention)
+    return _propagate([motion, appearance], lams, first, rule)
+
+
+def check_lams(lams: Sequence[float]) -> None:
+    """Each lambda from 0 to 1, and at least one."""
+    if not len(lams):
+        raise TedlensError("No lam is given; give at least one, from 0 (appearance only) to 1 (motion only).")
+    for lam in lams:
+        if not 0 <= lam <= 1:
+            raise TedlensError(f"lam={lam} is out of range; choose 0 (appearance only) to 1 (motion only).")
+
+
+# --- what is asked for ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """How labels are carried."""
+
+    top_k: int
+    radius: int
+    n_last: int
+    temperature: float
+    convention: Convention
+
+    def __post_init__(self) -> None:
+        if self.convention not in get_args(Convention):
+            raise TedlensError(f"convention={self.convention!r} is not known; choose 'dift' or 'crw'.")
+        for name in ("top_k", "radius", "n_last"):
+            value = getattr(self, name)
+            if int(value) != value or value < 1:
+                raise TedlensError(f"{name}={value} is out of range; choose a whole number of at least 1.")
+        if not self.temperature > 0:
+            raise TedlensError(f"temperature={self.temperature} is out of range; choose a number above 0.")
+
+    def references(self, t: int) -> list[int]:
+        """Frames whose window frame t looks into."""
+        if self.convention == "dift":
+            return [0, *range(max(1, t - self.n_last), t)]
+        return [max(0, s) for s in range(t - self.n_last, t)]
+
+    def sees(self, dy: Tensor, dx: Tensor) -> Tensor:
+        """Whether a key at this offset lies in the window."""
+        if self.convention == "dift":
+            return (dy.abs() <= self.radius) & (dx.abs() <= self.radius)
+        return dy * dy + dx * dx < self.radius * self.radius
+
+
+def _check(parts: Sequence[Tensor], first: Tensor) -> None:
+    for feats in parts:
+        if feats.ndim != 4 or first.ndim != 3 or feats.shape[-2:] != first.shape[-2:]:
+            raise TedlensError(
+                f"Features {tuple(feats.shape)} and first labels {tuple(first.shape)} do not fit; "
+                "give (frame, channel, y, x) and (object, y, x) on one grid."
+            )
+        if len(feats) != len(parts[0]):
+            raise TedlensError(
+                f"Motion features have {len(parts[0])} frames and appearance features {len(feats)}; "
+                "probe the same clip for both."
+            )
+        for t, frame in enumerate(feats):
+            if not torch.isfinite(frame).all():
+                raise TedlensError(f"The features of frame {t} hold NaN or infinite values.")
+
+
+# --- frames ---------------------------------------------------------------------------------------
+
+
+def _propagate(parts: Sequence[Tensor], lams: Sequence[float], first: Tensor, rule: _Rule) -> Tensor:
+    """Labels (lam, frame, object, y, x) from features in one part, or in two that each lambda mixes."""
+    _check(parts, first)
+    frames, _, height, width = parts[0].shape
+    soft = torch.zeros(len(lams), frames, *first.shape, device=parts[0].device)
+    soft[:, 0] = first
+    # Only what takes over two seconds shows a bar.
+    for t in tqdm(range(1, frames), desc="propagating", unit="frame", delay=2, leave=False):
+        for strip in _strips(parts, rule, len(rule.references(t))):
+            for carried, (best, where) in zip(soft, _nearest(parts, lams, t, strip, rule), strict=True):
+                weights = torch.softmax(best / rule.temperature, 1)  # minus infinity, out of sight, weighs nothing
+                frame, cell = where // (height * width), where % (height * width)
+                labels = carried[frame, :, cell // width, cell % width]  # query, k, object
+                strip.write(carried[t], torch.einsum("qk,qko->oq", weights, labels))
+    return soft
+
+
+def _nearest(
+    parts: Sequence[Tensor], lams: Sequence[float], t: int, strip: _Strip, rule: _Rule
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each lambda the greatest similarities (query, k) of a strip of frame t, and where: frame * cells + cell."""
+    references = rule.references(t)
+    queries = [strip.queries(part[t]) for part in parts]
+    windows = [strip.products(q, [part[r] for r in references]) for q, part in zip(queries, parts, strict=True)]
+    hidden = strip.hidden(rule, parts[0].device)
+    crw = rule.convention == "crw"
+    # Its long-term reference is not restricted to the window.
+    everywhere = [q.flatten(0, 1) @ part[0].flatten(1).to(q) for q, part in zip(queries, parts, strict=True) if crw]
+    for lam in lams:
+        best, reference, key = _best(_mixed(windows, lam), hidden, rule.top_k)
+        where = strip.place(torch.tensor(references, device=key.device)[reference], key)
+        if crw:
+            scores = _mixed(everywhere, lam)
+            far, cells = scores.topk(min(rule.top_k, scores.shape[1]), dim=1)
+            best, where = torch.cat([best, far], 1), torch.cat([where, cells], 1)
+            best, kept = best.topk(min(rule.top_k, best.shape[1]), dim=1)
+            where = where.gather(1, kept)
+        # What _mixed left out of every similarity alike.
+        yield best * (lam**2 + (1 - lam) ** 2), where
+
+
+def _mixed(similarities: Sequence[Tensor], lam: float) -> Tensor:
+    """lam^2 motion + (1 - lam)^2 appearance, divided by the sum of both weights: one pass over memory."""
+    if len(similarities) == 1:
+        return similarities[0]
+    motion, appearance = similarities
+    return torch.lerp(appearance, motion, lam**2 / (lam**2 + (1 - lam) ** 2))
+
+
+def _best(scores: Tensor, hidden: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `top_k` greatest scores (reference, tile, query, key) of each query: score, reference, key (query, k).
+
+    A key's greatest score over the references bounds its scores from above. So the keys of the `top_k`
+    greatest bounds hold the answer, ties aside, and only their scores are compared one by one.
+    """
+    bounds, keys = scores.amax(0).masked_fill_(hidden, -torch.inf).topk(min(top_k, scores.shape[-1]), dim=-1)
+    some = scores.gather(3, keys.expand(len(scores), *keys.shape)).masked_fill_(bounds == -torch.inf, -torch.inf)
+    best, which = some.permute(1, 2, 0, 3).flatten(2).flatten(0, 1).topk(min(top_k, len(scores) * keys.shape[-1]), 1)
+    return best, which // keys.shape[-1], keys.flatten(0, 1).gather(1, which % keys.shape[-1])
+
+
+# --- strips ---------------------------------------------------------------------------------------
+
+
+def _strips(parts: Sequence[Tensor], rule: _Rule, references: int) -> Iterator[_Strip]:
+    """The grid in strips of tiles, one above another, as many as the budget allows."""
+    height, width = parts[0].shape[-2:]
+    for x in range(0, width, TILE):
+        one = _Strip(0, x, 1, (height, width), rule.radius)
+        channels = max(part.shape[1] for part in parts)
+        queries = one.tile[0] * one.tile[1]
+        # Similarities of each part and of their mixture; what is taken over all references, and its mask.
+        scores = queries * (one.window[0] * one.window[1]) * (references * (2 * len(parts) - 1) + 2)
+        if rule.convention == "crw":
+            scores += queries * height * width * (2 * len(parts) - 1)
+        per_tile = 4 * (scores + channels * one.tile[0] * (one.window[1] + 2 * one.tile[1]))
+        tiles = max(1, BUDGET // per_tile)
+        for y in range(0, height, TILE * tiles):
+            yield _Strip(y, x, min(tiles, -(-(height - y) // TILE)), (height, width), rule.radius)
+
+
+class _Strip:
+    """Tiles of queries one above another, and the columns of keys that their windows span.
+
+    Beyond the upper and lower end of the grid keys are zeros, which `hidden` masks: so all tiles have windows
+    of one size, at equal distances in memory, and share a batched product without a copy for each.
+    """
+
+    def __init__(self, y: int, x: int, tiles: int, grid: tuple[int, int], radius: int) -> None:
+        height, width = grid
+        self.grid, self.y, self.x, self.tiles = grid, y, slice(x, min(x + TILE, width)), tiles
+        self.key_x = slice(max(0, x - radius), min(width, x + TILE + radius))
+        self.above = min(radius, height - 1)  # rows of keys over the first row of queries
+        self.tile = (min(TILE, height), self.x.stop - x)
+        self.window = (self.tile[0] + 2 * self.above, self.key_x.stop - self.key_x.start)
+        self.rows = tiles * self.tile[0]
+
+    def queries(self, frame: Tensor) -> Tensor:
+        """The strip's cells of a frame (channel, y, x): (tile, query, channel)."""
+        cells = _padded_rows(frame[..., self.x], self.y, self.rows)
+        return cells.reshape(cells.shape[0], self.tiles, -1).permute(1, 2, 0)
+
+    def products(self, queries: Tensor, references: Sequence[Tensor]) -> Tensor:
+        """Dot products of queries with the keys of reference frames (channel, y, x): (reference, tile, query, key)."""
+        size = self.window[0] * self.window[1]
+        out = queries.new_empty(len(references), *queries.shape[:2], size)
+        for frame, scores in zip(references, out, strict=True):
+            keys = _padded_rows(frame[..., self.key_x], self.y - self.above, self.rows + 2 * self.above)
+            windows = keys.flatten(1).unfold(1, size, self.tile[0] * self.window[1])  # channel, tile, key
+            torch.bmm(queries, windows.transpose(0, 1), out=scores)
+        return out
+
+    def hidden(self, rule: _Rule, device: torch.device) -> Tensor:
+        """Keys that a query does not see, being out of its window or of the grid: (tile, query, key)."""
+        down, right = (torch.arange(size, device=device) for size in self.window)
+        y, x = (torch.arange(size, device=device) for size in self.tile)
+        dy = (down - self.above)[:, None] - y[:, None, None, None]
+        dx = (right + self.key_x.start - self.x.start) - x[:, None, None]
+        seen = rule.sees(dy, dx)  # query y, query x, key y, key x
+        rows = self.y - self.above + self.tile[0] * torch.arange(self.tiles, device=device)[:, None] + down
+        seen = seen & ((rows >= 0) & (rows < self.grid[0]))[:, None, None, :, None]
+        return ~seen.flatten(3).flatten(1, 2)
+
+    def place(self, frame: Tensor, key: Tensor) -> Tensor:
+        """Where the keys (query of all tiles, k) of frames are: frame * cells + cell."""
+        tile = torch.arange(len(key), device=key.device)[:, None] // (self.tile[0] * self.tile[1])
+        y = self.y - self.above + tile * self.tile[0] + key // self.window[1]
+        x = self.key_x.start + key % self.window[1]
+        # A row beyond the grid is hidden and weighs nothing, but its labels are read.
+        return (frame * self.grid[0] + y.clamp(0, self.grid[0] - 1)) * self.grid[1] + x
+
+    def write(self, frame: Tensor, labels: Tensor) -> None:
+        """Put labels (object, query of all tiles) in their place in a frame (object, y, x)."""
+        rows = min(self.rows, self.grid[0] - self.y)
+        frame[:, self.y : self.y + rows, self.x] = labels.unflatten(1, (self.rows, -1))[:, :rows]
+
+
+def _padded_rows(frame: Tensor, top: int, rows: int) -> Tensor:
+    """Rows from `top` on of a frame (channel, y, x), in float32; beyond its ends zeros."""
+    low, high = max(0, top), min(top + rows, frame.shape[1])
+    out = frame.new_empty(frame.shape[0], rows, frame.shape[2], dtype=torch.float32)
+    out[:, : low - top] = 0
+    out[:, high - top :] = 0
+    out[:, low - top : high - top] = frame[:, low:high]
+    return out
