@@ -27,6 +27,7 @@ def propagate_labels(
     feats: Tensor,
     first: Tensor,
     *,
+    keys: Tensor | None = None,
     top_k: int = 10,
     radius: int = 12,
     n_last: int = 20,
@@ -44,6 +45,9 @@ def propagate_labels(
     feats : (frame, channel, y, x)
         Of any floating type; similarities are computed in float32.
     first : (object, y, x), soft labels of frame 0 on the same grid
+    keys : (frame, channel, y, x)
+        What a reference frame is compared by, where that is not `feats` itself: with an attention layer's
+        queries as `feats` and its keys here, similarities are those that attention matches by.
     convention
         ``"dift"`` (DIFT, DINO): the window is a square of +-radius cells, on every reference; the
         references are frame 0 and the last `n_last` frames, frame 0 once.
@@ -65,7 +69,7 @@ def propagate_labels(
     labels the memory is `BUDGET` bytes, or what one tile needs where that is more, whatever the grid.
     """
     rule = _Rule(top_k, radius, n_last, temperature, convention)
-    return _propagate([feats], [1.0], first, rule)[0]
+    return _propagate([feats], [feats if keys is None else keys], [1.0], first, rule)[0]
 
 
 def propagate_fused_labels(
@@ -104,7 +108,8 @@ def propagate_fused_labels(
     """
     check_lams(lams)
     rule = _Rule(top_k, radius, n_last, temperature, convention)
-    return _propagate([motion, appearance], lams, first, rule)
+    parts = [motion, appearance]
+    return _propagate(parts, parts, lams, first, rule)
 
 
 def check_lams(lams: Sequence[float]) -> None:
@@ -161,7 +166,7 @@ def _check(parts: Sequence[Tensor], first: Tensor) -> None:
             )
         if len(feats) != len(parts[0]):
             raise TedlensError(
-                f"Motion features have {len(parts[0])} frames and appearance features {len(feats)}; "
+                f"One set of features has {len(parts[0])} frames and the other {len(feats)}; "
                 "probe the same clip for both."
             )
         for t, frame in enumerate(feats):
@@ -172,16 +177,21 @@ def _check(parts: Sequence[Tensor], first: Tensor) -> None:
 # --- frames ---------------------------------------------------------------------------------------
 
 
-def _propagate(parts: Sequence[Tensor], lams: Sequence[float], first: Tensor, rule: _Rule) -> Tensor:
-    """Labels (lam, frame, object, y, x) from features in one part, or in two that each lambda mixes."""
-    _check(parts, first)
+def _propagate(
+    parts: Sequence[Tensor], keys: Sequence[Tensor], lams: Sequence[float], first: Tensor, rule: _Rule
+) -> Tensor:
+    """Labels (lam, frame, object, y, x) from features in one part, or in two that each lambda mixes.
+
+    `keys` are the parts' features as references.
+    """
+    _check([*parts, *(k for k, part in zip(keys, parts, strict=True) if k is not part)], first)
     frames, _, height, width = parts[0].shape
     soft = torch.zeros(len(lams), frames, *first.shape, device=parts[0].device)
     soft[:, 0] = first
     # Only what takes over two seconds shows a bar.
     for t in tqdm(range(1, frames), desc="propagating", unit="frame", delay=2, leave=False):
         for strip in _strips(parts, rule, len(rule.references(t))):
-            for carried, (best, where) in zip(soft, _nearest(parts, lams, t, strip, rule), strict=True):
+            for carried, (best, where) in zip(soft, _nearest(parts, keys, lams, t, strip, rule), strict=True):
                 weights = torch.softmax(best / rule.temperature, 1)  # minus infinity, out of sight, weighs nothing
                 frame, cell = where // (height * width), where % (height * width)
                 labels = carried[frame, :, cell // width, cell % width]  # query, k, object
@@ -190,19 +200,19 @@ def _propagate(parts: Sequence[Tensor], lams: Sequence[float], first: Tensor, ru
 
 
 def _nearest(
-    parts: Sequence[Tensor], lams: Sequence[float], t: int, strip: _Strip, rule: _Rule
+    parts: Sequence[Tensor], keys: Sequence[Tensor], lams: Sequence[float], t: int, strip: _Strip, rule: _Rule
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """For each lambda the greatest similarities (query, k) of a strip of frame t, and where: frame * cells + cell."""
     references = rule.references(t)
     queries = [strip.queries(part[t]) for part in parts]
-    windows = [strip.products(q, [part[r] for r in references]) for q, part in zip(queries, parts, strict=True)]
+    windows = [strip.products(q, [k[r] for r in references]) for q, k in zip(queries, keys, strict=True)]
     hidden = strip.hidden(rule, parts[0].device)
     crw = rule.convention == "crw"
     # Its long-term reference is not restricted to the window.
-    everywhere = [q.flatten(0, 1) @ part[0].flatten(1).to(q) for q, part in zip(queries, parts, strict=True) if crw]
+    everywhere = [q.flatten(0, 1) @ k[0].flatten(1).to(q) for q, k in zip(queries, keys, strict=True) if crw]
     for lam in lams:
-        best, reference, key = _best(_mixed(windows, lam), hidden, rule.top_k)
-        where = strip.place(torch.tensor(references, device=key.device)[reference], key)
+        best, reference, cell = _best(_mixed(windows, lam), hidden, rule.top_k)
+        where = strip.place(torch.tensor(references, device=cell.device)[reference], cell)
         if crw:
             scores = _mixed(everywhere, lam)
             far, cells = scores.topk(min(rule.top_k, scores.shape[1]), dim=1)

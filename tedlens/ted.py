@@ -143,6 +143,7 @@ def propagate(
     features: xr.DataArray,
     first_mask: npt.ArrayLike,
     *,
+    keys: xr.DataArray | None = None,
     top_k: int = 10,
     radius: int = 12,
     n_last: int = 20,
@@ -158,6 +159,10 @@ def propagate(
         (frame, channel, y, x): of one model (normalised here per cell) or fused (`fuse`).
     first_mask
         (H, W) whole numbers at the clip's own size: 0 background, 255 void, others objects.
+    keys
+        Features of the same clip and shape by which reference frames are compared, where those are not
+        `features` itself: with the queries of an attention layer (its ``to_q``) as `features` and its keys
+        (``to_k``) here, labels follow query-key matching. Normalised per cell, too.
     top_k, radius, n_last, temperature, convention
         See `propagate_labels`; `radius` is in cells of the feature grid. Defaults: the DIFT and DINO
         convention with radius and references as in TED's evaluation of DAVIS.
@@ -188,8 +193,18 @@ def propagate(
         "convention": convention,
         "upsample": upsample,
     }
-    labels = label_clip(feats, mask, _input_size(features, mask), **settings)
-    return label_masks(labels, features["frame"].values, dict(features.attrs) | settings)
+    attrs = dict(features.attrs) | settings
+    others = None
+    if keys is not None:
+        keys = _one_clip(keys, "keys")
+        others, attrs["keys"] = unit(_tensor(keys)), keys.attrs.get("block", "")
+        if others.shape != feats.shape:
+            raise TedlensError(
+                f"Keys of shape {tuple(others.shape)} do not fit features of {tuple(feats.shape)}; "
+                "give both of the same attention layer and clip."
+            )
+    labels = label_clip(feats, mask, _input_size(features, mask), keys=others, **settings)
+    return label_masks(labels, features["frame"].values, attrs)
 
 
 def propagate_fused(

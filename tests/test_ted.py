@@ -115,6 +115,27 @@ def test_many_lambdas_at_once_equal_each_alone(convention: Any) -> None:
         tl.propagate_fused(motion, appearance, mask, lam=[])
 
 
+@pytest.mark.parametrize("convention", ["dift", "crw"])
+def test_references_may_have_keys_of_their_own(convention: Any) -> None:
+    """Query-key matching is the definition on features whose dot product is that of query and key."""
+    generator = torch.Generator().manual_seed(3)
+    query, key = torch.randn(2, 4, 5, 7, 9, generator=generator)
+    first = torch.rand(2, 7, 9, generator=generator)
+    how: dict[str, Any] = {"top_k": 5, "radius": 3, "n_last": 1, "convention": convention}
+    ours = propagate_labels(query, first, keys=key, **how)
+    # A frame as seen from frame 1 has its query, and frame 0 its key.
+    mixed = torch.stack([key[0], query[1]])
+    torch.testing.assert_close(ours[:2], propagate_labels(mixed, first, **how))
+    assert not torch.allclose(ours[1], propagate_labels(query, first, **how)[1])
+    queries, keys = features(3, 4), features(3, 4) ** 3
+    mask = np.zeros((24, 32), np.uint8)
+    mask[4:12, 4:12] = 1
+    labels = tl.propagate(queries, mask, keys=keys.assign_attrs(block="up_2.to_k"), radius=3)
+    assert labels.attrs["keys"] == "up_2.to_k"
+    with pytest.raises(tl.TedlensError, match="do not fit features"):
+        tl.propagate(queries, mask, keys=features(3, 5))
+
+
 def test_plain_argmax_does_not_lift_a_faint_label() -> None:
     soft = torch.tensor([0.9, 0.1]).view(1, 2, 1, 1).repeat(1, 1, 4, 4)
     soft[0, 1, 2, 2] = 0.3  # the object, faint everywhere
