@@ -185,18 +185,26 @@ def _propagate(
     `keys` are the parts' features as references.
     """
     _check([*parts, *(k for k, part in zip(keys, parts, strict=True) if k is not part)], first)
-    frames, _, height, width = parts[0].shape
+    frames = len(parts[0])
     soft = torch.zeros(len(lams), frames, *first.shape, device=parts[0].device)
     soft[:, 0] = first
     # Only what takes over two seconds shows a bar.
     for t in tqdm(range(1, frames), desc="propagating", unit="frame", delay=2, leave=False):
-        for strip in _strips(parts, rule, len(rule.references(t))):
-            for carried, (best, where) in zip(soft, _nearest(parts, keys, lams, t, strip, rule), strict=True):
-                weights = torch.softmax(best / rule.temperature, 1)  # minus infinity, out of sight, weighs nothing
-                frame, cell = where // (height * width), where % (height * width)
-                labels = carried[frame, :, cell // width, cell % width]  # query, k, object
-                strip.write(carried[t], torch.einsum("qk,qko->oq", weights, labels))
+        _carry(parts, keys, lams, t, soft, rule)
     return soft
+
+
+def _carry(
+    parts: Sequence[Tensor], keys: Sequence[Tensor], lams: Sequence[float], t: int, soft: Tensor, rule: _Rule
+) -> None:
+    """Fill frame t of labels (lam, frame, object, y, x) from its reference frames."""
+    height, width = soft.shape[-2:]
+    for strip in _strips(parts, rule, len(rule.references(t))):
+        for carried, (best, where) in zip(soft, _nearest(parts, keys, lams, t, strip, rule), strict=True):
+            weights = torch.softmax(best / rule.temperature, 1)  # minus infinity, out of sight, weighs nothing
+            frame, cell = where // (height * width), where % (height * width)
+            labels = carried[frame, :, cell // width, cell % width]  # query, k, object
+            strip.write(carried[t], torch.einsum("qk,qko->oq", weights, labels))
 
 
 def _nearest(
