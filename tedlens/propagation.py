@@ -46,8 +46,8 @@ def propagate_labels(
         Of any floating type; similarities are computed in float32.
     first : (object, y, x), soft labels of frame 0 on the same grid
     keys : (frame, channel, y, x)
-        What a reference frame is compared by, where that is not `feats` itself: with an attention layer's
-        queries as `feats` and its keys here, similarities are those that attention matches by.
+        What a reference frame is compared by, where that is not `feats` itself: an attention layer's keys,
+        with its queries as `feats`.
     convention
         ``"dift"`` (DIFT, DINO): the window is a square of +-radius cells, on every reference; the
         references are frame 0 and the last `n_last` frames, frame 0 once.

@@ -162,7 +162,7 @@ def propagate(
     keys
         Features of the same clip and shape by which reference frames are compared, where those are not
         `features` itself: with the queries of an attention layer (its ``to_q``) as `features` and its keys
-        (``to_k``) here, labels follow query-key matching. Normalised per cell, too.
+        (``to_k``) here, labels follow query-key matching, all heads together. Normalised per cell, too.
     top_k, radius, n_last, temperature, convention
         See `propagate_labels`; `radius` is in cells of the feature grid. Defaults: the DIFT and DINO
         convention with radius and references as in TED's evaluation of DAVIS.
@@ -178,7 +178,8 @@ def propagate(
     Raises
     ------
     TedlensError
-        For features with other axes, a mask that is no (H, W), or settings out of range.
+        For features with other axes, keys of another shape, a mask that is no (H, W), or settings out of
+        range.
     """
     features = _one_clip(features, "features")
     mask = _first_mask(first_mask)
@@ -220,11 +221,11 @@ def propagate_fused(
     convention: Convention = "dift",
     upsample: Upsample = "dift",
 ) -> xr.DataArray:
-    """Masks of all frames for many lambdas, at little more than the price of one.
+    """Masks of all frames for many lambdas, for far less than a run of each.
 
     The same as ``propagate(fuse(motion, appearance, lam=l), first_mask)`` for each l, to rounding. But
-    A_f = lam^2 A_m + (1 - lam)^2 A_a, so that the similarities of motion and of appearance, nearly all of
-    the work, are computed once for all lambdas.
+    A_f = lam^2 A_m + (1 - lam)^2 A_a, so that the similarities of motion and of appearance are computed
+    once for all lambdas. What that saves: ``tests/benchmarks/README.md``.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""ModelScope and ZeroScope (`UNet3DConditionModel`): text to video."""
+"""ModelScope and its kin, ZeroScope (`UNet3DConditionModel`): text to video."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from tedlens.models.latent import LatentModel
 
 
 class ModelScope(LatentModel):
-    """Adapter for `TextToVideoSDPipeline`: conditioned on the prompt alone."""
+    """Adapter for `TextToVideoSDPipeline`: conditioned on the prompt alone.
+
+    ZeroScope is published as pickles, which tedlens does not read: save it as safetensors with diffusers
+    (``pipeline.save_pretrained(folder)``) and give the folder.
+    """
 
     window = 16
 
