@@ -159,13 +159,13 @@ class Prepared:
             raise TedlensError(f"No block was asked for; choose from {', '.join(self.model.blocks)}.")
         names: list[str] = []
         for name in wanted:
-            inside = "." in name or "*" in name
-            names += [found for found, _ in matching(self.model, self._points, name)] if inside else [name]
+            known = name in self.model.blocks
+            names += [name] if known else [found for found, _ in matching(self.model, self._points, name)]
         return list(dict.fromkeys(names))
 
     def _taps(self, names: Sequence[str]) -> tuple[dict[str, Tap], str]:
         """Where each feature is taken, and the name of the one that runs last."""
-        if all(name in self.model.blocks or "." not in name for name in names):
+        if set(names) <= set(self.model.blocks):
             # Blocks give maps and run in their order: no need to look inside the UNet.
             taps = {name: Tap(self.model.module(name), first_tensor) for name in names}
             return taps, max(names, key=self.model.blocks.index)
@@ -185,12 +185,12 @@ class Prepared:
         """For each tau and seed, in that order: features of the whole clip by block, on the device.
 
         Each is (frame, channel, y, x): the mean over noise samples and, where windows overlap, over
-        windows.
+        windows. `blocks` are names as `names` gives them.
         """
         taus = [self.model.check_tau(t) for t in taus]
         if int(samples) != samples or samples < 1:
             raise TedlensError(f"samples={samples} is out of range; choose a whole number of at least 1.")
-        taps, deepest = self._taps(self.names(blocks))
+        taps, deepest = self._taps(blocks)
         # Only what takes over two seconds shows a bar.
         bar = tqdm(
             total=len(taus) * len(seeds) * samples * len(self.windows),

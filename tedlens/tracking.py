@@ -12,7 +12,7 @@ from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.models.base import DiffusionModel
 from tedlens.probing import Prepared
-from tedlens.propagation import Convention
+from tedlens.propagation import Convention, check_lams
 from tedlens.ted import fuse_features, label_clip, label_masks, unit
 
 
@@ -68,8 +68,7 @@ def track(
         For a clip without first mask, a missing model, or settings out of range.
     """
     mask = first_mask(clip)
-    if not 0 <= lam <= 1:
-        raise TedlensError(f"lam={lam} is out of range; choose 0 (appearance only) to 1 (motion only).")
+    check_lams([lam])
     parts: list[Tensor] = []
     prepared: dict[str, Prepared] = {}
     about: dict[str, Any] = {}

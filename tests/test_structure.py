@@ -112,8 +112,12 @@ def test_as_many_cells_as_frames_is_no_riddle(models: dict[str, DiffusionModel])
 
 def test_patterns(models: dict[str, DiffusionModel]) -> None:
     model = models["i2vgen_xl"]
-    prepared = Prepared(model, tl.datasets.similar(1, frames=FRAMES, size=32), size=32)
+    clip = tl.datasets.similar(1, frames=FRAMES, size=32)
+    prepared = Prepared(model, clip, size=32)
     assert prepared.names("up_2.temp_attentions.*") == ["up_2.temp_attentions.0", "up_2.temp_attentions.1"]
+    assert prepared.names("conv_*") == ["conv_in", "conv_norm_out", "conv_act", "conv_out"]
+    features = tl.probe(model, clip, tau=300, blocks=["conv_*"], size=32)
+    assert features["conv_in"]["features"].sizes["channel"] == 8
     assert prepared.names("up_blocks.2.attentions.1") == ["up_blocks.2.attentions.1"]
     queries = prepared.names("**.attn1.to_q")
     assert all(name.endswith("attn1.to_q") for name in queries)
@@ -124,7 +128,7 @@ def test_patterns(models: dict[str, DiffusionModel]) -> None:
 @pytest.mark.parametrize("pattern", ["up_2.atentions.0", "up_9.*", "up_blocks.2.resnets.0.time_emb_proj", "up_2.*"])
 def test_a_place_without_a_map_is_refused(models: dict[str, DiffusionModel], pattern: str) -> None:
     clip = tl.datasets.similar(1, frames=FRAMES, size=32)
-    with pytest.raises(tl.TedlensError, match=r"no block and no submodule .*tedlens info"):
+    with pytest.raises(tl.TedlensError, match=r"no block .*no submodule there .*tedlens info"):
         tl.probe(models["i2vgen_xl"], clip, tau=300, blocks=pattern, size=32)
 
 

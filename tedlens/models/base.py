@@ -233,10 +233,6 @@ class VariancePreserving(DiffusionModel):
         return alphas
 
     @property
-    def longest_window(self) -> int | None:
-        return None
-
-    @property
     def levels(self) -> int:
         return len(self._alphas)
 

@@ -187,6 +187,6 @@ def _unknown(model: DiffusionModel, points: dict[str, HookPoint], pattern: str) 
     near = difflib.get_close_matches(pattern, [*model.blocks, *points], n=3)
     hint = f"; near it are {', '.join(near)}" if near else ""
     return (
-        f"Model {model.name!r} has no block and no submodule with a map over the frame at {pattern!r}{hint}. "
-        f"Blocks are {', '.join(model.blocks)}; `tedlens info` lists what is inside them."
+        f"Model {model.name!r} has no block {pattern!r}, and no submodule there with a map over the frame{hint}; "
+        f"choose from {', '.join(model.blocks)}, or from what `tedlens info` lists inside them."
     )
