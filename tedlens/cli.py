@@ -258,19 +258,12 @@ def about_store(path: Path) -> None:
 
 def about_model(name: str, frame: str | None, inside: str | None) -> None:
     """What can be probed, from the configuration alone: no weights are read, nothing is run."""
-    from tedlens.models.registry import EMBEDDED, HUB, load_image_model, outline_model
+    from tedlens.models.registry import load_image_model, model_kinds, outline_model
 
     if Path(name).is_file():
-        describe(load_image_model(name), frame, inside)
+        describe(load_image_model(name), frame, inside)  # a checkpoint has no configuration but its shapes
         return
-    kinds = [kind for kind in EMBEDDED if name in EMBEDDED[kind] or name in HUB[kind]]
-    if not kinds:
-        try:
-            describe(outline_model(name, "video"), frame, inside)
-        except TedlensError as error:
-            if "no video adapter" not in str(error):
-                raise
-            describe(outline_model(name, "image"), frame, inside)
+    kinds = model_kinds(name)
     for kind in kinds:
         try:
             describe(outline_model(name, kind), frame, inside)
@@ -298,25 +291,22 @@ def describe(model: DiffusionModel, frame: str | None, inside: str | None) -> No
         table.add_column(column, overflow="fold")
     table.add_column("channels", justify="right")
     table.add_column("grid", justify="right")
-    if inside:
-        for name, point in matching(model, points, inside):
-            table.add_row(name, point.module_class, str(point.channels), "{}x{}".format(*point.grid))
-    else:
-        for label, style, point in block_rows(points, block_paths(model)):
-            table.add_row(label, point.module_class, str(point.channels), "{}x{}".format(*point.grid), style=style)
+    rows = matching(model, points, inside) if inside else block_rows(points, block_paths(model))
+    for label, point in rows:
+        table.add_row(label, point.module_class, str(point.channels), "{}x{}".format(*point.grid))
     # Into a file or a pipe, paths stay whole whatever the width of the terminal.
     Console(width=None if sys.stdout.isatty() else 250).print(table)
     if not inside:
         print("More inside: --inside 'up_2.**', --inside '**.to_q'; * is one name, ** any number of them.\n")
 
 
-def block_rows(points: dict[str, HookPoint], blocks: dict[str, str]) -> Iterator[tuple[str, str | None, HookPoint]]:
-    """Label, style and hook point of each block and, below it, the layers that it is made of."""
+def block_rows(points: dict[str, HookPoint], blocks: dict[str, str]) -> Iterator[tuple[str, HookPoint]]:
+    """Label and hook point of each block and, below it, the layers that it is made of."""
     for block, path in blocks.items():
-        yield f"{block} = {path}", "bold", points[path]
+        yield f"[bold]{block} = {path}[/bold]", points[path]
         for inner, point in points.items():
             if inner.startswith(f"{path}.") and inner.count(".") == path.count(".") + 2:
-                yield f"  {block}{inner.removeprefix(path)}", None, point
+                yield f"  {block}{inner.removeprefix(path)}", point
 
 
 def frame_size(text: str) -> tuple[int, int]:

@@ -142,6 +142,7 @@ WRONG: list[tuple[str, str]] = [
     ("probe {0}/frames --block up_2.attn", "tedlens info"),
     ("probe {0}/frames --tau 5 --sigma 1", "one of tau, sigma and log_snr"),
     ("track {0}/frames --mask {0}/masks/00000.png --appearance {0}/masks/00000.png", "Cannot load the ADM checkpoint"),
+    ("track {0}/frames --mask {0}/masks/00000.png --appearance adm", "give the path of the .pt file"),
     ("track {0}/frames --mask {0}/masks/00000.png --block up_2.temp_attentions.*", "name one of them"),
 ]
 

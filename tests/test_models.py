@@ -168,7 +168,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     @cache
     def made(name: str) -> Path:
         folder = tmp_path_factory.mktemp(name)
-        getattr(tiny, name)(folder).save_pretrained(folder / "saved")
+        make = getattr(tiny, name)
+        (make() if name == "svd" else make(folder)).save_pretrained(folder / "saved")
         return folder / "saved"
 
     return made
@@ -396,15 +397,6 @@ def test_unknown_option_device_and_dtype(tmp_path: Path) -> None:
         tl.load_video_model("mini", dtype="float8")
 
 
-def test_half_precision_runs(i2vgen_folder: Path) -> None:
-    clip = tl.datasets.similar(3, frames=3, size=32)
-    exact = tl.probe(tl.load_video_model(i2vgen_folder), clip, tau=300, blocks="up_1", size=32)
-    half = tl.probe(tl.load_video_model(i2vgen_folder, dtype="bfloat16"), clip, tau=300, blocks="up_1", size=32)
-    a, b = exact["up_1"]["features"].values, half["up_1"]["features"].values
-    assert b.dtype == np.float32
-    assert np.linalg.norm(a - b) / np.linalg.norm(a) < 0.1
-
-
 # --- adapters of others ---------------------------------------------------------------------------
 
 
@@ -474,12 +466,43 @@ def test_adapters_of_other_packages_are_found(tmp_path: Path, monkeypatch: pytes
     assert type(tl.load_image_model("mini")).__name__ == "Mine"
 
 
+@pytest.mark.usefixtures("own_adapters")
+def test_an_entry_point_that_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = tmp_path / "broken-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[tedlens.adapters]\nmine = broken_module\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(tl.TedlensError, match=r"entry point 'mine'.*broken_module.*does not load"):
+        tl.load_image_model("mini")
+
+
 def test_a_kind_that_is_none() -> None:
     with pytest.raises(tl.TedlensError, match=r"kind=.sound.*'video' or 'image'"):
         tl.register_adapter("UNet2DModel", kind="sound")  # type: ignore[arg-type]
 
 
 # --- image models ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("latent", [False, True])
+def test_unconditional_models_are_handed_what_their_pipeline_hands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, latent: bool
+) -> None:
+    unet, scheduler = tiny.unet2d().unet, DDIMScheduler()
+    vqvae = VQModel(latent_channels=3, block_out_channels=(8, 8), norm_num_groups=4, **VQ_BLOCKS)
+    whole = LDMPipeline(vqvae=vqvae, unet=unet, scheduler=scheduler) if latent else DDPMPipeline(unet, DDPMScheduler())
+    whole.save_pretrained(tmp_path)
+    model, pipeline = tl.load_image_model(tmp_path), DiffusionPipeline.from_pretrained(tmp_path)
+    clip = tl.datasets.similar(3, frames=FRAMES, size=(32, 48))
+    noisy = noisy_latents(model, clip, 900, (32, 48))  # the first of ten steps
+    # Both draw their start themselves.
+    monkeypatch.setattr(f"{type(pipeline).__module__}.randn_tensor", lambda *_, **__: noisy)
+    with handed_to(model.unet) as ours:
+        probe(model, clip, tau=900, blocks="up_0", size=(32, 48))
+    with handed_to(pipeline.unet) as theirs:
+        pipeline(batch_size=FRAMES, num_inference_steps=10)
+    assert_same(ours, theirs)
 
 
 def test_latents_of_a_vq_vae(tmp_path: Path) -> None:
@@ -519,6 +542,19 @@ def test_a_scheduler_of_another_family(tmp_path: Path) -> None:
 
 
 # --- memory ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["i2vgen_xl", "svd", "modelscope", "animatediff", "stable_diffusion", "sdxl"])
+def test_every_adapter_runs_in_half_precision(folders: Callable[[str], Path], name: str, dtype: str) -> None:
+    load = tl.load_image_model if name in ("stable_diffusion", "sdxl") else tl.load_video_model
+    clip = tl.datasets.similar(3, frames=FRAMES, size=32)
+    exact, half = (
+        probe(load(folders(name), dtype=each), clip, tau=300, blocks="up_1", size=32)["up_1"]["features"].values
+        for each in ("float32", dtype)
+    )
+    assert half.dtype == (np.float16 if dtype == "float16" else np.float32)  # numpy has no bfloat16
+    assert np.linalg.norm(exact - half) / np.linalg.norm(exact) < 0.1
 
 
 def test_vae_stays_in_float32_where_float16_overflows(i2vgen_folder: Path) -> None:

