@@ -289,16 +289,17 @@ class _Strip:
 
     def queries(self, frame: Tensor) -> Tensor:
         """The strip's cells of a frame (channel, y, x): (tile, query, channel)."""
-        cells = _padded_rows(frame[..., self.x], self.y, self.rows)
-        return cells.reshape(cells.shape[0], self.tiles, -1).permute(1, 2, 0)
+        cells = _padded_rows([frame[..., self.x]], self.y, self.rows)
+        return next(cells).reshape(len(frame), self.tiles, -1).permute(1, 2, 0)
 
     def products(self, queries: Tensor, references: Sequence[Tensor]) -> Tensor:
         """Dot products of queries with the keys of reference frames (channel, y, x): (reference, tile, query, key)."""
         size = self.window[0] * self.window[1]
         out = queries.new_empty(len(references), *queries.shape[:2], size)
-        for frame, scores in zip(references, out, strict=True):
-            keys = _padded_rows(frame[..., self.key_x], self.y - self.above, self.rows + 2 * self.above)
-            windows = keys.flatten(1).unfold(1, size, self.tile[0] * self.window[1])  # channel, tile, key
+        columns = [frame[..., self.key_x] for frame in references]
+        keys = _padded_rows(columns, self.y - self.above, self.rows + 2 * self.above)
+        for frame, scores in zip(keys, out, strict=True):
+            windows = frame.flatten(1).unfold(1, size, self.tile[0] * self.window[1])  # channel, tile, key
             torch.bmm(queries, windows.transpose(0, 1), out=scores)
         return out
 
@@ -327,11 +328,14 @@ class _Strip:
         frame[:, self.y : self.y + rows, self.x] = labels.unflatten(1, (self.rows, -1))[:, :rows]
 
 
-def _padded_rows(frame: Tensor, top: int, rows: int) -> Tensor:
-    """Rows from `top` on of a frame (channel, y, x), in float32; beyond its ends zeros."""
-    low, high = max(0, top), min(top + rows, frame.shape[1])
-    out = frame.new_empty(frame.shape[0], rows, frame.shape[2], dtype=torch.float32)
-    out[:, : low - top] = 0
-    out[:, high - top :] = 0
-    out[:, low - top : high - top] = frame[:, low:high]
-    return out
+def _padded_rows(frames: Sequence[Tensor], top: int, rows: int) -> Iterator[Tensor]:
+    """Rows from `top` on of each frame (channel, y, x), in float32; beyond its ends zeros.
+
+    Each is the same memory with the next frame's values: fresh memory for each would cost as much as its filling.
+    """
+    channels, height, width = frames[0].shape
+    low, high = max(0, top), min(top + rows, height)
+    out = frames[0].new_zeros(channels, rows, width, dtype=torch.float32)
+    for frame in frames:
+        out[:, low - top : high - top] = frame[:, low:high]
+        yield out
