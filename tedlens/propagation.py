@@ -66,7 +66,7 @@ def propagate_labels(
     Notes
     -----
     The time is that of the products of each tile with its window on each reference. Besides features and
-    labels the memory is `BUDGET` bytes, or what one tile needs where that is more, whatever the grid.
+    labels the memory is about `BUDGET` bytes, or what one tile needs where that is more, whatever the grid.
     """
     rule = _Rule(top_k, radius, n_last, temperature, convention)
     return _propagate([feats], [feats if keys is None else keys], [1.0], first, rule)[0]
@@ -219,7 +219,7 @@ def _nearest(
     # Its long-term reference is not restricted to the window.
     everywhere = [q.flatten(0, 1) @ k[0].flatten(1).to(q) for q, k in zip(queries, keys, strict=True) if crw]
     for lam in lams:
-        best, reference, cell = _best(_mixed(windows, lam), hidden, rule.top_k)
+        best, reference, cell = _best(windows, lam, hidden, rule.top_k)
         where = strip.place(torch.tensor(references, device=cell.device)[reference], cell)
         if crw:
             scores = _mixed(everywhere, lam)
@@ -239,15 +239,20 @@ def _mixed(similarities: Sequence[Tensor], lam: float) -> Tensor:
     return torch.lerp(appearance, motion, lam**2 / (lam**2 + (1 - lam) ** 2))
 
 
-def _best(scores: Tensor, hidden: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The `top_k` greatest scores (reference, tile, query, key) of each query: score, reference, key (query, k).
+def _best(similarities: Sequence[Tensor], lam: float, hidden: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `top_k` greatest of mixed similarities (reference, tile, query, key): value, reference, key (query, k).
 
-    A key's greatest score over the references bounds its scores from above. So the keys of the `top_k`
-    greatest bounds hold the answer, ties aside, and only their scores are compared one by one.
+    A key's greatest similarity over the references bounds all of its own from above. So the keys of the
+    `top_k` greatest bounds hold the answer, ties aside, and only theirs are compared one by one.
     """
-    bounds, keys = scores.amax(0).masked_fill_(hidden, -torch.inf).topk(min(top_k, scores.shape[-1]), dim=-1)
-    some = scores.gather(3, keys.expand(len(scores), *keys.shape)).masked_fill_(bounds == -torch.inf, -torch.inf)
-    best, which = some.permute(1, 2, 0, 3).flatten(2).flatten(0, 1).topk(min(top_k, len(scores) * keys.shape[-1]), 1)
+    # Tile by tile, so that a mixture is reduced while it is in the processor's cache.
+    tiles = zip(*(part.unbind(1) for part in similarities), strict=True)
+    bounds = torch.stack([_mixed(tile, lam).amax(0) for tile in tiles]).add_(hidden)
+    bound, keys = bounds.topk(min(top_k, bounds.shape[-1]), dim=-1)
+    some = _mixed([part.gather(3, keys.expand(len(part), *keys.shape)) for part in similarities], lam)
+    # Where the window has fewer keys than asked for, hidden ones are among them.
+    some = some.masked_fill(bound == -torch.inf, -torch.inf).permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
+    best, which = some.topk(min(top_k, some.shape[1]), dim=1)
     return best, which // keys.shape[-1], keys.flatten(0, 1).gather(1, which % keys.shape[-1])
 
 
@@ -261,8 +266,8 @@ def _strips(parts: Sequence[Tensor], rule: _Rule, references: int) -> Iterator[_
         one = _Strip(0, x, 1, (height, width), rule.radius)
         channels = max(part.shape[1] for part in parts)
         queries = one.tile[0] * one.tile[1]
-        # Similarities of each part and of their mixture; what is taken over all references, and its mask.
-        scores = queries * (one.window[0] * one.window[1]) * (references * (2 * len(parts) - 1) + 2)
+        # Similarities of each part; what is taken over all references, and its mask.
+        scores = queries * (one.window[0] * one.window[1]) * (references * len(parts) + 2)
         if rule.convention == "crw":
             scores += queries * height * width * (2 * len(parts) - 1)
         per_tile = 4 * (scores + channels * one.tile[0] * (one.window[1] + 2 * one.tile[1]))
@@ -304,7 +309,7 @@ class _Strip:
         return out
 
     def hidden(self, rule: _Rule, device: torch.device) -> Tensor:
-        """Keys that a query does not see, being out of its window or of the grid: (tile, query, key)."""
+        """What to add to scores (tile, query, key): 0, or minus infinity for a key out of the window or the grid."""
         down, right = (torch.arange(size, device=device) for size in self.window)
         y, x = (torch.arange(size, device=device) for size in self.tile)
         dy = (down - self.above)[:, None] - y[:, None, None, None]
@@ -312,7 +317,7 @@ class _Strip:
         seen = rule.sees(dy, dx)  # query y, query x, key y, key x
         rows = self.y - self.above + self.tile[0] * torch.arange(self.tiles, device=device)[:, None] + down
         seen = seen & ((rows >= 0) & (rows < self.grid[0]))[:, None, None, :, None]
-        return ~seen.flatten(3).flatten(1, 2)
+        return torch.where(seen, 0.0, -torch.inf).flatten(3).flatten(1, 2)
 
     def place(self, frame: Tensor, key: Tensor) -> Tensor:
         """Where the keys (query of all tiles, k) of frames are: frame * cells + cell."""
