@@ -1,4 +1,4 @@
-"""J and F against figures worked out by hand, and against a slow implementation written on its own."""
+"""J and F against figures worked out by hand, and against a slow implementation of the definition."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import xarray as xr
+from definitions import boundary, davis_scores
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import binary_dilation
 
 from tedlens.errors import TedlensError
 from tedlens.metrics import _boundary, evaluate, summarize
@@ -40,7 +40,7 @@ def columns(stop: int) -> Array:
 
 
 @pytest.mark.parametrize(
-    ("mask", "boundary"),
+    ("mask", "expected"),
     [
         # In the middle: offset by half a pixel up and left, so one wider than the mask.
         (".... .11. .11. ....", "111. 1.1. 111. ...."),
@@ -53,8 +53,8 @@ def columns(stop: int) -> Array:
         ("1111 1111 1111 1111", ".... .... .... ...."),
     ],
 )
-def test_boundary_by_hand(mask: str, boundary: str) -> None:
-    np.testing.assert_array_equal(_boundary(drawn(mask) == 1), drawn(boundary) == 1)
+def test_boundary_by_hand(mask: str, expected: str) -> None:
+    np.testing.assert_array_equal(_boundary(drawn(mask) == 1), drawn(expected) == 1)
 
 
 def test_shift_by_one_pixel_is_within_tolerance() -> None:
@@ -295,22 +295,6 @@ def slow_boundary(mask: Array) -> Array:
     return edge
 
 
-def slow_scores(labels: Array, truth: Array, number: int) -> tuple[float, float]:
-    """J and F of one object in one frame, on the whole picture."""
-    valid = truth != 255
-    p, q = (labels == number) & valid, (truth == number) & valid
-    j = (p & q).sum() / (p | q).sum() if (p | q).any() else 1.0
-    radius = int(np.ceil(0.008 * np.sqrt(truth.shape[0] ** 2 + truth.shape[1] ** 2)))
-    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
-    disc = x * x + y * y <= radius * radius
-    edge_p, edge_q = slow_boundary(p), slow_boundary(q)
-    near_p, near_q = binary_dilation(edge_p, disc), binary_dilation(edge_q, disc)
-    precision = (edge_p & near_q).sum() / edge_p.sum() if edge_p.any() else 1.0
-    recall = (edge_q & near_p).sum() / edge_q.sum() if edge_q.any() else 1.0
-    f = 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
-    return float(j), float(f)
-
-
 def random_masks(rng: np.random.Generator, shape: tuple[int, int], ids: list[int], grain: int) -> Array:
     """Blocks of random ids with a sprinkle of single pixels."""
     height, width = shape
@@ -340,4 +324,6 @@ def test_agrees_with_slow_implementation(seed: int, shape: tuple[int, int], grai
             assert np.isnan(scores.J.sel(object=number))
             continue
         one = scores.sel(object=number)
-        assert (float(one.J), float(one.F)) == pytest.approx(slow_scores(labels, truth, number), abs=1e-14)
+        p, q = (labels == number) & (truth != 255), truth == number
+        assert (float(one.J), float(one.F)) == pytest.approx(davis_scores(p, q), abs=1e-14)
+        np.testing.assert_array_equal(boundary(p), slow_boundary(p))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from definitions import dense_labels, window_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,6 +84,79 @@ def test_propagation_equals_the_definition(
     # At a near tie float32 may choose another key than float64, with weights alike to the rounding.
     close = torch.isclose(ours.double(), theirs, atol=1e-5)
     assert close.float().mean() > 0.999 or (ours - theirs).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(("grid", "radius", "top_k"), [((13, 20), 4, 10), ((9, 30), 12, 5), ((5, 6), 9, 500)])
+def test_propagation_equals_the_fields_own_way(grid: tuple[int, int], radius: int, top_k: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    feats = unit(torch.randn(6, 7, *grid, generator=generator))
+    first = torch.rand(3, *grid, generator=generator)
+    cells, theirs = feats.flatten(2), [first.flatten(1)]
+    for t in range(1, 6):
+        references = [0, *range(max(1, t - 3), t)]
+        mask = window_mask(*grid, radius).repeat(len(references), 1, 1)
+        labels = torch.stack([theirs[r] for r in references])
+        theirs.append(dense_labels(cells[t].T, cells[references], labels, mask, top_k, 0.1))
+    ours = propagate_labels(feats, first, radius=radius, top_k=top_k, n_last=3).flatten(2)
+    torch.testing.assert_close(ours, torch.stack(theirs), atol=1e-5, rtol=0)
+    assert torch.equal(ours.argmax(1), torch.stack(theirs).argmax(1))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    frames=st.integers(1, 4),
+    grid=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    cell=st.integers(1, 4),
+    radius=st.integers(1, 30),
+    top_k=st.integers(1, 200),
+    ids=st.sets(st.sampled_from([0, 1, 3, 7, 254, 255]), min_size=1),
+    upsample=st.sampled_from(["dift", "argmax"]),
+    convention=st.sampled_from(["dift", "crw"]),
+    seed=st.integers(0, 2**31),
+)
+def test_any_first_mask_becomes_labels(
+    frames: int,
+    grid: tuple[int, int],
+    cell: int,
+    radius: int,
+    top_k: int,
+    ids: set[int],
+    upsample: Any,
+    convention: Any,
+    seed: int,
+) -> None:
+    """Ids with gaps and void, objects too small for the grid, more asked for than there is."""
+    size = (grid[0] * cell, grid[1] * cell)
+    mask = np.random.default_rng(seed).choice(np.array(sorted(ids), np.uint8), size)
+    given_features = features(frames, 3, grid).assign_attrs(input_size=list(size))
+    labels = tl.propagate(given_features, mask, radius=radius, top_k=top_k, upsample=upsample, convention=convention)
+    assert labels.shape == (frames, *size)
+    np.testing.assert_array_equal(labels[0], np.where(mask == 255, 0, mask))
+    first, found = one_hot(mask, grid)
+    # What no cell of the grid shows cannot come back.
+    shown = {0} | {number for number, cells in zip(found, first[1:], strict=True) if cells.any()}
+    assert set(np.unique(labels[1:])) <= shown
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    frames=st.integers(1, 5),
+    broken=st.integers(0, 4),
+    value=st.sampled_from([np.nan, np.inf, -np.inf]),
+    part=st.sampled_from(["motion", "appearance"]),
+    kind=st.sampled_from([np.float16, np.float32, np.float64]),
+)
+def test_features_that_are_not_finite_name_their_frame(
+    frames: int, broken: int, value: float, part: str, kind: Any
+) -> None:
+    broken = broken % frames
+    good, bad = features(frames).astype(kind), features(frames).astype(kind)
+    bad[broken, 1, 2, 3] = value
+    mask = np.ones((24, 32), np.uint8)
+    with pytest.raises(tl.TedlensError, match=f"frame {broken} hold NaN or infinite"):
+        tl.propagate(bad, mask)
+    with pytest.raises(tl.TedlensError, match=f"frame {broken} hold NaN or infinite"):
+        tl.propagate_fused(*((bad, good) if part == "motion" else (good, bad)), mask, lam=[0.5])
 
 
 def test_memory_budget_and_half_precision_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
