@@ -1,6 +1,7 @@
 """From results to findings: plain functions, labelled in and labelled out."""
 
+from tedlens.analysis.interventions import without_temporal_layers
 from tedlens.analysis.pca import pca
 from tedlens.analysis.statistics import clip_statistics
 
-__all__ = ["clip_statistics", "pca"]
+__all__ = ["clip_statistics", "pca", "without_temporal_layers"]

@@ -1,0 +1,55 @@
+"""What a model does without one of its parts: changes that last for a `with` block and leave nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tedlens.errors import TedlensError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tedlens.models.base import DiffusionModel
+
+# diffusers' classes of layers that mix frames, with the argument (their first) that holds what they get from the layers
+# within a frame, which is what is left without them. SVD blends the two paths in an AlphaBlender.
+TEMPORAL_LAYERS = {
+    "TemporalConvLayer": "hidden_states",
+    "TransformerTemporalModel": "hidden_states",
+    "AnimateDiffTransformer3D": "hidden_states",
+    "AlphaBlender": "x_spatial",
+}
+
+
+@contextmanager
+def without_temporal_layers(model: DiffusionModel) -> Iterator[None]:
+    """Bypass every layer of a video model that mixes frames, for the length of a ``with`` block.
+
+    Each frame then goes through the UNet alone: what features still hold is not motion. Temporal
+    convolutions, temporal transformers and motion modules hand on what they get; where SVD blends a
+    spatial with a temporal path, the spatial one is taken.
+
+    Raises
+    ------
+    TedlensError
+        For a model without such layers.
+    """
+    layers = [module for module in model.unet.modules() if type(module).__name__ in TEMPORAL_LAYERS]
+    if not layers:
+        raise TedlensError(
+            f"Model {model.name!r} has no temporal layers to bypass ({', '.join(TEMPORAL_LAYERS)}); give a video model."
+        )
+    hooks = [layer.register_forward_hook(_bypass, with_kwargs=True) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _bypass(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    name = TEMPORAL_LAYERS[type(layer).__name__]
+    within_frames = kwargs[name] if name in kwargs else args[0]
+    return (within_frames,) if isinstance(output, tuple) else within_frames
