@@ -19,7 +19,7 @@ PINNED: list[tuple[dict[str, Any], str]] = [
     ({"seed": 0, **SMALL}, "318196fa15b9e3dd7f9d6e95e4ac028229244e5a892956794d685b43ab9d6901"),
     (
         {"seed": 1, "objects": 5, "looks": "distinct", "shape": "block", "motion": "bounce", **SMALL},
-        "a5ac273cb5e96278e73a96c4054f6f5a02fea25d289eabae9dd8c4d53b1bb576",
+        "762ed05417d888f6418592f39b57c478726cf9918c0df4fe9f133eb68d7bd7f8",
     ),
     (
         {"seed": 2, "shape": "disc", "motion": "fall", **SMALL},

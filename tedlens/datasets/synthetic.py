@@ -387,8 +387,8 @@ def _hit_block(body: _Body, origin: Array, ray: Array) -> tuple[Array, Array]:
     def turned(v: Array) -> list[Array]:
         return [cos * v[0] + sin * v[2], v[1], cos * v[2] - sin * v[0]]
 
-    # Corners reach 1.06 radii, so blocks that touch can overlap by a pixel; the physics collides circles.
-    side = np.float32(body.radius * 0.75)
+    # Corners reach 0.99 radii: the physics collides circles.
+    side = np.float32(body.radius * 0.7)
     half = (side, np.float32(body.height), side)
     enter, leave = [], []
     for o, d, h in zip(turned(origin), turned(ray), half, strict=True):
