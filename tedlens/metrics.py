@@ -252,13 +252,15 @@ def _matched(boundary: Mask, other: Mask, radius: int) -> float:
     of the other's pixels, for the pixels of the boundary alone.
     """
     width, count = other.shape[1], np.cumsum(other, dtype=np.int32)
-    pixels = np.flatnonzero(boundary)
-    hit = np.zeros(len(pixels), np.bool_)
-    for row in range(-radius, radius + 1):
+    pixels = left = np.flatnonzero(boundary)
+    # From the middle row out, and only for pixels that have found nothing yet: most find theirs soon.
+    for row in sorted(range(-radius, radius + 1), key=abs):
         reach = math.isqrt(radius**2 - row**2)
-        centre = pixels + row * width
-        hit |= count[centre + reach] > count[centre - reach - 1]
-    return float(np.count_nonzero(hit) / len(hit))
+        centre = left + row * width
+        left = left[count[centre + reach] == count[centre - reach - 1]]
+        if not len(left):
+            break
+    return (len(pixels) - len(left)) / len(pixels)
 
 
 # --- one object -----------------------------------------------------------------------------------
