@@ -14,12 +14,13 @@ from torch import Tensor
 from tedlens.clip import Clip
 from tedlens.metrics import evaluate
 from tedlens.probing import Prepared
-from tedlens.sweeping.grid import Grid, Models
+from tedlens.sweeping.grid import SETTINGS, Grid, Models
 from tedlens.ted import label_clip, label_clip_fused, unit
 from tedlens.tracking import clip_features, first_mask
 
 Labels = npt.NDArray[np.uint8]
 SCORES = ("J", "F", "JF")
+AXES = ("clip", "block", "tau", "lam", "seed", *SETTINGS, "object", "frame")  # in the order of joined scores
 
 
 def clip_cells(
@@ -100,8 +101,20 @@ def join_cells(cells: Iterable[xr.Dataset], axes: Mapping[str, Sequence[Any]]) -
     joined = xr.Dataset({name: (tuple(coords), np.full(shape, np.nan)) for name in SCORES}, coords)
     indices = {name: joined.get_index(name) for name in coords}
     for cell in cells:
-        where = np.ix_(*(index.get_indexer(pd.Index(np.atleast_1d(cell[n].values))) for n, index in indices.items()))
         whole = cell.expand_dims(["clip", "tau", "seed"])
+        places = [index.get_indexer(pd.Index(whole[name].values)) for name, index in indices.items()]
+        # A cell may hold more than is asked for: a block, a lambda or a setting of an earlier sweep.
+        here, there = np.ix_(*(p[p >= 0] for p in places)), np.ix_(*(np.flatnonzero(p >= 0) for p in places))
         for name in SCORES:
-            joined[name].values[where] = whole[name].transpose(*coords).values
+            joined[name].values[here] = whole[name].transpose(*coords).values[there]
     return joined
+
+
+def label_scores(scores: xr.Dataset, noise: Mapping[int, tuple[float, float]], attrs: Mapping[str, Any]) -> xr.Dataset:
+    """Scores with the other ways to say tau (`noise` is sigma and log-SNR of each), and how they came to be."""
+    scores["tau"].attrs["long_name"] = "training timestep"
+    sigma, log_snr = np.array([noise.get(int(tau), (np.nan, np.nan)) for tau in scores["tau"]]).reshape(-1, 2).T
+    return scores.assign_coords(
+        sigma=("tau", sigma, {"long_name": "noise-to-signal ratio"}),
+        log_snr=("tau", log_snr, {"long_name": "log signal-to-noise power ratio"}),
+    ).assign_attrs(attrs)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -10,12 +12,11 @@ from tqdm.auto import tqdm
 
 from tedlens.metrics import Protocol
 from tedlens.provenance import versions
-from tedlens.sweeping.cells import clip_cells, join_cells
+from tedlens.sweeping.cells import AXES, clip_cells, join_cells, label_scores
 from tedlens.sweeping.clips import ClipFacts, Clips, Source, clip_sources, survey
 from tedlens.sweeping.grid import Grid, Model, Models, is_one, load_models, make_grid
 from tedlens.sweeping.plan import make_plan
-
-Wanted = Mapping[str, Sequence[tuple[int, int]]]  # (tau, seed) of the cells to compute, by name of the clip
+from tedlens.sweeping.store import SweepStore, missing_cells
 
 
 def sweep(
@@ -38,6 +39,7 @@ def sweep(
     temperature: float | Sequence[float] = 0.1,
     convention: str | Sequence[str] = "dift",
     protocol: Protocol = "davis",
+    store: str | Path | None = None,
     dry_run: bool = False,
     progress: bool = True,
 ) -> xr.Dataset:
@@ -72,8 +74,12 @@ def sweep(
         See `propagate`. A list makes an axis of that name.
     protocol
         Which frames are scored, see `evaluate`.
+    store
+        Path or URL (``s3://..``, whatever fsspec knows) of a Zarr folder that keeps every cell as soon as it is
+        computed. The same sweep, called again, goes on where it was killed; a larger one computes only what is
+        new. Cells that are not whole are named in a warning and computed anew. See `open_sweep`.
     dry_run
-        Print the plan and compute nothing.
+        Print the plan and compute nothing; the result holds what is in the store already.
     progress
         Print the plan before the start, and show cells done, their rate and the time left.
 
@@ -82,14 +88,15 @@ def sweep(
     Dataset
         ``J``, ``F`` and ``JF`` over clip, block, tau, (lam with both models,) seed, object and frame, and each
         setting that was given as a list; the other settings are scalar coordinates. NaN where a clip has fewer
-        objects or frames than another, and after a dry run. ``sigma`` and ``log_snr`` lie along tau. The
-        attributes say how it came to be.
+        objects or frames than another, and, after a dry run, what is still to be computed. ``sigma`` and
+        ``log_snr`` lie along tau. The attributes say how it came to be.
 
     Raises
     ------
     TedlensError
         Before any work: for a value out of range, clips that cannot be tracked and scored, two clips of one
-        name, a missing model.
+        name, a missing model; a store that is something else, or holds results with other settings, models or
+        frames. And where the store cannot be read or written; what it holds then stays.
 
     Examples
     --------
@@ -117,47 +124,71 @@ def sweep(
     )
     sources = clip_sources(clips)
     facts = survey(sources, protocol)
-    missing: Wanted = {clip.name: grid.cells for clip in facts}
+    kept = None if store is None else SweepStore(store)
+    cells, broken = ([], {}) if kept is None else kept.held(grid, facts)
+    missing = missing_cells(grid, facts, cells)
+    if kept is not None and broken:
+        said = "; ".join(f"{key} {what}" for key, what in broken.items())
+        warnings.warn(f"Not whole in {kept.url}, so computed anew: {said}.", stacklevel=2)
     if progress or dry_run:
         print(make_plan(grid, facts, missing))
-    cells = [] if dry_run else list(_computed(sources, models, grid, missing, progress))
+    found = [cell.scores for cell in cells]
+    if not dry_run and any(missing.values()):
+        if kept is not None:
+            kept.begin(grid, facts, cells, broken)
+        found += _computed(sources, facts, models, grid, missing, kept, progress)
+    if kept is not None and not dry_run:
+        found = [cell.scores for cell in kept.held(grid, facts)[0]]
+        kept.finish()
+    noise = dict(zip(grid.tau, zip(grid.sigma, grid.log_snr, strict=True), strict=True))
+    scores = label_scores(join_cells(found, grid_axes(grid, facts)), noise, versions() | grid.fixed)
     given = {"top_k": top_k, "radius": radius, "n_last": n_last, "temperature": temperature, "convention": convention}
-    return label_scores(join_cells(cells, grid_axes(grid, facts)), grid).isel(
-        {name: 0 for name, value in given.items() if is_one(value)}
-    )
+    return scores.isel({name: 0 for name, value in given.items() if is_one(value)})
 
 
 def _computed(
-    sources: Sequence[Source], models: Models, grid: Grid, missing: Wanted, progress: bool
+    sources: Sequence[Source],
+    clips: Sequence[ClipFacts],
+    models: Models,
+    grid: Grid,
+    missing: Mapping[str, Sequence[tuple[int, int]]],
+    store: SweepStore | None,
+    progress: bool,
 ) -> Iterator[xr.Dataset]:
-    """The missing cells, clip after clip."""
-    total = sum(map(len, missing.values()))
-    with tqdm(total=total, desc="sweeping", unit="cell", disable=not progress) as bar:
-        for source, wanted in zip(sources, missing.values(), strict=True):
-            for cell in clip_cells(source(), models, grid, wanted):
+    """The missing cells, clip after clip, each in the store before the next is begun."""
+    with tqdm(total=sum(map(len, missing.values())), desc="sweeping", unit="cell", disable=not progress) as bar:
+        for source, clip in zip(sources, clips, strict=True):
+            for cell in run_clip(source, clip, models, grid, missing[clip.name], store):
                 bar.update()
                 yield cell
 
 
+def run_clip(
+    source: Source,
+    clip: ClipFacts,
+    models: Models,
+    grid: Grid,
+    wanted: Sequence[tuple[int, int]],
+    store: SweepStore | None,
+) -> Iterator[xr.Dataset]:
+    """Compute cells of a clip and write each; those that another writer has written meanwhile are left out."""
+    if store is not None:
+        wanted = store.unwritten(clip, grid, wanted)
+    if wanted:
+        for cell in clip_cells(source(), models, grid, wanted):
+            if store is not None:
+                store.commit(cell, grid, clip)
+            yield cell
+
+
 def grid_axes(grid: Grid, clips: Sequence[ClipFacts]) -> dict[str, Sequence[Any]]:
     """All axes of the scores, in their order."""
-    lam = {} if grid.lam is None else {"lam": grid.lam}
-    return {
+    axes: dict[str, Sequence[Any]] = {
         "clip": [clip.name for clip in clips],
-        "block": grid.block,
         "tau": grid.tau,
-        **lam,
         "seed": grid.seed,
-        **grid.settings,
+        **grid.inner,
         "object": sorted({number for clip in clips for number in clip.objects}),
         "frame": sorted({frame for clip in clips for frame in clip.scored(grid.protocol)}),
     }
-
-
-def label_scores(scores: xr.Dataset, grid: Grid) -> xr.Dataset:
-    """Scores with the other ways to say tau, and how they came to be."""
-    scores["tau"].attrs["long_name"] = "training timestep"
-    return scores.assign_coords(
-        sigma=("tau", list(grid.sigma), {"long_name": "noise-to-signal ratio"}),
-        log_snr=("tau", list(grid.log_snr), {"long_name": "log signal-to-noise power ratio"}),
-    ).assign_attrs(versions() | grid.fixed)
+    return {name: axes[name] for name in AXES if name in axes}
