@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 import tiny
 import xarray as xr
 
 import tedlens as tl
+from tedlens.cli import about_store
 from tedlens.sweeping import store as store_module
 
 CLIPS, TAUS, SEEDS = 3, [100, 500, 900], [0, 1]
@@ -109,10 +111,11 @@ def test_three_files_a_cell(straight: Path) -> None:
 
 def test_stores_by_url(commits: list[str]) -> None:
     url = "memory://runs/sweep.zarr"
-    scores = toy_sweep(url)
+    scores = toy_sweep(url, keep="labels")
     assert len(commits) == CELLS
     xr.testing.assert_equal(tl.open_sweep(url), scores)
-    xr.testing.assert_identical(toy_sweep(url), scores)
+    xr.testing.assert_identical(toy_sweep(url, keep="labels"), scores)
+    assert tl.open_kept(url, clip="clip 1", tau=500)["labels/labels"].sizes["frame"] == 5
     assert len(commits) == CELLS
     fsspec.filesystem("memory").rm("/runs", recursive=True)
 
@@ -146,6 +149,85 @@ def broken_off(path: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(store_module.SweepStore, "commit", failing)
         with pytest.raises(KeyboardInterrupt):
             toy_sweep(path)
+
+
+def test_info_shows_how_much_is_done(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    next((copy / "cells").glob("clip_1-*-tau500-seed1-*/zarr.json")).unlink()
+    about_store(str(copy))
+    said = capsys.readouterr().out
+    assert "sweep of 3 clip x 3 tau x 2 seed x 2 top_k" in said
+    assert f"done: {CELLS - 1} of {CELLS} cells" in said
+    assert "is half written" in said
+    assert f"motion_weights_sha256: {tiny.Toy().weights_sha256}" in said
+
+
+# --- what is kept beside scores -------------------------------------------------------------------
+
+
+def test_labels_and_features_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, clip = tmp_path / "sweep.zarr", make_clip(1)
+    how: dict[str, Any] = {"clips": clip, "tau": 500, "seeds": 1, "keep": ["labels", "features"], "progress": True}
+    scores = toy_sweep(path, **how)
+    kept = tl.open_kept(path, clip="clip 1", tau=500, seed=1)
+    feats = tl.probe(tiny.Toy(), clip, tau=500, seed=1)["up_0"]["features"]
+    found = kept["features/up_0"]["features"]
+    xr.testing.assert_identical(found.drop_attrs(), feats.astype("float16").drop_attrs())
+    for top_k in (2, 4):
+        labels = kept["labels"]["labels"].sel(block="up_0", top_k=top_k).squeeze(drop=True)
+        np.testing.assert_array_equal(labels, tl.propagate(feats, clip.masks[0], radius=2, top_k=top_k))
+        scored = tl.evaluate(labels, clip.masks)["F"]
+        np.testing.assert_array_equal(scores["F"].sel(top_k=top_k).squeeze(), scored)
+    assert found.encoding["chunks"] == (1, 1, 1, 6, 12, 12)  # a frame
+    # 5 frames: two tracks of 16x16 pixels, 6 channels of 12x12 cells at 2 bytes.
+    assert f"up to {(2 * 5 * 16 * 16 + 2 * 5 * 6 * 12 * 12) / 1e3:.3g} kB" in capsys.readouterr().out
+    before = content(path)
+    toy_sweep(path, **how)
+    assert content(path) == before
+
+
+def test_features_are_kept_as_principal_components(tmp_path: Path) -> None:
+    """All components give the features again; fewer leave the share of variance that they do not explain."""
+    clip = make_clip(1)
+    feats = tl.probe(tiny.Toy(), clip, tau=500)["up_0"]["features"]
+    for components in (6, 3):
+        path = tmp_path / str(components)
+        toy_sweep(path, clips=clip, tau=500, seeds=0, keep="features", components=components)
+        kept = tl.open_kept(path, clip="clip 1", tau=500)["features/up_0"].to_dataset().astype("float32")
+        assert kept["score"].sizes["component"] == components
+        again = kept["score"].dot(kept["loading"], dim="component") + kept["mean"]
+        left = float(((again - feats) ** 2).sum() / ((feats - kept["mean"]) ** 2).sum())
+        assert left == pytest.approx(1 - float(kept["explained"].sum()), abs=1e-3)
+        assert (left < 1e-3) == (components == 6)
+
+
+def test_a_kept_file_that_is_cut_short(tmp_path: Path, commits: list[str]) -> None:
+    path = tmp_path / "sweep.zarr"
+    toy_sweep(path, tau=500, keep="labels")
+    whole = content(path)
+    chunks = path.glob("cells/clip_1-*-seed1-*/kept/labels/labels/c/**/0")
+    truncate(next(chunk for chunk in chunks if chunk.is_file()))
+    with pytest.warns(UserWarning, match=r"bytes of kept/labels/labels/c"):
+        toy_sweep(path, tau=500, keep="labels")
+    assert commits[6:] == ["clip 1, 500, 1"]
+    assert content(path) == whole
+
+
+def test_what_cannot_be_kept(straight: Path, tmp_path: Path) -> None:
+    for wrong, words in (
+        ({"keep": "labels", "store": None}, "needs a place to keep it"),
+        ({"keep": "pixels"}, "choose from labels, features"),
+        ({"keep": "labels", "components": 3}, "components=3"),
+        ({"keep": "features", "components": 7}, "n_components=7"),
+        ({"keep": "labels", "store": straight}, r"keep=\[\], and now keep=\['labels'\]"),
+    ):
+        with pytest.raises(tl.TedlensError, match=words):
+            toy_sweep(**({"store": tmp_path / "sweep.zarr"} | wrong))
+    with pytest.raises(tl.TedlensError, match="keeps nothing of clip 'clip 1'"):
+        tl.open_kept(straight, clip="clip 1", tau=500)
+    huge = tiny.Toy()
+    huge.unet.up_blocks[0].weight.data *= 1e6
+    with pytest.raises(tl.TedlensError, match="larger than float16"):
+        toy_sweep(tmp_path / "huge.zarr", motion=huge, keep="features")
 
 
 # --- growth and refusal ---------------------------------------------------------------------------

@@ -303,7 +303,7 @@ class Toy(DiffusionModel):
         self.window = window
 
     def encode(self, frames: Frames) -> torch.Tensor:
-        return pictures(frames)
+        return pictures(frames).to(self.device)
 
     def sigma(self, tau: int) -> float:
         return tau / (1000 - tau)

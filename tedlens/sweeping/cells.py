@@ -1,4 +1,4 @@
-"""One clip of a sweep, cell by cell: probe, fuse, propagate, score, drop."""
+"""One clip of a sweep, cell by cell: probe, fuse, propagate, score, keep what is asked for, drop."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ import pandas as pd
 import xarray as xr
 from torch import Tensor
 
+from tedlens.analysis.pca import pca
 from tedlens.clip import Clip
+from tedlens.errors import TedlensError
 from tedlens.metrics import evaluate
-from tedlens.probing import Prepared
+from tedlens.models.base import DiffusionModel
+from tedlens.probing import Prepared, label_features
 from tedlens.sweeping.grid import SETTINGS, Grid, Models
-from tedlens.ted import label_clip, label_clip_fused, unit
+from tedlens.ted import label_clip, label_clip_fused, label_masks, unit
 from tedlens.tracking import clip_features, first_mask
 
 Labels = npt.NDArray[np.uint8]
+Kept = dict[str, xr.Dataset]  # by path below the cell: "labels", "features/up_2"
 SCORES = ("J", "F", "JF")
 AXES = ("clip", "block", "tau", "lam", "seed", *SETTINGS, "object", "frame")  # in the order of joined scores
 
@@ -46,6 +50,14 @@ def clip_cells(
         ``J``, ``F`` and ``JF`` over block, top_k, radius, n_last, temperature, convention, (lam,) object and
         frame, with the cell's clip, tau and seed as scalar coordinates.
     """
+    for scores, _ in kept_cells(clip, models, grid, wanted):
+        yield scores
+
+
+def kept_cells(
+    clip: Clip, models: Models, grid: Grid, wanted: Iterable[tuple[int, int]] | None = None
+) -> Iterator[tuple[xr.Dataset, Kept]]:
+    """As `clip_cells`, with what the grid keeps of each cell beside its scores."""
     cells = grid.cells if wanted is None else list(wanted)
     mask, truth = first_mask(clip), clip.masks
     assert truth is not None
@@ -62,11 +74,15 @@ def clip_cells(
             clear = clip_features(still, grid.appearance_tau, seed, grid.appearance_block, grid.appearance_samples)
         taus = [tau for tau, its_seed in cells if its_seed == seed]
         for tau, _, features in swept.features(taus, [seed], grid.block, samples):
-            scores = [
-                evaluate(labels, truth, protocol=grid.protocol)
-                for labels in _tracked(features, clear, mask, swept.input_size, grid)
-            ]
-            yield _labelled(scores, grid).assign_coords(clip=clip.name, tau=tau, seed=seed)
+            scores, labels = [], []
+            for tracked in _tracked(features, clear, mask, swept.input_size, grid):
+                scores.append(evaluate(tracked, truth, protocol=grid.protocol))
+                if "labels" in grid.keep:
+                    labels.append(tracked)
+            kept = _kept_labels(labels, grid) if labels else {}
+            if "features" in grid.keep:
+                kept |= _kept_features(features, models.swept, clip, tau, seed, grid.components)
+            yield _labelled(scores, grid).assign_coords(clip=clip.name, tau=tau, seed=seed), kept
 
 
 def _tracked(
@@ -79,6 +95,38 @@ def _tracked(
                 yield label_clip(unit(features[block]), mask, input_size, **settings)
             else:
                 yield from label_clip_fused(features[block], clear, grid.lam, mask, input_size, **settings)
+
+
+def _kept_labels(labels: Sequence[Labels], grid: Grid) -> Kept:
+    """Masks of a cell over its inner axes."""
+    shape = tuple(map(len, grid.inner.values()))
+    masks = label_masks(np.stack(labels)[0], np.arange(len(labels[0])), {})
+    values = np.stack(labels).reshape(*shape, *masks.shape)
+    coords = {name: list(each) for name, each in grid.inner.items()} | dict(masks.coords)
+    return {"labels": xr.Dataset({"labels": ((*grid.inner, *masks.dims), values)}, coords)}
+
+
+def _kept_features(
+    features: dict[str, Tensor], model: DiffusionModel, clip: Clip, tau: int, seed: int, components: int | None
+) -> Kept:
+    """Features of a cell in float16, as `probe` labels them, or their principal components, by block."""
+    kept = {}
+    for block, value in features.items():
+        labelled = label_features(value.float().cpu().numpy()[None, None], model, clip, [tau], [seed])
+        if components is None:
+            found = labelled.to_dataset(name="features")
+        else:
+            mean = labelled.mean(["tau", "seed", "frame", "y", "x"])
+            found = pca(labelled, components).assign(mean=mean.drop_vars(["tau", "seed"], errors="ignore"))
+        with np.errstate(over="ignore"):  # said below, in a sentence
+            half = found.astype(np.float16)
+        if not all(np.isfinite(values).all() for values in half.data_vars.values()):
+            raise TedlensError(
+                f"Features of {block!r} at tau={tau} are larger than float16 can hold (65504), so they cannot be kept; "
+                'leave "features" out of keep.'
+            )
+        kept[f"features/{block}"] = half
+    return kept
 
 
 def _labelled(scores: list[xr.Dataset], grid: Grid) -> xr.Dataset:

@@ -15,6 +15,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
 from tedlens.store import storable
+from tedlens.sweeping.cells import Kept
 
 Files = dict[str, bytes]  # content by path within a group
 MARKER = "zarr.json"  # without it Zarr sees no group: written last, it makes all the rest count
@@ -59,8 +60,11 @@ def attributes(marker: bytes) -> dict[str, Any] | None:
         return None
 
 
-def encode_cell(cell: xr.Dataset, inner: Sequence[str], about: Mapping[str, Any]) -> Files:
-    """Files of a cell: one array of scores in one chunk, and in the group's attributes the axes and `about`."""
+def encode_cell(cell: xr.Dataset, kept: Kept, inner: Sequence[str], about: Mapping[str, Any]) -> Files:
+    """Files of a cell: one array of scores in one chunk, what is kept beside them below ``kept``.
+
+    The group's attributes hold the axes and `about`.
+    """
     dims = [*inner, "object", "frame"]
     values = np.stack([cell[name].transpose(*dims).values for name in METRICS])
     files: dict[str, Any] = {}
@@ -74,8 +78,23 @@ def encode_cell(cell: xr.Dataset, inner: Sequence[str], about: Mapping[str, Any]
         config={"write_empty_chunks": True},
         dimension_names=["metric", *dims],
     )
+    for path, dataset in kept.items():
+        storable(dataset).to_zarr(
+            MemoryStore(files),
+            group=f"kept/{path}",
+            zarr_format=3,
+            consolidated=False,
+            encoding={name: _kept_encoding(values) for name, values in dataset.data_vars.items()},
+        )
     written = {name: buffer.to_bytes() for name, buffer in sorted(files.items()) if name != MARKER}
     return with_sizes(written, {**about, "axes": {name: cell[name].values.tolist() for name in dims}})
+
+
+def _kept_encoding(values: xr.DataArray) -> dict[str, Any]:
+    """Chunks that are read at once: a clip's masks of one track, a frame's features of one block."""
+    whole = {"frame", "y", "x"} if values.dtype == np.uint8 else {"channel", "component", "y", "x"}
+    chunks = tuple(size if dim in whole else 1 for dim, size in values.sizes.items())
+    return {"chunks": chunks, "compressors": [ZstdCodec(), Crc32cCodec()]}
 
 
 def decode_cell(key: str, files: Files, sizes: Mapping[str, int]) -> Cell:

@@ -15,12 +15,13 @@ from tedlens.metrics import Protocol
 from tedlens.models.base import DiffusionModel
 from tedlens.models.noise import frame_noise
 from tedlens.models.registry import Kind, load_image_model, load_video_model
-from tedlens.models.structure import hook_points
+from tedlens.models.structure import block_paths, hook_points, matching
 from tedlens.probing import as_list, block_names, input_size, window_length, windows
 from tedlens.propagation import check_lams, check_settings
 
 # A loaded model, its name, or the loader's arguments by name.
 Model = DiffusionModel | str | Path | Mapping[str, Any]
+KEEP = ("labels", "features")  # what a store can keep beside scores
 SETTINGS = ("top_k", "radius", "n_last", "temperature", "convention")  # of `propagate`: each can be an axis
 
 
@@ -100,6 +101,12 @@ class Grid:
         See `probe`; `window` is None where an image model is swept.
     appearance_tau, appearance_block, appearance_samples
         Of the appearance features. The first two are None unless motion is fused with them.
+    keep, components
+        What is kept beside scores, and to how many principal components features are reduced (None: they are not).
+    shapes
+        Where features are kept: by block, their channels (or components) and pixels of the input a cell, (y, x).
+    input_rule
+        Short side and multiple of the swept model's input, see `input_size`.
     models
         Provenance of the models.
     """
@@ -118,6 +125,10 @@ class Grid:
     appearance_tau: int | None
     appearance_block: str | None
     appearance_samples: int
+    keep: tuple[str, ...]
+    components: int | None
+    shapes: Mapping[str, tuple[int, float, float]] = field(repr=False)
+    input_rule: tuple[int | tuple[int, int], int]
     models: Mapping[str, Any] = field(repr=False)
 
     @property
@@ -148,6 +159,8 @@ class Grid:
             "overlap": self.overlap,
             "size": size,
             "protocol": self.protocol,
+            "keep": list(self.keep),
+            "components": self.components,
         }
         return {key: value for key, value in said.items() if value is not None}
 
@@ -170,6 +183,8 @@ def make_grid(
     temperature: float | Sequence[float] = 0.1,
     convention: str | Sequence[str] = "dift",
     protocol: Protocol = "davis",
+    keep: str | Sequence[str] = (),
+    components: int | None = None,
 ) -> Grid:
     """The grid that the words of `sweep` describe, once every value is known to be in its range."""
     given = (top_k, radius, n_last, temperature, convention)
@@ -178,12 +193,13 @@ def make_grid(
     taus = tuple(swept.check_tau(t) for t in as_list(tau))
     window = window_length(swept, None)
     windows(1, window, overlap)  # says so where the overlap does not fit
+    names = _names(swept, blocks)
     grid = Grid(
         tau=taus,
         sigma=tuple(swept.sigma(t) for t in taus),
         log_snr=tuple(swept.log_snr(t) for t in taus),
         seed=tuple(as_list(seeds)),
-        block=tuple(_names(swept, blocks)),
+        block=tuple(names),
         lam=_lams(models, lam),
         settings=settings,
         protocol=protocol,
@@ -193,6 +209,10 @@ def make_grid(
         appearance_tau=appearance_tau if models.fused else None,
         appearance_block=_appearance_block(models, appearance_block),
         appearance_samples=appearance_samples,
+        keep=_kept(keep, components),
+        components=components,
+        shapes=_shapes(swept, names, components) if "features" in keep else {},
+        input_rule=(swept.size if size is None else size, swept.multiple),
         models=models.provenance(),
     )
     for combination in grid.combinations:
@@ -227,8 +247,36 @@ def _appearance_block(models: Models, block: str | None) -> str | None:
 
 
 def _names(model: DiffusionModel, blocks: str | Sequence[str] | None) -> list[str]:
-    size = input_size((model.size, model.size), model.size, model.multiple)
-    return block_names(model, blocks, lambda: hook_points(model, size))
+    return block_names(model, blocks, lambda: hook_points(model, _square(model)))
+
+
+def _square(model: DiffusionModel) -> tuple[int, int]:
+    return input_size((model.size, model.size), model.size, model.multiple)
+
+
+def _kept(keep: str | Sequence[str], components: int | None) -> tuple[str, ...]:
+    kept = values_of("keep", keep) if keep else ()
+    for name in kept:
+        if name not in KEEP:
+            raise TedlensError(f"keep={name!r} is not what a sweep can keep; choose from {', '.join(KEEP)}.")
+    if components is not None and ("features" not in kept or components < 1):
+        raise TedlensError(
+            f"components={components} is to how many principal components kept features are reduced; "
+            'give at least 1, with keep="features".'
+        )
+    return kept
+
+
+def _shapes(model: DiffusionModel, names: Sequence[str], components: int | None) -> dict[str, tuple[int, float, float]]:
+    """Channels, and pixels of the input a cell (y, x), of each block's features as they are kept."""
+    size = _square(model)
+    points, paths = hook_points(model, size), block_paths(model)
+    found = {}
+    for name in names:
+        point = points[paths[name]] if name in paths else next(matching(model, points, name))[1]
+        channels = point.channels if components is None else components
+        found[name] = (channels, size[0] / point.grid[0], size[1] / point.grid[1])
+    return found
 
 
 def values_of(name: str, given: Any) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from tedlens.probing import windows
+from tedlens.probing import input_size, windows
 from tedlens.sweeping.clips import ClipFacts
 from tedlens.sweeping.grid import Grid
 
@@ -28,8 +28,8 @@ class Plan:
         Batches of frames that the image model sees for the appearance features that motion is fused with.
     propagations
         Tracks still to be propagated and scored: blocks x settings x lambdas a cell.
-    score_bytes
-        Size of all scores.
+    score_bytes, kept_bytes
+        Size of all scores, and of the labels and features that are kept, before compression.
     """
 
     grid: str
@@ -39,14 +39,16 @@ class Plan:
     appearance_forwards: int
     propagations: int
     score_bytes: int
+    kept_bytes: int
 
     def __str__(self) -> str:
         done = f", {self.done} of them done" if self.done else ""
         appearance = f" and {self.appearance_forwards} batches of the image model" if self.appearance_forwards else ""
+        kept = f", what is kept beside them up to {_size(self.kept_bytes)}" if self.kept_bytes else ""
         return (
             f"Sweep of {self.grid}: {self.cells} cells{done}.\n"
             f"To do: {self.forwards} UNet windows{appearance}, {self.propagations} tracks; "
-            f"scores take {self.score_bytes / 1e6:.3g} MB."
+            f"scores take {_size(self.score_bytes)}{kept}."
         )
 
 
@@ -72,4 +74,20 @@ def make_plan(grid: Grid, clips: Sequence[ClipFacts], missing: Mapping[str, Sequ
         else sum(seeds[clip.name] * grid.appearance_samples * len(windows(clip.frames, None, 0)) for clip in clips),
         propagations=left * inner,
         score_bytes=3 * 8 * scored * len(grid.cells) * inner,
+        kept_bytes=len(grid.cells) * sum(_kept_bytes(grid, clip, inner) for clip in clips),
     )
+
+
+def _kept_bytes(grid: Grid, clip: ClipFacts, tracks: int) -> int:
+    """Labels (uint8) and features (float16) that one cell of a clip keeps."""
+    labels = tracks * clip.frames * clip.height * clip.width if "labels" in grid.keep else 0
+    height, width = input_size((clip.height, clip.width), *grid.input_rule)
+    cells = (channels * round(height / y) * round(width / x) for channels, y, x in grid.shapes.values())
+    return labels + 2 * clip.frames * sum(cells)
+
+
+def _size(count: int) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count / 1e3:.3g} kB"

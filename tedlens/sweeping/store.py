@@ -25,7 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from tedlens.errors import TedlensError
 from tedlens.provenance import versions
-from tedlens.sweeping.cells import AXES, join_cells, label_scores
+from tedlens.sweeping.cells import AXES, Kept, join_cells, label_scores
 from tedlens.sweeping.clips import ClipFacts
 from tedlens.sweeping.encoding import (
     MARKER,
@@ -73,6 +73,13 @@ class SweepStore:
                 f"{self.url} exists and is not the store of a sweep, so it is left alone; choose another path."
             )
         return about
+
+    def is_sweep(self) -> bool:
+        """Whether a store says of itself that it is a sweep's."""
+        with self._sentences("read"):
+            if not self.fs.exists(f"{self.root}/{MARKER}"):
+                raise TedlensError(f"There is no Zarr store at {self.url}; give the path or URL of one.")
+            return "tedlens_sweep" in (attributes(self.fs.cat_file(f"{self.root}/{MARKER}")) or {})
 
     def cells(self, kind: str) -> tuple[list[Cell], dict[str, str]]:
         """All whole cells of a kind, and by key what is wrong with each other one."""
@@ -168,7 +175,7 @@ class SweepStore:
             if not self._exists(f"cells/{cell_key(clip.name, tau, seed, grid)}/{MARKER}")
         ]
 
-    def commit(self, cell: xr.Dataset, grid: Grid, clip: ClipFacts) -> None:
+    def commit(self, cell: xr.Dataset, kept: Kept, grid: Grid, clip: ClipFacts) -> None:
         """Write a cell; it counts once all of it is there."""
         tau, seed = int(cell["tau"]), int(cell["seed"])
         place = grid.tau.index(tau)
@@ -183,7 +190,7 @@ class SweepStore:
             "kind": kind_of(grid.fixed),
             **versions(),
         }
-        self._write(f"cells/{cell_key(clip.name, tau, seed, grid)}", encode_cell(cell, list(grid.inner), about))
+        self._write(f"cells/{cell_key(clip.name, tau, seed, grid)}", encode_cell(cell, kept, list(grid.inner), about))
 
     def finish(self) -> None:
         """Join all cells in the group ``scores``, which any reader of Zarr opens; left alone where it is up to date."""
@@ -259,6 +266,69 @@ def open_sweep(store: str | Path) -> xr.Dataset:
     if about is None:
         raise TedlensError(f"There is no sweep at {store}; give the store of tl.sweep(..., store=...).")
     return joined(opened.cells(kind_of(about["fixed"]))[0], about)
+
+
+def open_kept(store: str | Path, *, clip: str, tau: int, seed: int = 0) -> xr.DataTree:
+    """What a sweep kept of one cell beside its scores, read from disk when it is used.
+
+    Parameters
+    ----------
+    store
+        Path or URL of the store of a sweep with ``keep=("labels", "features")`` or one of them.
+    clip, tau, seed
+        The cell: name of the clip, noise level, seed of the noise.
+
+    Returns
+    -------
+    DataTree
+        ``labels``: tracked masks (block, top_k, .., lam, frame, y, x). ``features``: one node a block, as from
+        `probe`, in float16; or, of features reduced to principal components, what `pca` gives and their ``mean``,
+        so that score @ loading + mean is the features again as nearly as the components allow.
+
+    Raises
+    ------
+    TedlensError
+        Where there is no such cell, or nothing was kept.
+    """
+    opened = SweepStore(store)
+    about = opened.about()
+    cells = opened.cells(kind_of(about["fixed"]))[0] if about else []
+    found = [cell for cell in cells if cell.place == (clip, tau, seed)]
+    if not found or not any(name.startswith("kept/") for name in found[-1].about["sizes"]):
+        raise TedlensError(
+            f"{store} keeps nothing of clip {clip!r} at tau={tau} and seed={seed} beside scores; it has "
+            f"clips {', '.join(sorted({cell.place[0] for cell in cells})) or '(none)'}, and keeps what "
+            'tl.sweep(..., keep=("labels", "features")) asked for.'
+        )
+    return xr.open_datatree(
+        f"{opened.url.rstrip('/')}/cells/{found[-1].key}", group="kept", engine="zarr", consolidated=False
+    )
+
+
+def describe_sweep(store: str | Path) -> str | None:
+    """For a person: what was asked of a store, how much is done, and how it came to be; None if it is no sweep's."""
+    opened = SweepStore(store)
+    about = opened.about() if opened.is_sweep() else None
+    if about is None:
+        return None
+    asked = about["asked"]
+    cells, broken = opened.cells(kind_of(about["fixed"]))
+    inner = {name: values for name, values in asked.items() if name not in ("clip", "tau", "seed")}
+    total = len(asked["clip"]) * len(asked["tau"]) * len(asked["seed"])
+    lines = [
+        f"{store}: sweep of {' x '.join(f'{len(values)} {name}' for name, values in asked.items() if len(values) > 1)}",
+        f"  done: {len(covered_places(cells, inner))} of {total} cells",
+        *(f"  not whole: {key} {what}" for key, what in broken.items()),
+        *(f"  {name}: {_listing(values)}" for name, values in asked.items()),
+        *(f"  {name}: {value}" for name, value in about["fixed"].items()),
+        *(f"  {name.removeprefix('version_')} {v}" for name, v in about.items() if name.startswith("version_")),
+    ]
+    return "\n".join(lines)
+
+
+def _listing(values: Sequence[Any]) -> str:
+    few = values if len(values) <= 12 else [*values[:6], "..", *values[-3:]]
+    return ", ".join(map(str, few))
 
 
 def joined(cells: Sequence[Cell], about: Mapping[str, Any]) -> xr.Dataset:

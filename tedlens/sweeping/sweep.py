@@ -10,9 +10,10 @@ from typing import Any
 import xarray as xr
 from tqdm.auto import tqdm
 
+from tedlens.errors import TedlensError
 from tedlens.metrics import Protocol
 from tedlens.provenance import versions
-from tedlens.sweeping.cells import AXES, clip_cells, join_cells, label_scores
+from tedlens.sweeping.cells import AXES, join_cells, kept_cells, label_scores
 from tedlens.sweeping.clips import ClipFacts, Clips, Source, clip_sources, survey
 from tedlens.sweeping.grid import Grid, Model, Models, is_one, load_models, make_grid
 from tedlens.sweeping.plan import make_plan
@@ -40,6 +41,8 @@ def sweep(
     convention: str | Sequence[str] = "dift",
     protocol: Protocol = "davis",
     store: str | Path | None = None,
+    keep: str | Sequence[str] = (),
+    components: int | None = None,
     dry_run: bool = False,
     progress: bool = True,
 ) -> xr.Dataset:
@@ -78,6 +81,9 @@ def sweep(
         Path or URL (``s3://..``, whatever fsspec knows) of a Zarr folder that keeps every cell as soon as it is
         computed. The same sweep, called again, goes on where it was killed; a larger one computes only what is
         new. Cells that are not whole are named in a warning and computed anew. See `open_sweep`.
+    keep, components
+        What the store keeps beside scores: ``"labels"``, ``"features"`` (in float16) or both; features reduced to
+        so many principal components of each cell and block, if a number is given. See `open_kept`.
     dry_run
         Print the plan and compute nothing; the result holds what is in the store already.
     progress
@@ -121,25 +127,29 @@ def sweep(
         temperature=temperature,
         convention=convention,
         protocol=protocol,
+        keep=keep,
+        components=components,
     )
+    if keep and store is None:
+        raise TedlensError(f"keep={keep!r} needs a place to keep it; give store=.")
     sources = clip_sources(clips)
     facts = survey(sources, protocol)
-    kept = None if store is None else SweepStore(store)
-    cells, broken = ([], {}) if kept is None else kept.held(grid, facts)
+    disk = None if store is None else SweepStore(store)
+    cells, broken = ([], {}) if disk is None else disk.held(grid, facts)
     missing = missing_cells(grid, facts, cells)
-    if kept is not None and broken:
+    if disk is not None and broken:
         said = "; ".join(f"{key} {what}" for key, what in broken.items())
-        warnings.warn(f"Not whole in {kept.url}, so computed anew: {said}.", stacklevel=2)
+        warnings.warn(f"Not whole in {disk.url}, so computed anew: {said}.", stacklevel=2)
     if progress or dry_run:
         print(make_plan(grid, facts, missing))
     found = [cell.scores for cell in cells]
     if not dry_run and any(missing.values()):
-        if kept is not None:
-            kept.begin(grid, facts, cells, broken)
-        found += _computed(sources, facts, models, grid, missing, kept, progress)
-    if kept is not None and not dry_run:
-        found = [cell.scores for cell in kept.held(grid, facts)[0]]
-        kept.finish()
+        if disk is not None:
+            disk.begin(grid, facts, cells, broken)
+        found += _computed(sources, facts, models, grid, missing, disk, progress)
+    if disk is not None and not dry_run:
+        found = [cell.scores for cell in disk.held(grid, facts)[0]]
+        disk.finish()
     noise = dict(zip(grid.tau, zip(grid.sigma, grid.log_snr, strict=True), strict=True))
     scores = label_scores(join_cells(found, grid_axes(grid, facts)), noise, versions() | grid.fixed)
     given = {"top_k": top_k, "radius": radius, "n_last": n_last, "temperature": temperature, "convention": convention}
@@ -175,9 +185,9 @@ def run_clip(
     if store is not None:
         wanted = store.unwritten(clip, grid, wanted)
     if wanted:
-        for cell in clip_cells(source(), models, grid, wanted):
+        for cell, kept in kept_cells(source(), models, grid, wanted):
             if store is not None:
-                store.commit(cell, grid, clip)
+                store.commit(cell, kept, grid, clip)
             yield cell
 
 
