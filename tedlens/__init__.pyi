@@ -14,6 +14,9 @@ from .models import load_video_model as load_video_model
 from .models import register_adapter as register_adapter
 from .probing import probe as probe
 from .store import save as save
+from .sweeping import open_kept as open_kept
+from .sweeping import open_sweep as open_sweep
+from .sweeping import sweep as sweep
 from .ted import fuse as fuse
 from .ted import propagate as propagate
 from .ted import propagate_fused as propagate_fused

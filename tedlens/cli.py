@@ -230,8 +230,8 @@ def info(
     """Show versions and models, what can be probed in a model, or what made a store."""
     if what is None:
         about_installation()
-    elif (Path(what) / "zarr.json").is_file():
-        about_store(Path(what))
+    elif "://" in what or (Path(what) / "zarr.json").is_file():
+        about_store(what)
     else:
         about_model(what, frame, inside)
 
@@ -249,11 +249,13 @@ def about_installation() -> None:
         print(f"{kind} models: {', '.join(model_names(kind))}; any with {', '.join(adapters)}")
 
 
-def about_store(path: Path) -> None:
+def about_store(store: str) -> None:
     import xarray as xr
 
-    tree = xr.open_datatree(path, engine="zarr", consolidated=False)
-    print(tree)
+    from tedlens.sweeping import describe_sweep
+
+    sweep = describe_sweep(store)
+    print(sweep or xr.open_datatree(store, engine="zarr", consolidated=False))
 
 
 def about_model(name: str, frame: str | None, inside: str | None) -> None:

@@ -60,8 +60,6 @@ def evaluate(
         For shapes that differ, labels that hold an id the truth does not, a truth without objects,
         an unknown protocol, or a clip too short for the protocol.
     """
-    if protocol not in get_args(Protocol):
-        raise TedlensError(f"protocol={protocol!r} is not known to evaluate(); choose one of davis, all.")
     predicted, true = _masks(labels, "labels"), _masks(truth, "truth")
     ids = _check(predicted, true, protocol)
     kept = np.arange(len(true))[slice(1, -1) if protocol == "davis" else slice(None)]
@@ -168,13 +166,10 @@ def _ids(masks: Masks) -> npt.NDArray[np.intp]:
     return np.flatnonzero(seen)
 
 
-def _check(predicted: Masks, true: Masks, protocol: Protocol) -> npt.NDArray[np.intp]:
-    """The truth's object ids, once all is known to fit."""
-    if predicted.shape != true.shape:
-        raise TedlensError(
-            f"labels have the shape {predicted.shape} and the truth {true.shape} (frames, height, width),"
-            " but they must agree; resize the labels with nearest neighbour, or take the same frames."
-        )
+def check_truth(true: Masks, protocol: Protocol) -> npt.NDArray[np.intp]:
+    """Ids of the objects in true masks (T, H, W), once it is known that the protocol can score them."""
+    if protocol not in get_args(Protocol):
+        raise TedlensError(f"protocol={protocol!r} is not known to evaluate(); choose one of davis, all.")
     if protocol == "davis" and len(true) < 3:
         raise TedlensError(
             f"protocol='davis' leaves out the first and the last of {len(true)} frames, so none is left;"
@@ -184,6 +179,17 @@ def _check(predicted: Masks, true: Masks, protocol: Protocol) -> npt.NDArray[np.
     ids: npt.NDArray[np.intp] = found[(found != 0) & (found != VOID)]
     if len(ids) == 0:
         raise TedlensError("The truth holds no object (an id from 1 to 254); give masks that show at least one.")
+    return ids
+
+
+def _check(predicted: Masks, true: Masks, protocol: Protocol) -> npt.NDArray[np.intp]:
+    """The truth's object ids, once all is known to fit."""
+    if predicted.shape != true.shape:
+        raise TedlensError(
+            f"labels have the shape {predicted.shape} and the truth {true.shape} (frames, height, width),"
+            " but they must agree; resize the labels with nearest neighbour, or take the same frames."
+        )
+    ids = check_truth(true, protocol)
     strange = np.setdiff1d(_ids(predicted), [0, *ids])
     if len(strange):
         raise TedlensError(

@@ -151,17 +151,7 @@ class Prepared:
 
     def names(self, blocks: str | Sequence[str] | None) -> list[str]:
         """Names of the blocks and submodules that `blocks` means; by default all ``up`` blocks."""
-        if blocks is None:
-            up = [name for name in self.model.blocks if name.startswith(("up", "out"))]
-            return up or list(self.model.blocks)
-        wanted = [blocks] if isinstance(blocks, str) else list(blocks)
-        if not wanted:
-            raise TedlensError(f"No block was asked for; choose from {', '.join(self.model.blocks)}.")
-        names: list[str] = []
-        for name in wanted:
-            known = name in self.model.blocks
-            names += [name] if known else [found for found, _ in matching(self.model, self._points, name)]
-        return list(dict.fromkeys(names))
+        return block_names(self.model, blocks, lambda: self._points)
 
     def _taps(self, names: Sequence[str]) -> tuple[dict[str, Tap], str]:
         """Where each feature is taken, and the name of the one that runs last."""
@@ -275,6 +265,22 @@ def record(taps: Mapping[str, Tap], deepest: str) -> Iterator[dict[str, Tensor]]
     finally:
         for handle in handles:
             handle.remove()
+
+
+def block_names(
+    model: DiffusionModel, blocks: str | Sequence[str] | None, points: Callable[[], dict[str, HookPoint]]
+) -> list[str]:
+    """Names of the blocks and submodules that `blocks` means; `points` are looked up only where it needs them."""
+    if blocks is None:
+        up = [name for name in model.blocks if name.startswith(("up", "out"))]
+        return up or list(model.blocks)
+    wanted = [blocks] if isinstance(blocks, str) else list(blocks)
+    if not wanted:
+        raise TedlensError(f"No block was asked for; choose from {', '.join(model.blocks)}.")
+    names: list[str] = []
+    for name in wanted:
+        names += [name] if name in model.blocks else [found for found, _ in matching(model, points(), name)]
+    return list(dict.fromkeys(names))
 
 
 def window_length(model: DiffusionModel, window: int | None) -> int | None:

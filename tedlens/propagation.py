@@ -121,6 +121,11 @@ def check_lams(lams: Sequence[float]) -> None:
             raise TedlensError(f"lam={lam} is out of range; choose 0 (appearance only) to 1 (motion only).")
 
 
+def check_settings(*, top_k: int, radius: int, n_last: int, temperature: float, convention: Convention) -> None:
+    """Settings of `propagate_labels` in their range, or one sentence about what is not."""
+    _Rule(top_k, radius, n_last, temperature, convention)
+
+
 # --- what is asked for ----------------------------------------------------------------------------
 
 

@@ -29,11 +29,15 @@ def save(result: xr.DataTree | xr.Dataset | xr.DataArray, path: str | Path) -> P
     if isinstance(result, xr.DataArray):
         result = result.to_dataset(name=result.name or "values")
     if isinstance(result, xr.Dataset):
-        # Zarr v3 has a specification for texts of any length, none yet for texts of a fixed one.
-        result = result.assign_coords({n: c.astype(object) for n, c in result.coords.items() if c.dtype.kind == "U"})
+        result = storable(result)
     with whole_folder(path) as folder:
         result.to_zarr(folder, zarr_format=3, consolidated=False, mode="w")
     return path
+
+
+def storable(dataset: xr.Dataset) -> xr.Dataset:
+    """Texts of any length, for which Zarr v3 has a specification, in place of texts of a fixed one."""
+    return dataset.assign_coords({n: c.astype(object) for n, c in dataset.coords.items() if c.dtype.kind == "U"})
 
 
 def check_replaceable(path: Path) -> None:

@@ -98,6 +98,26 @@ def label_clip(
     return _masks(soft, mask, ids, input_size, upsample)
 
 
+def label_clip_fused(
+    motion: Tensor,
+    appearance: Tensor,
+    lams: Sequence[float],
+    mask: npt.NDArray[np.uint8],
+    input_size: tuple[int, int],
+    *,
+    upsample: Upsample = "dift",
+    **settings: Any,
+) -> npt.NDArray[np.uint8]:
+    """Masks (lam, frame, H, W) from motion and appearance features (frame, channel, y, x), fused at each lambda.
+
+    Appearance is resampled to motion's grid. `settings` are those of `propagate_labels`.
+    """
+    parts = unit_parts(motion, appearance)
+    first, ids = one_hot(mask, (motion.shape[-2], motion.shape[-1]))
+    soft = propagate_fused_labels(*parts, lams, first.to(motion.device), **settings)
+    return np.stack([_masks(one, mask, ids, input_size, upsample) for one in soft])
+
+
 def _masks(
     soft: Tensor, mask: npt.NDArray[np.uint8], ids: list[int], input_size: tuple[int, int], upsample: Upsample
 ) -> npt.NDArray[np.uint8]:
@@ -253,18 +273,16 @@ def propagate_fused(
     lams = [float(value) for value in np.atleast_1d(lam)]
     motion, appearance = _same_clip(motion, appearance)
     mask = _first_mask(first_mask)
-    parts = unit_parts(_tensor(motion), _tensor(appearance))
-    first, ids = one_hot(mask, (motion.sizes["y"], motion.sizes["x"]))
     settings: dict[str, Any] = {
         "top_k": top_k,
         "radius": radius,
         "n_last": n_last,
         "temperature": temperature,
         "convention": convention,
+        "upsample": upsample,
     }
-    soft = propagate_fused_labels(*parts, lams, first, **settings)
-    labels = [_masks(one, mask, ids, _input_size(motion, mask), upsample) for one in soft]
-    attrs = _about(motion, "motion_") | _about(appearance, "appearance_") | settings | {"upsample": upsample}
+    labels = label_clip_fused(_tensor(motion), _tensor(appearance), lams, mask, _input_size(motion, mask), **settings)
+    attrs = _about(motion, "motion_") | _about(appearance, "appearance_") | settings
     every = [label_masks(one, motion["frame"].values, attrs) for one in labels]
     return xr.concat(every, xr.Variable("lam", lams), combine_attrs="override")
 

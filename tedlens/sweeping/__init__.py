@@ -1,0 +1,20 @@
+"""Sweeps: a grid of clips, noise levels, blocks, lambdas, seeds and settings, scored (see README.md here)."""
+
+from tedlens.sweeping.cells import clip_cells
+from tedlens.sweeping.grid import Grid, Models, make_grid
+from tedlens.sweeping.plan import Plan, make_plan
+from tedlens.sweeping.store import describe_sweep, open_kept, open_sweep
+from tedlens.sweeping.sweep import sweep
+
+__all__ = [
+    "Grid",
+    "Models",
+    "Plan",
+    "clip_cells",
+    "describe_sweep",
+    "make_grid",
+    "make_plan",
+    "open_kept",
+    "open_sweep",
+    "sweep",
+]

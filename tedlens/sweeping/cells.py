@@ -1,0 +1,168 @@
+"""One clip of a sweep, cell by cell: probe, fuse, propagate, score, keep what is asked for, drop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+from torch import Tensor
+
+from tedlens.analysis.pca import pca
+from tedlens.clip import Clip
+from tedlens.errors import TedlensError
+from tedlens.metrics import evaluate
+from tedlens.models.base import DiffusionModel
+from tedlens.probing import Prepared, label_features
+from tedlens.sweeping.grid import SETTINGS, Grid, Models
+from tedlens.ted import label_clip, label_clip_fused, label_masks, unit
+from tedlens.tracking import clip_features, first_mask
+
+Labels = npt.NDArray[np.uint8]
+Kept = dict[str, xr.Dataset]  # by path below the cell: "labels", "features/up_2"
+SCORES = ("J", "F", "JF")
+AXES = ("clip", "block", "tau", "lam", "seed", *SETTINGS, "object", "frame")  # in the order of joined scores
+
+
+def clip_cells(
+    clip: Clip, models: Models, grid: Grid, wanted: Iterable[tuple[int, int]] | None = None
+) -> Iterator[xr.Dataset]:
+    """Scores of one clip at each tau and seed, one cell after another; features live no longer than their cell.
+
+    The clip is encoded once, appearance features that motion is fused with are computed once a seed, and one
+    forward a window serves every block, lambda and setting of a cell.
+
+    Parameters
+    ----------
+    clip
+        With masks.
+    models, grid
+        Grid as `make_grid` gives it for these models.
+    wanted
+        (tau, seed) of the cells to compute, of those of the grid; by default all.
+
+    Yields
+    ------
+    Dataset
+        ``J``, ``F`` and ``JF`` over block, top_k, radius, n_last, temperature, convention, (lam,) object and
+        frame, with the cell's clip, tau and seed as scalar coordinates.
+    """
+    for scores, _ in kept_cells(clip, models, grid, wanted):
+        yield scores
+
+
+def kept_cells(
+    clip: Clip, models: Models, grid: Grid, wanted: Iterable[tuple[int, int]] | None = None
+) -> Iterator[tuple[xr.Dataset, Kept]]:
+    """As `clip_cells`, with what the grid keeps of each cell beside its scores."""
+    cells = grid.cells if wanted is None else list(wanted)
+    mask, truth = first_mask(clip), clip.masks
+    assert truth is not None
+    swept = Prepared(models.swept, clip, overlap=grid.overlap, size=grid.size, progress=False)
+    still = None
+    if models.motion and models.appearance:
+        still = Prepared(models.appearance, clip, size=grid.size, progress=False)
+    samples = 1 if models.motion else grid.appearance_samples
+    for seed in dict.fromkeys(seed for _, seed in cells):
+        clear = None
+        if still is not None:
+            assert grid.appearance_tau is not None
+            assert grid.appearance_block is not None
+            clear = clip_features(still, grid.appearance_tau, seed, grid.appearance_block, grid.appearance_samples)
+        taus = [tau for tau, its_seed in cells if its_seed == seed]
+        for tau, _, features in swept.features(taus, [seed], grid.block, samples):
+            scores, labels = [], []
+            for tracked in _tracked(features, clear, mask, swept.input_size, grid):
+                scores.append(evaluate(tracked, truth, protocol=grid.protocol))
+                if "labels" in grid.keep:
+                    labels.append(tracked)
+            kept = _kept_labels(labels, grid) if labels else {}
+            if "features" in grid.keep:
+                kept |= _kept_features(features, models.swept, clip, tau, seed, grid.components)
+            yield _labelled(scores, grid).assign_coords(clip=clip.name, tau=tau, seed=seed), kept
+
+
+def _tracked(
+    features: dict[str, Tensor], clear: Tensor | None, mask: Labels, input_size: tuple[int, int], grid: Grid
+) -> Iterator[Labels]:
+    """Masks (frame, H, W) of a cell, in the order of the grid's inner axes."""
+    for block in grid.block:
+        for settings in grid.combinations:
+            if clear is None or grid.lam is None:
+                yield label_clip(unit(features[block]), mask, input_size, **settings)
+            else:
+                yield from label_clip_fused(features[block], clear, grid.lam, mask, input_size, **settings)
+
+
+def _kept_labels(labels: Sequence[Labels], grid: Grid) -> Kept:
+    """Masks of a cell over its inner axes."""
+    shape = tuple(map(len, grid.inner.values()))
+    masks = label_masks(np.stack(labels)[0], np.arange(len(labels[0])), {})
+    values = np.stack(labels).reshape(*shape, *masks.shape)
+    coords = {name: list(each) for name, each in grid.inner.items()} | dict(masks.coords)
+    return {"labels": xr.Dataset({"labels": ((*grid.inner, *masks.dims), values)}, coords)}
+
+
+def _kept_features(
+    features: dict[str, Tensor], model: DiffusionModel, clip: Clip, tau: int, seed: int, components: int | None
+) -> Kept:
+    """Features of a cell in float16, as `probe` labels them, or their principal components, by block."""
+    kept = {}
+    for block, value in features.items():
+        labelled = label_features(value.float().cpu().numpy()[None, None], model, clip, [tau], [seed])
+        if components is None:
+            found = labelled.to_dataset(name="features")
+        else:
+            mean = labelled.mean(["tau", "seed", "frame", "y", "x"])
+            found = pca(labelled, components).assign(mean=mean.drop_vars(["tau", "seed"], errors="ignore"))
+        with np.errstate(over="ignore"):  # said below, in a sentence
+            half = found.astype(np.float16)
+        if not all(np.isfinite(values).all() for values in half.data_vars.values()):
+            raise TedlensError(
+                f"Features of {block!r} at tau={tau} are larger than float16 can hold (65504), so they cannot be kept; "
+                'leave "features" out of keep.'
+            )
+        kept[f"features/{block}"] = half
+    return kept
+
+
+def _labelled(scores: list[xr.Dataset], grid: Grid) -> xr.Dataset:
+    """Scores (object, frame) of each point of the inner axes as one Dataset over them."""
+    first = scores[0]
+    shape = (*map(len, grid.inner.values()), *first["J"].shape)
+    dims = (*grid.inner, "object", "frame")
+    values = {name: (dims, np.stack([one[name].values for one in scores]).reshape(shape)) for name in SCORES}
+    coords: dict[str, Any] = {name: list(each) for name, each in grid.inner.items()}
+    return xr.Dataset(values, coords | {"object": first["object"].values, "frame": first["frame"].values})
+
+
+def join_cells(cells: Iterable[xr.Dataset], axes: Mapping[str, Sequence[Any]]) -> xr.Dataset:
+    """Scores over all `axes` from cells in any order.
+
+    NaN where a clip has fewer objects or frames than another, and where there is no cell.
+    """
+    coords = {name: list(values) for name, values in axes.items()}
+    shape = tuple(map(len, coords.values()))
+    joined = xr.Dataset({name: (tuple(coords), np.full(shape, np.nan)) for name in SCORES}, coords)
+    indices = {name: joined.get_index(name) for name in coords}
+    for cell in cells:
+        whole = cell.expand_dims(["clip", "tau", "seed"])
+        places = [index.get_indexer(pd.Index(whole[name].values)) for name, index in indices.items()]
+        # A cell may hold more than is asked for: a block, a lambda or a setting of an earlier sweep.
+        here, there = np.ix_(*(p[p >= 0] for p in places)), np.ix_(*(np.flatnonzero(p >= 0) for p in places))
+        for name in SCORES:
+            joined[name].values[here] = whole[name].transpose(*coords).values[there]
+    return joined
+
+
+def label_scores(scores: xr.Dataset, noise: Mapping[int, tuple[float, float]], attrs: Mapping[str, Any]) -> xr.Dataset:
+    """Scores with the other ways to say tau (`noise` is sigma and log-SNR of each), and how they came to be."""
+    scores["tau"].attrs["long_name"] = "training timestep"
+    sigma, log_snr = np.array([noise.get(int(tau), (np.nan, np.nan)) for tau in scores["tau"]]).reshape(-1, 2).T
+    return scores.assign_coords(
+        sigma=("tau", sigma, {"long_name": "noise-to-signal ratio"}),
+        log_snr=("tau", log_snr, {"long_name": "log signal-to-noise power ratio"}),
+    ).assign_attrs(attrs)

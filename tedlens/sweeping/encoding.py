@@ -1,0 +1,134 @@
+"""A cell as the files of a Zarr v3 group, and back; what is not whole is not read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.buffer.cpu import Buffer
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import MemoryStore
+
+from tedlens.store import storable
+from tedlens.sweeping.cells import Kept
+
+Files = dict[str, bytes]  # content by path within a group
+MARKER = "zarr.json"  # without it Zarr sees no group: written last, it makes all the rest count
+METRICS = ["J", "F"]  # JF is their mean
+
+
+class BrokenCell(Exception):
+    """Says what is wrong with a cell."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A whole cell as a store holds it: its key, its attributes, its scores."""
+
+    key: str
+    about: dict[str, Any]
+    scores: xr.Dataset
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Clip, tau and seed."""
+        return self.about["clip"], self.about["tau"], self.about["seed"]
+
+    @property
+    def axes(self) -> dict[str, list[Any]]:
+        """Values of every axis of the sweep that lie in the cell."""
+        return {name: [self.about[name]] for name in ("clip", "tau", "seed")} | dict(self.about["axes"])
+
+
+def group_file(attributes: Mapping[str, Any]) -> Files:
+    """A Zarr v3 group's own file."""
+    said = {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
+    return {MARKER: json.dumps(said, indent=2, allow_nan=False).encode()}
+
+
+def attributes(marker: bytes) -> dict[str, Any] | None:
+    """Attributes of a Zarr group from its own file; None where the file is cut short or garbled."""
+    try:
+        said = json.loads(marker)
+        return dict(said["attributes"]) if said["node_type"] == "group" else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def encode_cell(cell: xr.Dataset, kept: Kept, inner: Sequence[str], about: Mapping[str, Any]) -> Files:
+    """Files of a cell: one array of scores in one chunk, what is kept beside them below ``kept``.
+
+    The group's attributes hold the axes and `about`.
+    """
+    dims = [*inner, "object", "frame"]
+    values = np.stack([cell[name].transpose(*dims).values for name in METRICS])
+    files: dict[str, Any] = {}
+    zarr.create_array(
+        MemoryStore(files),
+        name="scores",
+        data=values,
+        chunks=values.shape,
+        compressors=[Crc32cCodec()],
+        chunk_key_encoding={"name": "default", "separator": "."},  # one file, not a folder for each axis
+        config={"write_empty_chunks": True},
+        dimension_names=["metric", *dims],
+    )
+    for path, dataset in kept.items():
+        storable(dataset).to_zarr(
+            MemoryStore(files),
+            group=f"kept/{path}",
+            zarr_format=3,
+            consolidated=False,
+            encoding={name: _kept_encoding(values) for name, values in dataset.data_vars.items()},
+        )
+    written = {name: buffer.to_bytes() for name, buffer in sorted(files.items()) if name != MARKER}
+    return with_sizes(written, {**about, "axes": {name: cell[name].values.tolist() for name in dims}})
+
+
+def _kept_encoding(values: xr.DataArray) -> dict[str, Any]:
+    """Chunks that are read at once: a clip's masks of one track, a frame's features of one block."""
+    whole = {"frame", "y", "x"} if values.dtype == np.uint8 else {"channel", "component", "y", "x"}
+    chunks = tuple(size if dim in whole else 1 for dim, size in values.sizes.items())
+    return {"chunks": chunks, "compressors": [ZstdCodec(), Crc32cCodec()]}
+
+
+def decode_cell(key: str, files: Files, sizes: Mapping[str, int]) -> Cell:
+    """A cell from its marker and the files of its scores, and the sizes of all files that are there."""
+    if MARKER not in files:
+        raise BrokenCell("is half written")
+    about = attributes(files[MARKER])
+    if about is None:
+        raise BrokenCell(f"has a damaged {MARKER}")
+    for name, size in about["sizes"].items():
+        if name not in sizes:
+            raise BrokenCell(f"lacks {name}")
+        if sizes[name] != size:
+            raise BrokenCell(f"has {sizes[name]} of the {size} bytes of {name}")
+    store = MemoryStore({name: Buffer.from_bytes(data) for name, data in files.items()}, read_only=True)
+    try:
+        values = np.asarray(zarr.open_array(store, path="scores", mode="r")[...])
+    except (ValueError, KeyError, TypeError, OSError) as error:  # what zarr raises for what is not its own
+        raise BrokenCell(f"has damaged scores ({error})") from error
+    metrics = {name: (list(about["axes"]), one) for name, one in zip(METRICS, values, strict=True)}
+    scores = xr.Dataset(metrics, about["axes"]).assign(JF=lambda both: (both["J"] + both["F"]) / 2)
+    return Cell(key, about, scores.assign_coords({name: about[name] for name in ("clip", "tau", "seed")}))
+
+
+def encode_dataset(dataset: xr.Dataset) -> Files:
+    """Files of a Dataset as a group; its attributes are the Dataset's, and the sizes of the other files."""
+    files: dict[str, Any] = {}
+    how = {name: {"compressors": [ZstdCodec(), Crc32cCodec()]} for name in dataset.data_vars}
+    storable(dataset).to_zarr(MemoryStore(files), zarr_format=3, consolidated=False, encoding=how)
+    return with_sizes(
+        {name: buffer.to_bytes() for name, buffer in sorted(files.items()) if name != MARKER}, dataset.attrs
+    )
+
+
+def with_sizes(files: Files, about: Mapping[str, Any]) -> Files:
+    """A group's files with its own, in whose attributes the sizes of the others stand beside `about`."""
+    return files | group_file({**about, "sizes": {name: len(data) for name, data in files.items()}})

@@ -1,0 +1,292 @@
+"""What a sweep runs over: the models, and every value of every axis, checked before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tedlens.errors import TedlensError
+from tedlens.metrics import Protocol
+from tedlens.models.base import DiffusionModel
+from tedlens.models.noise import frame_noise
+from tedlens.models.registry import Kind, load_image_model, load_video_model
+from tedlens.models.structure import block_paths, hook_points, matching
+from tedlens.probing import as_list, block_names, input_size, window_length, windows
+from tedlens.propagation import check_lams, check_settings
+
+# A loaded model, its name, or the loader's arguments by name.
+Model = DiffusionModel | str | Path | Mapping[str, Any]
+KEEP = ("labels", "features")  # what a store can keep beside scores
+SETTINGS = ("top_k", "radius", "n_last", "temperature", "convention")  # of `propagate`: each can be an axis
+
+
+@dataclass(frozen=True)
+class Models:
+    """A video model, an image model, or both, loaded."""
+
+    motion: DiffusionModel | None = None
+    appearance: DiffusionModel | None = None
+
+    def __post_init__(self) -> None:
+        check_models(self.motion, self.appearance)
+
+    @property
+    def swept(self) -> DiffusionModel:
+        """The model whose features are taken at the taus and blocks of the grid."""
+        model = self.motion or self.appearance
+        assert model is not None
+        return model
+
+    @property
+    def fused(self) -> bool:
+        """Whether motion is fused with appearance."""
+        return self.motion is not None and self.appearance is not None
+
+    def provenance(self) -> dict[str, Any]:
+        """What made the features, by role: ``motion_model``, ``appearance_weights_sha256``, .."""
+        roles = {"motion": self.motion, "appearance": self.appearance}
+        return {
+            f"{role}_{key}": value
+            for role, model in roles.items()
+            if model is not None
+            for key, value in model.provenance().items()
+        }
+
+
+def check_models(motion: Model | None, appearance: Model | None) -> None:
+    if motion is None and appearance is None:
+        raise TedlensError(
+            "There is no model to sweep; give motion= or appearance= or both: a loaded model, its name, "
+            'or the arguments to load it, as in motion={"name": "i2vgen-xl", "dtype": "bfloat16"}.'
+        )
+
+
+def load_models(motion: Model | None, appearance: Model | None) -> Models:
+    """Models as they are given, those given by name or arguments loaded."""
+    check_models(motion, appearance)
+    return Models(_loaded(motion, "video"), _loaded(appearance, "image"))
+
+
+def _loaded(given: Model | None, kind: Kind) -> DiffusionModel | None:
+    if given is None or isinstance(given, DiffusionModel):
+        return given
+    load = load_video_model if kind == "video" else load_image_model
+    return load(**given) if isinstance(given, Mapping) else load(given)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every value of every axis, and what holds for all of the grid. `make_grid` checks and makes it.
+
+    A plain value without models in it, so that it can be sent to another process.
+
+    Attributes
+    ----------
+    tau, sigma, log_snr
+        Noise levels of the swept model, in the three ways to say them.
+    seed, block
+        Seeds of the noise; names of blocks.
+    lam
+        Weights of motion; None where one model's features are taken alone.
+    settings
+        Values of each of propagation's settings.
+    protocol
+        Which frames are scored, see `evaluate`.
+    overlap, size, window
+        See `probe`; `window` is None where an image model is swept.
+    appearance_tau, appearance_block, appearance_samples
+        Of the appearance features. The first two are None unless motion is fused with them.
+    keep, components
+        What is kept beside scores, and to how many principal components features are reduced (None: they are not).
+    shapes
+        Where features are kept: by block, their channels (or components) and pixels of the input a cell, (y, x).
+    input_rule
+        Short side and multiple of the swept model's input, see `input_size`.
+    models
+        Provenance of the models.
+    """
+
+    tau: tuple[int, ...]
+    sigma: tuple[float, ...]
+    log_snr: tuple[float, ...]
+    seed: tuple[int, ...]
+    block: tuple[str, ...]
+    lam: tuple[float, ...] | None
+    settings: Mapping[str, tuple[Any, ...]]
+    protocol: Protocol
+    overlap: int
+    size: int | tuple[int, int] | None
+    window: int | None
+    appearance_tau: int | None
+    appearance_block: str | None
+    appearance_samples: int
+    keep: tuple[str, ...]
+    components: int | None
+    shapes: Mapping[str, tuple[int, float, float]] = field(repr=False)
+    input_rule: tuple[int | tuple[int, int], int]
+    models: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def cells(self) -> list[tuple[int, int]]:
+        """(tau, seed) of each cell of a clip; one forward a window serves all that is in a cell."""
+        return [(tau, seed) for seed in self.seed for tau in self.tau]
+
+    @property
+    def inner(self) -> dict[str, tuple[Any, ...]]:
+        """Axes within a cell, in the order in which they are computed."""
+        lam = {} if self.lam is None else {"lam": self.lam}
+        return {"block": self.block, **self.settings, **lam}
+
+    @property
+    def combinations(self) -> list[dict[str, Any]]:
+        """Each combination of propagation's settings."""
+        return [dict(zip(self.settings, values, strict=True)) for values in product(*self.settings.values())]
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """What holds for all of the grid, as attributes of results; values that differ make results of another kind."""
+        size = list(self.size) if isinstance(self.size, tuple) else self.size
+        said = {
+            **self.models,
+            "appearance_tau": self.appearance_tau,
+            "appearance_block": self.appearance_block,
+            "appearance_samples": self.appearance_samples,
+            "overlap": self.overlap,
+            "size": size,
+            "protocol": self.protocol,
+            "keep": list(self.keep),
+            "components": self.components,
+        }
+        return {key: value for key, value in said.items() if value is not None}
+
+
+def make_grid(
+    models: Models,
+    *,
+    tau: int | Sequence[int],
+    blocks: str | Sequence[str] | None = None,
+    lam: float | Sequence[float] | None = None,
+    seeds: int | Sequence[int] = 0,
+    overlap: int = 2,
+    size: int | tuple[int, int] | None = None,
+    appearance_tau: int = 51,
+    appearance_block: str | None = None,
+    appearance_samples: int = 1,
+    top_k: int | Sequence[int] = 10,
+    radius: int | Sequence[int] = 12,
+    n_last: int | Sequence[int] = 20,
+    temperature: float | Sequence[float] = 0.1,
+    convention: str | Sequence[str] = "dift",
+    protocol: Protocol = "davis",
+    keep: str | Sequence[str] = (),
+    components: int | None = None,
+) -> Grid:
+    """The grid that the words of `sweep` describe, once every value is known to be in its range."""
+    given = (top_k, radius, n_last, temperature, convention)
+    settings = {name: values_of(name, value) for name, value in zip(SETTINGS, given, strict=True)}
+    swept = models.swept
+    taus = tuple(swept.check_tau(t) for t in as_list(tau))
+    window = window_length(swept, None)
+    windows(1, window, overlap)  # says so where the overlap does not fit
+    names = _names(swept, blocks)
+    grid = Grid(
+        tau=taus,
+        sigma=tuple(swept.sigma(t) for t in taus),
+        log_snr=tuple(swept.log_snr(t) for t in taus),
+        seed=tuple(as_list(seeds)),
+        block=tuple(names),
+        lam=_lams(models, lam),
+        settings=settings,
+        protocol=protocol,
+        overlap=overlap,
+        size=size,
+        window=window,
+        appearance_tau=appearance_tau if models.fused else None,
+        appearance_block=_appearance_block(models, appearance_block),
+        appearance_samples=appearance_samples,
+        keep=_kept(keep, components),
+        components=components,
+        shapes=_shapes(swept, names, components) if "features" in keep else {},
+        input_rule=(swept.size if size is None else size, swept.multiple),
+        models=models.provenance(),
+    )
+    for combination in grid.combinations:
+        check_settings(**combination)
+    for seed in grid.seed:
+        frame_noise(seed, [0], (1,))  # says so where a seed cannot key the noise
+    return grid
+
+
+def _lams(models: Models, lam: float | Sequence[float] | None) -> tuple[float, ...] | None:
+    if not models.fused:
+        if lam is not None:
+            only = "motion" if models.motion else "appearance"
+            raise TedlensError(
+                f"lam={lam} weighs motion against appearance, but only {only}= is given; give both models, or no lam."
+            )
+        return None
+    lams = tuple(dict.fromkeys(float(value) for value in np.atleast_1d(0.5 if lam is None else lam)))
+    check_lams(lams)
+    return lams
+
+
+def _appearance_block(models: Models, block: str | None) -> str | None:
+    if models.motion is None or models.appearance is None:
+        if block is not None:
+            raise TedlensError(
+                f"appearance_block={block!r} is the block that motion is fused with, but only one model is given; "
+                "give both models, or say blocks=."
+            )
+        return None
+    return _names(models.appearance, block or models.appearance.block)[0]
+
+
+def _names(model: DiffusionModel, blocks: str | Sequence[str] | None) -> list[str]:
+    return block_names(model, blocks, lambda: hook_points(model, _square(model)))
+
+
+def _square(model: DiffusionModel) -> tuple[int, int]:
+    return input_size((model.size, model.size), model.size, model.multiple)
+
+
+def _kept(keep: str | Sequence[str], components: int | None) -> tuple[str, ...]:
+    kept = values_of("keep", keep) if keep else ()
+    for name in kept:
+        if name not in KEEP:
+            raise TedlensError(f"keep={name!r} is not what a sweep can keep; choose from {', '.join(KEEP)}.")
+    if components is not None and ("features" not in kept or components < 1):
+        raise TedlensError(
+            f"components={components} is to how many principal components kept features are reduced; "
+            'give at least 1, with keep="features".'
+        )
+    return kept
+
+
+def _shapes(model: DiffusionModel, names: Sequence[str], components: int | None) -> dict[str, tuple[int, float, float]]:
+    """Channels, and pixels of the input a cell (y, x), of each block's features as they are kept."""
+    size = _square(model)
+    points, paths = hook_points(model, size), block_paths(model)
+    found = {}
+    for name in names:
+        point = points[paths[name]] if name in paths else next(matching(model, points, name))[1]
+        channels = point.channels if components is None else components
+        found[name] = (channels, size[0] / point.grid[0], size[1] / point.grid[1])
+    return found
+
+
+def values_of(name: str, given: Any) -> tuple[Any, ...]:
+    """One value or several, as distinct ones in the order given."""
+    values = [given] if is_one(given) else list(given)
+    if not values:
+        raise TedlensError(f"{name} is an empty list; give at least one value.")
+    return tuple(dict.fromkeys(value.item() if isinstance(value, np.generic) else value for value in values))
+
+
+def is_one(given: Any) -> bool:
+    """Whether a value, rather than a list of values, was given."""
+    return isinstance(given, str) or np.ndim(given) == 0

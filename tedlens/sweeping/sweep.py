@@ -1,0 +1,204 @@
+"""`tl.sweep`: a grid described once, computed, and opened as one labelled array."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from tqdm.auto import tqdm
+
+from tedlens.errors import TedlensError
+from tedlens.metrics import Protocol
+from tedlens.provenance import versions
+from tedlens.sweeping.cells import AXES, join_cells, kept_cells, label_scores
+from tedlens.sweeping.clips import ClipFacts, Clips, Source, clip_sources, survey
+from tedlens.sweeping.grid import Grid, Model, Models, is_one, load_models, make_grid
+from tedlens.sweeping.plan import make_plan
+from tedlens.sweeping.store import SweepStore, missing_cells
+
+
+def sweep(
+    clips: Clips,
+    *,
+    motion: Model | None = None,
+    appearance: Model | None = None,
+    tau: int | Sequence[int],
+    blocks: str | Sequence[str] | None = None,
+    lam: float | Sequence[float] | None = None,
+    seeds: int | Sequence[int] = (0,),
+    overlap: int = 2,
+    size: int | tuple[int, int] | None = None,
+    appearance_tau: int = 51,
+    appearance_block: str | None = None,
+    appearance_samples: int = 1,
+    top_k: int | Sequence[int] = 10,
+    radius: int | Sequence[int] = 12,
+    n_last: int | Sequence[int] = 20,
+    temperature: float | Sequence[float] = 0.1,
+    convention: str | Sequence[str] = "dift",
+    protocol: Protocol = "davis",
+    store: str | Path | None = None,
+    keep: str | Sequence[str] = (),
+    components: int | None = None,
+    dry_run: bool = False,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Track and score clips at every point of a grid of noise levels, blocks, lambdas, seeds and settings.
+
+    Features are dropped as soon as they are scored. One forward of the UNet a window, tau and seed serves every
+    block, lambda and setting.
+
+    Parameters
+    ----------
+    clips
+        Clips with masks, each of its own name. Those of a lazy sequence (a dataset) and functions that return a
+        clip are read when their turn comes, so that memory does not grow with their number.
+    motion, appearance
+        A video model, an image model or both: loaded, or by name, or as the arguments to load them, as in
+        ``{"name": "i2vgen-xl", "dtype": "bfloat16"}``. With one alone its own features are swept; with both,
+        motion features fused with appearance features.
+    tau, blocks
+        Noise levels and blocks (or submodules, see `probe`) of motion features, or of appearance features where
+        they are alone. By default all ``up`` blocks.
+    lam
+        Weights of motion in the fusion, 0 to 1, where both models are given; 0.5 by default. Any number of them
+        costs little more than one.
+    seeds
+        Seeds of the noise.
+    overlap, size
+        See `probe`; `size` holds for both models.
+    appearance_tau, appearance_block, appearance_samples
+        Of the appearance features that motion is fused with, see `track`; the samples also where appearance
+        is swept alone.
+    top_k, radius, n_last, temperature, convention
+        See `propagate`. A list makes an axis of that name.
+    protocol
+        Which frames are scored, see `evaluate`.
+    store
+        Path or URL (``s3://..``, whatever fsspec knows) of a Zarr folder that keeps every cell as soon as it is
+        computed. The same sweep, called again, goes on where it was killed; a larger one computes only what is
+        new. Cells that are not whole are named in a warning and computed anew. See `open_sweep`.
+    keep, components
+        What the store keeps beside scores: ``"labels"``, ``"features"`` (in float16) or both; features reduced to
+        so many principal components of each cell and block, if a number is given. See `open_kept`.
+    dry_run
+        Print the plan and compute nothing; the result holds what is in the store already.
+    progress
+        Print the plan before the start, and show cells done, their rate and the time left.
+
+    Returns
+    -------
+    Dataset
+        ``J``, ``F`` and ``JF`` over clip, block, tau, (lam with both models,) seed, object and frame, and each
+        setting that was given as a list; the other settings are scalar coordinates. NaN where a clip has fewer
+        objects or frames than another, and, after a dry run, what is still to be computed. ``sigma`` and
+        ``log_snr`` lie along tau. The attributes say how it came to be.
+
+    Raises
+    ------
+    TedlensError
+        Before any work: for a value out of range, clips that cannot be tracked and scored, two clips of one
+        name, a missing model; a store that is something else, or holds results with other settings, models or
+        frames. And where the store cannot be read or written; what it holds then stays.
+
+    Examples
+    --------
+    >>> scores = tl.sweep(clips, motion="mini", tau=range(0, 1000, 100), seeds=[0, 1])  # doctest: +SKIP
+    >>> tl.plots.tau_curve(scores)  # doctest: +SKIP
+    """
+    models = load_models(motion, appearance)
+    grid = make_grid(
+        models,
+        tau=tau,
+        blocks=blocks,
+        lam=lam,
+        seeds=seeds,
+        overlap=overlap,
+        size=size,
+        appearance_tau=appearance_tau,
+        appearance_block=appearance_block,
+        appearance_samples=appearance_samples,
+        top_k=top_k,
+        radius=radius,
+        n_last=n_last,
+        temperature=temperature,
+        convention=convention,
+        protocol=protocol,
+        keep=keep,
+        components=components,
+    )
+    if keep and store is None:
+        raise TedlensError(f"keep={keep!r} needs a place to keep it; give store=.")
+    sources = clip_sources(clips)
+    facts = survey(sources, protocol)
+    disk = None if store is None else SweepStore(store)
+    cells, broken = ([], {}) if disk is None else disk.held(grid, facts)
+    missing = missing_cells(grid, facts, cells)
+    if disk is not None and broken:
+        said = "; ".join(f"{key} {what}" for key, what in broken.items())
+        warnings.warn(f"Not whole in {disk.url}, so computed anew: {said}.", stacklevel=2)
+    if progress or dry_run:
+        print(make_plan(grid, facts, missing))
+    found = [cell.scores for cell in cells]
+    if not dry_run and any(missing.values()):
+        if disk is not None:
+            disk.begin(grid, facts, cells, broken)
+        found += _computed(sources, facts, models, grid, missing, disk, progress)
+    if disk is not None and not dry_run:
+        found = [cell.scores for cell in disk.held(grid, facts)[0]]
+        disk.finish()
+    noise = dict(zip(grid.tau, zip(grid.sigma, grid.log_snr, strict=True), strict=True))
+    scores = label_scores(join_cells(found, grid_axes(grid, facts)), noise, versions() | grid.fixed)
+    given = {"top_k": top_k, "radius": radius, "n_last": n_last, "temperature": temperature, "convention": convention}
+    return scores.isel({name: 0 for name, value in given.items() if is_one(value)})
+
+
+def _computed(
+    sources: Sequence[Source],
+    clips: Sequence[ClipFacts],
+    models: Models,
+    grid: Grid,
+    missing: Mapping[str, Sequence[tuple[int, int]]],
+    store: SweepStore | None,
+    progress: bool,
+) -> Iterator[xr.Dataset]:
+    """The missing cells, clip after clip, each in the store before the next is begun."""
+    with tqdm(total=sum(map(len, missing.values())), desc="sweeping", unit="cell", disable=not progress) as bar:
+        for source, clip in zip(sources, clips, strict=True):
+            for cell in run_clip(source, clip, models, grid, missing[clip.name], store):
+                bar.update()
+                yield cell
+
+
+def run_clip(
+    source: Source,
+    clip: ClipFacts,
+    models: Models,
+    grid: Grid,
+    wanted: Sequence[tuple[int, int]],
+    store: SweepStore | None,
+) -> Iterator[xr.Dataset]:
+    """Compute cells of a clip and write each; those that another writer has written meanwhile are left out."""
+    if store is not None:
+        wanted = store.unwritten(clip, grid, wanted)
+    if wanted:
+        for cell, kept in kept_cells(source(), models, grid, wanted):
+            if store is not None:
+                store.commit(cell, kept, grid, clip)
+            yield cell
+
+
+def grid_axes(grid: Grid, clips: Sequence[ClipFacts]) -> dict[str, Sequence[Any]]:
+    """All axes of the scores, in their order."""
+    axes: dict[str, Sequence[Any]] = {
+        "clip": [clip.name for clip in clips],
+        "tau": grid.tau,
+        "seed": grid.seed,
+        **grid.inner,
+        "object": sorted({number for clip in clips for number in clip.objects}),
+        "frame": sorted({frame for clip in clips for frame in clip.scored(grid.protocol)}),
+    }
+    return {name: axes[name] for name in AXES if name in axes}
