@@ -16,7 +16,7 @@ import torch.nn.functional as F
 import xarray as xr
 from torch import Tensor
 
-from tedlens.clip import VOID
+from tedlens.clip import VOID, on_grid
 from tedlens.errors import TedlensError
 from tedlens.propagation import Convention, check_lams, propagate_fused_labels, propagate_labels
 
@@ -56,13 +56,6 @@ def one_hot(mask: npt.NDArray[np.uint8], grid: tuple[int, int]) -> tuple[Tensor,
     ids = [int(i) for i in np.unique(mask) if i not in (0, VOID)]
     small = on_grid(mask, grid)
     return torch.from_numpy(np.stack([small == i for i in [0, *ids]])).float(), ids
-
-
-def on_grid(masks: npt.NDArray[np.uint8], grid: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Masks (..., H, W) on the feature grid: nearest neighbour, at the cells' centres."""
-    sides = zip(grid, masks.shape[-2:], strict=True)
-    rows, columns = (np.floor((np.arange(g) + 0.5) * s / g).astype(int) for g, s in sides)
-    return masks[..., rows, :][..., columns]
 
 
 def full_size_labels(

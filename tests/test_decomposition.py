@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 import tedlens as tl
 from tedlens.analysis import decomposition, votes
+from tedlens.clip import on_grid
 from tedlens.errors import TedlensError
-from tedlens.ted import on_grid
 
 GRID = (5, 6)
 SIZE = (10, 12)

@@ -5,25 +5,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import xarray as xr
-from torch import Tensor
-from tqdm.auto import tqdm
 
-from tedlens.clip import VOID
+from tedlens.clip import VOID, on_grid
 from tedlens.errors import TedlensError
-from tedlens.propagation import Convention, check_lams, keys_in_sight
-from tedlens.ted import comparable, on_grid, propagate_fused
+
+# torch is imported where it is used: what only draws stored results should not have to wait for it.
+if TYPE_CHECKING:
+    from tedlens.propagation import Convention
 
 Array = npt.NDArray[Any]
 
 BACKGROUND = 0
 PARTS = ["motion", "appearance"]
-UNSEEN = -1.0  # similarity with an object of which no cell is in sight: the least that one can be
 OUTCOMES = ["neither", "appearance", "motion", "both"]
 ERRORS = ["right", "boundary", "swap", "leak", "spill"]
 UNKNOWN = -1  # where the truth is void
@@ -83,7 +81,13 @@ def decomposition(
     of the best match. With a larger `top_k` several matches vote by a softmax, which has no exact split;
     labels then differ from the best match's in some cells.
     """
+    from tedlens.matching import best_matches
+    from tedlens.ted import comparable, propagate_fused
+
     parts, about = comparable(motion, appearance)
+    frames, grid = motion.sizes["frame"], (motion.sizes["y"], motion.sizes["x"])
+    if frames < 2:
+        raise TedlensError("The features have one frame, which is given; give at least two, so that there are votes.")
     sight: dict[str, Any] = {"radius": radius, "n_last": n_last, "convention": convention}
     masks = np.asarray(mask)
     if masks.ndim == 2:
@@ -92,13 +96,11 @@ def decomposition(
         masks = tracked.isel(lam=0).values
     elif truth is None:
         truth = masks
-    if len(parts[0]) < 2:
-        raise TedlensError("The features have one frame, which is given; give at least two, so that there are votes.")
-    named = {"labels": _on_grid(masks, parts[0], "mask")}
+    named = {"labels": _on_grid(masks, frames, grid, "mask")}
     if truth is not None:
-        named["truth"] = _on_grid(np.asarray(truth), parts[0], "truth")
+        named["truth"] = _on_grid(np.asarray(truth), frames, grid, "truth")
     objects = [BACKGROUND, *np.setdiff1d(np.stack(list(named.values())), [BACKGROUND, VOID]).tolist()]
-    found = _matches(parts, torch.from_numpy(named["labels"]), objects, sight).numpy()
+    found = best_matches(parts, named["labels"], objects, **sight)
     axes = ("frame", "y", "x")
     return xr.Dataset(
         {part: (("candidate", "object", *axes), each) for part, each in zip(PARTS, found, strict=True)}
@@ -139,6 +141,8 @@ def votes(matches: xr.Dataset, lam: float) -> xr.Dataset:
           swap (an object taken for another); leak (an object taken for background); spill (background taken
           for an object).
     """
+    from tedlens.propagation import check_lams
+
     check_lams([lam])
     weights = np.array([lam**2, (1 - lam) ** 2], np.float32).reshape(2, 1, 1, 1, 1, 1)
     matched = weights * np.stack([matches[part].values for part in PARTS])  # part, candidate, object, frame, y, x
@@ -166,65 +170,17 @@ def votes(matches: xr.Dataset, lam: float) -> xr.Dataset:
     return xr.Dataset(found, {**matches.coords, "part": PARTS}, matches.attrs | {"lam": lam})
 
 
-# --- matches --------------------------------------------------------------------------------------
+# --- masks ----------------------------------------------------------------------------------------
 
 
-def _on_grid(masks: Array, features: Tensor, name: str) -> npt.NDArray[np.uint8]:
-    """Masks (frame, y, x) on the grid of features, of as many frames."""
-    if masks.ndim != 3 or len(masks) != len(features) or masks.dtype.kind not in "uib":
+def _on_grid(masks: Array, frames: int, grid: tuple[int, int], name: str) -> npt.NDArray[np.uint8]:
+    """Masks (frame, y, x) on the features' grid, as many as they have frames."""
+    if masks.ndim != 3 or len(masks) != frames or masks.dtype.kind not in "uib":
         raise TedlensError(
-            f"{name} has shape {masks.shape} and type {masks.dtype}; give whole numbers ({len(features)}, height, "
-            "width), one mask a frame of the features."
+            f"{name} has shape {masks.shape} and type {masks.dtype}; give whole numbers ({frames}, height, width), "
+            "one mask a frame of the features."
         )
-    return on_grid(masks.astype(np.uint8), (features.shape[-2], features.shape[-1]))
-
-
-def _matches(parts: tuple[Tensor, Tensor], labels: Tensor, objects: list[int], sight: dict[str, Any]) -> Tensor:
-    """Similarities (part, candidate, object, frame, y, x) of the best matches in all frames but the first."""
-    frames = []
-    # Only what takes over two seconds shows a bar.
-    for t in tqdm(range(1, len(labels)), desc="matching", unit="frame", delay=2, leave=False):
-        frame = torch.empty(2, 1, len(objects), *labels.shape[1:])
-        for strip, (motion, appearance), label in keys_in_sight(parts, labels, t, **sight):
-            hulls = [_hull(motion, appearance, label == o) for o in objects]
-            most = max(frame.shape[1], *(hull.shape[1] for hull in hulls))
-            frame = _padded(frame, most)
-            found = torch.stack([_padded(hull, most) for hull in hulls], 2)  # part, candidate, object, query
-            strip.write(frame.flatten(0, 2), found.flatten(0, 2))
-        frames.append(frame)
-    most = max(frame.shape[1] for frame in frames)
-    return torch.stack([_padded(frame, most) for frame in frames], 3)
-
-
-def _hull(motion: Tensor, appearance: Tensor, member: Tensor) -> Tensor:
-    """Corners (part, corner, query) of the upper right hull of an object's similarities (query, key).
-
-    From the greatest in motion to the greatest in appearance; where a query has fewer than others, its last again.
-    """
-    motion, appearance = (part.masked_fill(~member, UNSEEN) for part in (motion, appearance))
-    first, last = (
-        torch.stack([part.gather(1, at) for part in (motion, appearance)])
-        for at in (motion.argmax(1, keepdim=True), appearance.argmax(1, keepdim=True))
-    )
-    # All other corners lie above the line from the first to the last. They are few.
-    fall, rise = first[0] - last[0], last[1] - first[1]
-    above = rise * (motion - first[0]) + fall * (appearance - first[1])
-    kept = above.topk(int((above > 0).sum(1).max()), dim=1).indices
-    few = torch.cat([torch.stack([motion.gather(1, kept), appearance.gather(1, kept)]), last], 2)
-    corners = [first]
-    while (ahead := few[1] > corners[-1][1]).any():
-        # The next corner gives up least motion for what it gains in appearance.
-        slope = (few[0] - corners[-1][0]) / (few[1] - corners[-1][1])
-        at = slope.masked_fill(~ahead, -torch.inf).argmax(1, keepdim=True)
-        following = few.gather(2, at.expand(2, -1, -1))
-        corners.append(torch.where(ahead.any(1, keepdim=True), following, corners[-1]))
-    return torch.cat(corners, 2).transpose(1, 2)
-
-
-def _padded(found: Tensor, candidates: int) -> Tensor:
-    """Similarities (part, candidate, ...) with the last repeated up to a number of candidates."""
-    missing = candidates - found.shape[1]
-    return torch.cat([found, found[:, -1:].expand(-1, missing, *found.shape[2:])], 1) if missing else found
+    return on_grid(masks.astype(np.uint8), grid)
 
 
 # --- votes ----------------------------------------------------------------------------------------

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from tedlens.clip import VOID
+from tedlens.clip import VOID, on_grid
 from tedlens.errors import TedlensError
-from tedlens.ted import on_grid
 
 Array = npt.NDArray[Any]
 
