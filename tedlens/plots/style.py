@@ -8,7 +8,18 @@ COLOURS = {"motion": "#D55E00", "appearance": "#0072B2", "fused": "#009E73"}
 NAMES = {"motion": "motion R<sub>m</sub>", "appearance": "appearance R<sub>a</sub>", "fused": "fused R<sub>f</sub>"}
 OTHERS = ["#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 DASHES = {"motion": "solid", "appearance": "dash", "fused": "dot"}  # and readable without colour
+DASHES_IN_TURN = ["solid", "dash", "dot"]
+SYMBOLS_IN_TURN = ["circle", "square", "diamond", "triangle-up", "cross"]
 SYMBOLS = {"motion": "circle", "appearance": "square", "fused": "diamond"}
+AXES = {
+    "tau": "noise level τ (training timestep)",
+    "log_snr": "noise level (log SNR)",
+    "lam": "weight of motion λ",
+    "overlap": "overlap of windows (frames)",
+    "block": "block",
+    "frame": "frame",
+}
+SEQUENTIAL = "Cividis"
 METRICS = {"J": "J<sub>m</sub> (%)", "F": "F<sub>m</sub> (%)", "JF": "J&F<sub>m</sub> (%)"}
 FONT = {"family": "Arial, Helvetica, sans-serif", "size": 13, "color": "#222222"}
 
