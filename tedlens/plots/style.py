@@ -20,7 +20,19 @@ AXES = {
     "frame": "frame",
 }
 SEQUENTIAL = "Cividis"
+DIVERGING = [(0, COLOURS["appearance"]), (0.5, "#F7F7F7"), (1, COLOURS["motion"])]
+# In the order of the numbers that `tedlens.analysis.votes` gives.
+KINDS = {
+    "outcome": {
+        "neither": "#000000",
+        "appearance": COLOURS["appearance"],
+        "motion": COLOURS["motion"],
+        "both": "#E5E5E5",
+    },
+    "error": {"right": "#E5E5E5", "boundary": "#F0E442", "swap": "#CC79A7", "leak": "#000000", "spill": "#56B4E9"},
+}
 METRICS = {"J": "J<sub>m</sub> (%)", "F": "F<sub>m</sub> (%)", "JF": "J&F<sub>m</sub> (%)"}
+PLAIN_METRICS = {"J": "J", "F": "F", "JF": "J&F"}
 FONT = {"family": "Arial, Helvetica, sans-serif", "size": 13, "color": "#222222"}
 
 
