@@ -124,7 +124,7 @@ def test_similarity_map_marks_the_cell_and_its_best_matches(clip: Clip) -> None:
     assert len(drawn) == 3 * 2
     np.testing.assert_array_equal(drawn[3].z, found.sel(part="appearance", frame=2))
     marks = [t for t in figure.data if t.type == "scatter"]
-    assert [t.marker.symbol for t in marks] == ["circle-open", *["x", "circle-open"] * 3]
+    assert [t.marker.symbol for t in marks] == ["circle-open", *["x-thin", "circle-open"] * 3]
     assert all((t.x[0], t.y[0]) == (4.5, 6.5) for t in marks if t.marker.symbol == "circle-open")
     best = found.sel(part="fused", frame=1)
     assert float(best.sel(y=marks[5].y[0], x=marks[5].x[0])) == float(best.max())

@@ -54,7 +54,7 @@ def decomposition(
     rows: list[tuple[str, Sequence[Traces]]] = [
         ("labels", [[picture(image, size)] for image in pictures]),
         ("motion's share<br>of the vote", [[heat(v, size, coloraxis="coloraxis1")] for v in voted["share"].values]),
-        ("margin: motion's<br>less appearance's", [[heat(v, size, coloraxis="coloraxis2")] for v in lead]),
+        ("margin:<br>motion less<br>appearance", [[heat(v, size, coloraxis="coloraxis2")] for v in lead]),
     ]
     kinds = [name for name in KINDS if name in voted]
     for name in kinds:
@@ -151,7 +151,7 @@ def similarity_map(
             mark = (
                 _mark(at_cell, "circle-open")
                 if f == own
-                else _mark({"x": float(best["x"]), "y": float(best["y"])}, "x")
+                else _mark({"x": float(best["x"]), "y": float(best["y"])}, "x-thin")
             )
             cells.append([heat(values.values, size, coloraxis=f"coloraxis{number}"), mark])
         rows.append((NAMES[part].replace(" R", "<br>R"), cells))
@@ -167,6 +167,7 @@ def similarity_map(
 # --- parts ----------------------------------------------------------------------------------------
 
 HOVER = {"hovertemplate": "frame %{x}: %{y:.3f}<extra>%{fullData.name}</extra>"}
+MARK = "#CC79A7"  # seen on all of the scale of similarities
 KIND_TITLES = {"outcome": "right alone", "error": "error"}
 
 
@@ -223,5 +224,5 @@ def _bar(middle: float, length: float, title: str | None = None) -> dict[str, An
 
 
 def _mark(at: dict[str, float], symbol: str) -> go.Scatter:
-    marker = {"symbol": symbol, "size": 9, "color": "white", "line": {"color": "white", "width": 2}}
+    marker = {"symbol": symbol, "size": 10, "color": MARK, "line": {"color": MARK, "width": 3}}
     return go.Scatter(x=[at["x"]], y=[at["y"]], mode="markers", marker=marker, hoverinfo="skip", showlegend=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import xarray as xr
 
@@ -41,13 +41,13 @@ def main_table(scores: xr.Dataset, *, metric: str = "JF", columns: str | None = 
     if statistics.sizes.keys() == {columns}:
         statistics = statistics.expand_dims(score=[PLAIN_METRICS[metric]])
     across = list(product(statistics[columns].values, ("mean", "error")))
-    table = statistics[["mean", "error"]].to_dataframe()[["mean", "error"]].unstack(columns)
-    return table.swaplevel(axis=1).reindex(columns=across)
+    # To pandas' stubs a part of a table may be a column, which it is not here.
+    table: Any = statistics[["mean", "error"]].to_dataframe()[["mean", "error"]].unstack(columns)
+    return cast("pd.DataFrame", table.swaplevel(axis=1).reindex(columns=across))
 
 
 def latex_table(table: pd.DataFrame) -> str:
     """A table from `main_table` in LaTeX (booktabs): mean ± standard error, the best of each column in bold."""
-    # To pandas' stubs a part of a table may be a column, which it is not here.
     parts: list[Any] = [table.xs(name, axis=1, level=1).round(1) for name in ("mean", "error")]
     means, errors = parts
     cells = means.map("{:.1f}".format)
