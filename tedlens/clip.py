@@ -120,6 +120,13 @@ class Clip:
         return np.array([bool((mask != VOID).any()) for mask in self.masks])
 
 
+def on_grid(masks: npt.NDArray[np.uint8], grid: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Masks (..., H, W) on the feature grid: nearest neighbour, at the cells' centres."""
+    sides = zip(grid, masks.shape[-2:], strict=True)
+    rows, columns = (np.floor((np.arange(g) + 0.5) * s / g).astype(int) for g, s in sides)
+    return masks[..., rows, :][..., columns]
+
+
 def _fit(masks: npt.ArrayLike, frames: int, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Masks as uint8 (T, H, W), of the frames' number and size."""
     labels = media.as_labels(masks)

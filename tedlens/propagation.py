@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from tedlens.clip import VOID
 from tedlens.errors import TedlensError
 
 Convention = Literal["dift", "crw"]
@@ -259,6 +260,29 @@ def _best(similarities: Sequence[Tensor], lam: float, hidden: Tensor, top_k: int
     some = some.masked_fill(bound == -torch.inf, -torch.inf).permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
     best, which = some.topk(min(top_k, some.shape[1]), dim=1)
     return best, which // keys.shape[-1], keys.flatten(0, 1).gather(1, which % keys.shape[-1])
+
+
+def keys_in_sight(
+    parts: Sequence[Tensor], labels: Tensor, t: int, *, radius: int, n_last: int, convention: Convention
+) -> Iterator[tuple[_Strip, list[Tensor], Tensor]]:
+    """All that could vote on the cells of frame t, strip by strip: similarities (query, key) in each part, and labels.
+
+    `labels` (frame, y, x) are those of the reference frames; a key out of the window, or of the grid, has `VOID`.
+    """
+    rule = _Rule(1, radius, n_last, 1.0, convention)  # no choice among votes, so neither top_k nor temperature
+    references = rule.references(t)
+    for strip in _strips(parts, rule, len(references)):
+        queries = [strip.queries(part[t]) for part in parts]
+        windows = [strip.products(q, [p[r] for r in references]) for q, p in zip(queries, parts, strict=True)]
+        similarities = [window.permute(1, 2, 0, 3).flatten(2).flatten(0, 1) for window in windows]
+        hidden = strip.hidden(rule, labels.device).flatten(0, 1) < 0
+        cell = strip.place(torch.tensor(0), torch.arange(hidden.shape[1]).expand_as(hidden).to(labels.device))
+        label = torch.cat([labels[r].flatten()[cell].masked_fill(hidden, VOID) for r in references], 1)
+        if convention == "crw":  # its long-term reference is not restricted to the window
+            far = [q.flatten(0, 1) @ p[0].flatten(1).to(q) for q, p in zip(queries, parts, strict=True)]
+            similarities = [torch.cat(both, 1) for both in zip(similarities, far, strict=True)]
+            label = torch.cat([label, labels[0].flatten().expand(len(label), -1)], 1)
+        yield strip, similarities, label
 
 
 # --- strips ---------------------------------------------------------------------------------------

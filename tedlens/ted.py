@@ -16,7 +16,7 @@ import torch.nn.functional as F
 import xarray as xr
 from torch import Tensor
 
-from tedlens.clip import VOID
+from tedlens.clip import VOID, on_grid
 from tedlens.errors import TedlensError
 from tedlens.propagation import Convention, check_lams, propagate_fused_labels, propagate_labels
 
@@ -54,8 +54,7 @@ def one_hot(mask: npt.NDArray[np.uint8], grid: tuple[int, int]) -> tuple[Tensor,
     Nearest neighbour, at the cells' centres; channel 0 is the background. Void (255) is in no channel.
     """
     ids = [int(i) for i in np.unique(mask) if i not in (0, VOID)]
-    rows, columns = (np.floor((np.arange(g) + 0.5) * s / g).astype(int) for g, s in zip(grid, mask.shape, strict=True))
-    small = mask[rows][:, columns]
+    small = on_grid(mask, grid)
     return torch.from_numpy(np.stack([small == i for i in [0, *ids]])).float(), ids
 
 
@@ -285,6 +284,13 @@ def propagate_fused(
     attrs = _about(motion, "motion_") | _about(appearance, "appearance_") | settings
     every = [label_masks(one, motion["frame"].values, attrs) for one in labels]
     return xr.concat(every, xr.Variable("lam", lams), combine_attrs="override")
+
+
+def comparable(motion: xr.DataArray, appearance: xr.DataArray) -> tuple[tuple[Tensor, Tensor], dict[str, Any]]:
+    """Both features as tensors (frame, channel, y, x), of length 1 on motion's grid, and both one's attributes."""
+    motion, appearance = _same_clip(motion, appearance)
+    about = _about(motion, "motion_") | _about(appearance, "appearance_")
+    return unit_parts(_tensor(motion), _tensor(appearance)), about
 
 
 def label_masks(labels: npt.NDArray[np.uint8], frames: npt.ArrayLike, attrs: dict[str, Any]) -> xr.DataArray:

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 import pytest
 import xarray as xr
 from PIL import Image
+from sklearn.decomposition import PCA
 
 import tedlens as tl
 from tedlens.analysis import clip_statistics, pca
@@ -180,6 +181,56 @@ def test_pca_refuses_more_components_than_cells() -> None:
     with pytest.raises(TedlensError) as caught:
         pca(planted()[0].isel(frame=[0], y=[0], x=[0, 1]), 3)
     one_sentence(caught, "n_components=3", "2 cells")
+
+
+def test_pca_agrees_with_scikit_learn() -> None:
+    features = xr.DataArray(
+        np.random.default_rng(8).normal(5, 2, size=(2, 3, 7, 4, 5)), dims=("t", "f", "channel", "y", "x")
+    )
+    found = pca(features, 3)
+    cells = features.values.transpose(0, 1, 3, 4, 2).reshape(-1, 7)
+    model = PCA(3, svd_solver="full").fit(cells)
+    signs = np.sign((model.components_ * found["loading"].values).sum(1))
+    np.testing.assert_allclose(found["loading"], model.components_ * signs[:, None], atol=1e-9)
+    np.testing.assert_allclose(found["explained"], model.explained_variance_ratio_, rtol=1e-9)
+    scores = found["score"].transpose("t", "f", "y", "x", "component").values.reshape(-1, 3)
+    np.testing.assert_allclose(scores, model.transform(cells) * signs, atol=1e-5)
+
+
+def test_pca_of_objects_only_is_fitted_to_them() -> None:
+    features, direction, _ = planted()
+    masks = np.zeros((3, 8, 10), np.uint8)  # twice the grid
+    masks[1, 2:6, 2:6], masks[2, 0:4, 4:8], masks[0] = 1, 2, 255  # frame 0 is not annotated
+    chosen = [(1, y, x) for y in (1, 2) for x in (1, 2)] + [(2, y, x) for y in (0, 1) for x in (2, 3)]
+    other = np.array([1.0, 0, 0, 0])
+    values = features.values.copy()
+    for place in chosen:
+        values[place[0], :, place[1], place[2]] = 3 + other * np.random.default_rng(place).normal()
+    features = features.copy(data=values)
+    found = pca(features, 1, masks=masks)
+    np.testing.assert_allclose(np.abs(found["loading"][0]), other, atol=1e-9)
+    assert found["score"].notnull().all()
+    assert found["score"].sizes == {"frame": 3, "component": 1, "y": 4, "x": 5}
+    assert np.abs(pca(features, 1)["loading"][0].values @ direction) > 0.99
+    several = pca(features.expand_dims(tau=[1, 2]), 1, masks=masks)
+    np.testing.assert_allclose(several["score"].isel(tau=1), found["score"], atol=1e-6)
+
+
+def test_pca_holds_a_frame_at_a_time(feats: xr.DataTree, tmp_path: Path) -> None:
+    with xr.open_datatree(tl.save(feats, tmp_path / "feats.zarr"), engine="zarr", consolidated=False) as stored:
+        lazy = stored["up_1"]["features"]
+        found = pca(lazy)
+        assert not lazy._in_memory
+    xr.testing.assert_allclose(found, pca(feats["up_1"]["features"]), atol=1e-5)
+
+
+def test_pca_refuses_masks_that_do_not_fit() -> None:
+    with pytest.raises(TedlensError) as caught:
+        pca(planted()[0], masks=np.zeros((2, 8, 10), np.uint8))
+    one_sentence(caught, "(2, 8, 10)", "'frame': 3")
+    with pytest.raises(TedlensError) as caught:
+        pca(planted()[0], masks=np.zeros((3, 8, 10), np.uint8))
+    one_sentence(caught, "no object")
 
 
 # --- pictures ---------------------------------------------------------------------------------------

@@ -1,7 +1,21 @@
 """From results to findings: plain functions, labelled in and labelled out."""
 
+from tedlens.analysis.decoding import decode, object_features
+from tedlens.analysis.decomposition import decomposition, votes
 from tedlens.analysis.interventions import without_temporal_layers
 from tedlens.analysis.pca import pca
+from tedlens.analysis.similarity import similarity
 from tedlens.analysis.statistics import clip_statistics
+from tedlens.analysis.tracks import swaps
 
-__all__ = ["clip_statistics", "pca", "without_temporal_layers"]
+__all__ = [
+    "clip_statistics",
+    "decode",
+    "decomposition",
+    "object_features",
+    "pca",
+    "similarity",
+    "swaps",
+    "votes",
+    "without_temporal_layers",
+]

