@@ -39,7 +39,7 @@ from transformers import (
 )
 
 from tedlens.models.base import Condition, DiffusionModel, Frames, pictures
-from tedlens.models.mini.recipe import I2VGEN_XL_SCHEDULE
+from tedlens.models.mini.recipe import I2VGEN_XL_SCHEDULE, SVD_SCHEDULE
 
 WIDTH = 32  # of the cross-attention
 
@@ -138,20 +138,7 @@ def svd() -> StableVideoDiffusionPipeline:
             num_attention_heads=(2, 2, 2, 2),
             num_frames=5,
         ),
-        scheduler=EulerDiscreteScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            interpolation_type="linear",
-            num_train_timesteps=1000,
-            prediction_type="v_prediction",
-            sigma_max=700.0,
-            sigma_min=0.002,
-            steps_offset=1,
-            timestep_spacing="leading",
-            timestep_type="continuous",
-            use_karras_sigmas=True,
-        ),
+        scheduler=EulerDiscreteScheduler(**SVD_SCHEDULE),
         feature_extractor=CLIPImageProcessor(crop_size=32, size=32),
     )
 

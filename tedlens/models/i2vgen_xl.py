@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tedlens.models.base import Condition, Frames
-from tedlens.models.latent import LatentModel, conditioning_frame, text_width
+from tedlens.models.latent import LatentModel, conditioning_frame, no_image, text_width
 
 
 class I2VGenXL(LatentModel):
@@ -81,8 +81,3 @@ def image_latents(first: Tensor, frames: int) -> Tensor:
 def no_text(unet: Any) -> Tensor:
     """Text tokens of a model without text: none, (1, 0, channel)."""
     return torch.zeros(1, I2VGenXL.blank_tokens, text_width(unet))
-
-
-def no_image(unet: Any) -> Tensor:
-    """Image embedding of a model without image encoder: zeros, (1, 1, channel)."""
-    return torch.zeros(1, 1, text_width(unet))

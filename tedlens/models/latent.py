@@ -66,6 +66,11 @@ def text_width(unet: Any) -> int:
     return int(width if isinstance(width, int) else width[0])
 
 
+def no_image(unet: Any) -> Tensor:
+    """Image embedding of a video model without image encoder: zeros, (1, 1, channel)."""
+    return torch.zeros(1, 1, text_width(unet))
+
+
 def upcast_vae(vae: Any, dtype: torch.dtype) -> None:
     """To float32 where the VAE's configuration says that it overflows in float16; bfloat16 has the range."""
     if dtype == torch.float16 and vae.config.get("force_upcast", False):

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from tedlens.models.base import Condition, DiffusionModel, Frames, pictures
-from tedlens.models.latent import conditioning_frame, encode_with_vae, scaled_latents, text_width, upcast_vae
+from tedlens.models.latent import conditioning_frame, encode_with_vae, no_image, scaled_latents, upcast_vae
 from tedlens.models.noise import CONDITIONING, frame_noise
+
+# The pipeline's own defaults.
+FPS, MOTION_BUCKET_ID, NOISE_AUG_STRENGTH = 7, 127, 0.02
 
 
 class StableVideoDiffusion(DiffusionModel):
@@ -40,9 +43,9 @@ class StableVideoDiffusion(DiffusionModel):
         self,
         pipeline: Any,
         *,
-        fps: int = 7,
-        motion_bucket_id: int = 127,
-        noise_aug_strength: float = 0.02,
+        fps: int = FPS,
+        motion_bucket_id: int = MOTION_BUCKET_ID,
+        noise_aug_strength: float = NOISE_AUG_STRENGTH,
         conditioning_frame: int | None = None,
         **common: Any,
     ) -> None:
@@ -90,7 +93,7 @@ class StableVideoDiffusion(DiffusionModel):
 
     def _embed_image(self, first: PIL.Image.Image) -> Tensor:
         if self.pipeline.image_encoder is None:
-            return torch.zeros(1, 1, text_width(self.unet), device=self.device, dtype=self.dtype)
+            return no_image(self.unet).to(self.device, self.dtype)
         embedding: Tensor = self.pipeline._encode_image(first, self.device, 1, False)
         return embedding
 

@@ -1,13 +1,13 @@
-"""Train the embedded models: ``python -m tedlens.models.mini.train vae|video|image``.
+"""Train the embedded models: ``python -m tedlens.models.mini.train vae|video|svd|image``.
 
 Each stage is a pure function of its arguments: step n draws its clips, noise levels and noise from
-(seed, n), so a run that was stopped goes on from its checkpoint as if it never had been.
+(seed, n), so a run that was stopped goes on from its checkpoint as if it never had been. The learning
+rate stays the same until the last fifth of the steps: a run may be prolonged until it gets there.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +15,25 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline, I2VGenXLPipeline
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DiffusionPipeline,
+    EulerDiscreteScheduler,
+    I2VGenXLPipeline,
+    StableVideoDiffusionPipeline,
+)
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from tedlens.clip import Clip
+from tedlens.models.i2vgen_xl import image_latents, no_text
+from tedlens.models.latent import encode_with_vae, no_image
 from tedlens.models.mini import recipe
+from tedlens.models.svd import FPS, MOTION_BUCKET_ID, NOISE_AUG_STRENGTH
 
 app = typer.Typer(help="Train the embedded models.", add_completion=False)
 Steps = Annotated[int, typer.Option(help="Optimiser steps in all.")]
@@ -29,7 +41,8 @@ Batch = Annotated[int, typer.Option(help="Clips (video) or frames (vae, image) a
 Out = Annotated[Path, typer.Option(help="Folder for checkpoints, log and the finished model.")]
 Seed = Annotated[int, typer.Option(help="Seed of weights, clips, noise levels and noise.")]
 Rate = Annotated[float, typer.Option(help="Peak learning rate.")]
-WARM_UP = 100
+WARM_UP = 100  # steps
+DECAY = 0.2  # share of the steps over which the learning rate falls to nothing
 SAVE_EVERY = 100
 
 
@@ -48,7 +61,7 @@ def run(
     out: Path,
     name: str,
 ) -> None:
-    """Optimise `model` with AdamW, warm-up and cosine decay; leave its moving average in `model`."""
+    """Optimise `model` with AdamW, warm-up and a linear decay at the end; leave its moving average in `model`."""
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, log = out / f"{name}.pt", out / f"{name}.jsonl"
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-2)
@@ -65,8 +78,7 @@ def run(
     progress = tqdm(range(first, steps), initial=first, total=steps, desc=name)
     for step in progress:
         for group in optimiser.param_groups:
-            decay = 0.5 * (1 + math.cos(math.pi * step / steps))
-            group["lr"] = rate * min(1.0, (step + 1) / WARM_UP) * decay
+            group["lr"] = rate * min(1.0, (step + 1) / WARM_UP, (steps - step) / (DECAY * steps))
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         loss, record = loss_at(step, generator)
         loss.backward()
@@ -101,7 +113,12 @@ def denoising_loss(
     else:
         target = noise
     each = (predicted - target).square().flatten(1).mean(1)
-    return each.mean(), {"tau": [int(t) for t in tau], "losses": [round(float(e), 5) for e in each]}  # type: ignore[dict-item]
+    return each.mean(), {"tau": tau.tolist(), "losses": rounded(each)}  # type: ignore[dict-item]
+
+
+def rounded(values: Tensor) -> list[float]:
+    """For the log."""
+    return [round(float(v), 5) for v in values]
 
 
 def training_frames(step: int, count: int) -> Tensor:
@@ -129,33 +146,31 @@ def vae(out: Out, steps: Steps = 1500, batch: Batch = 16, rate: Rate = 2e-3, see
     model.save_pretrained(out / "vae")
 
 
+def load_vae(out: Path) -> AutoencoderKL:
+    """The autoencoder that stage `vae` left in the same folder."""
+    vae: AutoencoderKL = AutoencoderKL.from_pretrained(out / "vae", use_safetensors=True).requires_grad_(False)
+    return vae
+
+
+def training_videos(vae: AutoencoderKL, step: int, count: int) -> tuple[Tensor, Tensor]:
+    """First frames (count, 3, y, x) and latents (count, frame, channel, y, x) of `count` training clips."""
+    start = recipe.TRAINING_SEEDS.start + step * count
+    clips = [frames_tensor(recipe.training_clip(start + i)) for i in range(count)]
+    latents = torch.stack([encode_with_vae(vae, clip) for clip in clips]) * vae.config.scaling_factor
+    return torch.stack([clip[0] for clip in clips]), latents
+
+
 @app.command()
-def video(out: Out, steps: Steps = 4000, batch: Batch = 2, rate: Rate = 8e-4, seed: Seed = 0) -> None:
-    """The video UNet, on the latents of the autoencoder that stage `vae` left in the same folder."""
-    from diffusers import AutoencoderKL
-
+def video(out: Out, steps: Steps = 4000, batch: Batch = 1, rate: Rate = 5e-4, seed: Seed = 0) -> None:
+    """The video UNet in the manner of I2VGen-XL, conditioned as the adapter does."""
     torch.manual_seed(seed)
-    encoder = AutoencoderKL.from_pretrained(out / "vae", use_safetensors=True).requires_grad_(False)
-    model = recipe.new_video_unet()
+    vae, model = load_vae(out), recipe.new_video_unet()
     scheduler = DDIMScheduler(**recipe.I2VGEN_XL_SCHEDULE)
-    pipeline = I2VGenXLPipeline(
-        vae=encoder, text_encoder=None, tokenizer=None, image_encoder=None, feature_extractor=None,
-        unet=model, scheduler=scheduler,
-    )  # fmt: skip
-
-    def latents_of(seed: int) -> Tensor:
-        posterior = encoder.encode(frames_tensor(recipe.training_clip(seed))).latent_dist
-        latents: Tensor = posterior.mode() * encoder.config.scaling_factor
-        return latents.transpose(0, 1)
-
-    # The same conditioning as the adapter gives at probe time.
-    from tedlens.models.i2vgen_xl import image_latents, no_image, no_text
+    text, image = no_text(model).expand(batch, -1, -1), no_image(model).expand(batch, -1, -1)
 
     def loss_at(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        start = recipe.TRAINING_SEEDS.start + step * batch
-        clean = torch.stack([latents_of(start + i) for i in range(batch)])
-        first = torch.cat([image_latents(c[:, 0], c.shape[1]) for c in clean])
-        text, image = no_text(model), no_image(model)
+        _, clean = training_videos(vae, step, batch)
+        first = torch.cat([image_latents(latents[0], len(latents)) for latents in clean])
 
         def predict(noisy: Tensor, tau: Tensor) -> Tensor:
             prediction: Tensor = model(
@@ -163,23 +178,61 @@ def video(out: Out, steps: Steps = 4000, batch: Batch = 2, rate: Rate = 8e-4, se
                 tau,
                 fps=torch.full((batch,), 16),
                 image_latents=first,
-                image_embeddings=image.expand(batch, -1, -1),
-                encoder_hidden_states=text.expand(batch, -1, -1),
+                image_embeddings=image,
+                encoder_hidden_states=text,
                 return_dict=False,
             )[0]
             return prediction
 
-        return denoising_loss(scheduler, predict, clean, generator)
+        return denoising_loss(scheduler, predict, clean.transpose(1, 2), generator)
 
     run(model, loss_at, steps=steps, rate=rate, seed=seed, out=out, name="video")
+    pipeline = I2VGenXLPipeline(
+        vae=vae, text_encoder=None, tokenizer=None, image_encoder=None, feature_extractor=None,
+        unet=model, scheduler=scheduler,
+    )  # fmt: skip
     finish(pipeline, out / "video")
+
+
+@app.command()
+def svd(out: Out, steps: Steps = 4000, batch: Batch = 1, rate: Rate = 5e-4, seed: Seed = 0) -> None:
+    """The video UNet in the manner of Stable Video Diffusion: EDM's noise, v-prediction, its conditioning."""
+    torch.manual_seed(seed)
+    vae, model = load_vae(out), recipe.new_svd_unet()
+    pipeline = StableVideoDiffusionPipeline(
+        vae=vae, image_encoder=None, feature_extractor=None, unet=model,
+        scheduler=EulerDiscreteScheduler(**recipe.SVD_SCHEDULE),
+    )  # fmt: skip
+    image = no_image(model).expand(batch, -1, -1)
+    mean, deviation = recipe.SVD_LOG_SIGMA
+
+    def loss_at(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        first, clean = training_videos(vae, step, batch)
+        log_sigma = mean + deviation * torch.randn(batch, generator=generator)
+        sigma = log_sigma.exp().view(-1, 1, 1, 1, 1)
+        noise = torch.randn(clean.shape, generator=generator)
+        augmented = first + NOISE_AUG_STRENGTH * torch.randn(first.shape, generator=generator)
+        given = encode_with_vae(vae, augmented)[:, None].expand(-1, recipe.FRAMES, -1, -1, -1)
+        scaled = (clean + sigma * noise) / (sigma**2 + 1).sqrt()
+        prediction = model(
+            torch.cat([scaled, given], dim=2),
+            0.25 * log_sigma,
+            encoder_hidden_states=image,
+            added_time_ids=torch.tensor([[FPS - 1, MOTION_BUCKET_ID, NOISE_AUG_STRENGTH]] * batch),
+            return_dict=False,
+        )[0]
+        # Of unit variance at every sigma: the clip is scaled / sqrt(sigma^2 + 1) - prediction * sigma / sqrt(..).
+        target = (noise - sigma * clean) / (sigma**2 + 1).sqrt()
+        each = (prediction - target).square().flatten(1).mean(1)
+        return each.mean(), {"log_snr": rounded(-2 * log_sigma), "losses": rounded(each)}  # type: ignore[dict-item]
+
+    run(model, loss_at, steps=steps, rate=rate, seed=seed, out=out, name="svd")
+    finish(pipeline, out / "svd")
 
 
 @app.command()
 def image(out: Out, steps: Steps = 3000, batch: Batch = 8, rate: Rate = 1e-3, seed: Seed = 0) -> None:
     """The image UNet, on single frames in pixels, as ADM."""
-    from diffusers import DDPMPipeline
-
     torch.manual_seed(seed)
     model = recipe.new_image_unet()
     scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear", clip_sample=False)
