@@ -18,6 +18,7 @@ from tedlens.errors import TedlensError
 
 # Heavy imports stand inside the commands: `tedlens --help` should not wait for torch.
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
     from tedlens.models import DiffusionModel, HookPoint
@@ -68,6 +69,39 @@ def demo(
     Console().print(table)
     print("* best. motion, appearance: features at tau; fused: motion at tau with appearance at tau 51.\n")
     list_paths(found.written)
+
+
+benchmark_app = typer.Typer(help="Fixed benchmarks, with tables and figures at the end.", no_args_is_help=True)
+app.add_typer(benchmark_app, name="benchmark")
+
+
+# A group of one command needs a callback, or typer would leave the command's name out.
+@benchmark_app.callback()
+def benchmarks() -> None: ...
+
+
+@benchmark_app.command("similar")
+def benchmark_similar(
+    out: Annotated[Path, typer.Option(help="Folder for tables and figures.")] = Path("benchmark"),
+    clips: Annotated[int, typer.Option(min=2, help="Test clips in each of the three sets, at most 64.")] = 16,
+    seeds: Annotated[int, typer.Option(min=1, help="Noise seeds of test clips.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="Few clips and noise levels, as a try-out.")] = False,
+    motion: Annotated[str, typer.Option(help="Video model: built-in name, hub id or folder.")] = "mini",
+    appearance: Annotated[str, typer.Option(help="Image model: built-in name, hub id or folder.")] = "mini",
+) -> None:
+    """Two balls that pass one another: identical, similar and distinct. A run that was stopped goes on."""
+    from tedlens.benchmark import QUICK, Setup, run, write_report
+    from tedlens.models import load_image_model, load_video_model
+
+    check_free(out)
+    few = QUICK if quick else {"clips": clips}
+    sweeps = out.with_name(f"{out.name}-sweeps")
+    setup = Setup(load_video_model(motion), load_image_model(appearance), sweeps=sweeps, seeds=range(seeds), **few)
+    report = write_report(run(setup), setup, out)
+    for title, table in report.tables.items():
+        print(f"\n{title}")
+        Console().print(rich_table(table))
+    list_paths(report.written)
 
 
 @app.command()
@@ -330,6 +364,17 @@ def write_csv(scores: xr.Dataset, out: Path) -> None:
         scores[["J", "F", "JF"]].to_dataframe().to_csv(out)
     except OSError as error:
         raise TedlensError(f"Cannot write {out}: {error.strerror or error}; choose another --out.") from error
+
+
+def rich_table(table: pd.DataFrame) -> Table:
+    """A table of texts."""
+    shown = Table()
+    shown.add_column(str(table.index.name))
+    for column in table.columns:
+        shown.add_column(str(column), justify="right")
+    for name, cells in table.iterrows():
+        shown.add_row(str(name), *cells)
+    return shown
 
 
 def list_paths(written: dict[str, Path]) -> None:

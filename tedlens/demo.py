@@ -35,8 +35,6 @@ from tedlens.tracking import clip_features, first_mask
 TAUS = [0, 100, 200, 300, 400, 500, 600, 700, 800, 900]
 LAM = 0.5
 APPEARANCE_TAU = 51  # of the appearance features in the fusion, as in DIFT
-# The embedded grid is 16 cells high where DAVIS's is 60: the window of propagation shrinks with it.
-PROPAGATION: dict[str, Any] = {"top_k": 10, "radius": 4, "n_last": 20, "temperature": 0.1, "convention": "dift"}
 
 
 @dataclass(frozen=True)
@@ -89,10 +87,12 @@ def track_over_tau(clip: Clip, motion: DiffusionModel, appearance: DiffusionMode
     cells: dict[str, list[xr.DataArray]] = {"motion": [], "appearance": [], "fused": []}
     for tau, features in features_over_tau(clip, motion, appearance, seed):
         for kind, (feats, input_size) in features.items():
-            masks = label_clip(feats, mask, input_size, **PROPAGATION)
+            masks = label_clip(feats, mask, input_size, **recipe.PROPAGATION)
             cells[kind].append(label_masks(masks, np.arange(len(clip)), {}).expand_dims(tau=[tau]))
     kinds = [xr.concat(each, "tau").expand_dims(features=[kind]) for kind, each in cells.items()]
-    return xr.concat(kinds, "features").assign_attrs(PROPAGATION | {"lam": LAM, "appearance_tau": APPEARANCE_TAU})
+    return xr.concat(kinds, "features").assign_attrs(
+        recipe.PROPAGATION | {"lam": LAM, "appearance_tau": APPEARANCE_TAU}
+    )
 
 
 def features_over_tau(

@@ -4,7 +4,7 @@ from tedlens.plots.curves import decoding_curves, lambda_curve, overlap_bars, ta
 from tedlens.plots.export import notebook_renderer, save_figures
 from tedlens.plots.maps import decomposition, margin_curves, similarity_map
 from tedlens.plots.pictures import overlay, pca_map
-from tedlens.plots.tables import latex_table, main_table
+from tedlens.plots.tables import latex_table, main_table, plain_table
 from tedlens.plots.tracks import track_curves, tracks
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "overlap_bars",
     "overlay",
     "pca_map",
+    "plain_table",
     "save_figures",
     "similarity_map",
     "tau_block_map",

@@ -46,6 +46,12 @@ def main_table(scores: xr.Dataset, *, metric: str = "JF", columns: str | None = 
     return cast("pd.DataFrame", table.swaplevel(axis=1).reindex(columns=across))
 
 
+def plain_table(table: pd.DataFrame) -> pd.DataFrame:
+    """A table from `main_table` as texts to read: mean ± standard error."""
+    parts: list[Any] = [table.xs(name, axis=1, level=1).map("{:.1f}".format) for name in ("mean", "error")]
+    return cast("pd.DataFrame", parts[0] + " ± " + parts[1])
+
+
 def latex_table(table: pd.DataFrame) -> str:
     """A table from `main_table` in LaTeX (booktabs): mean ± standard error, the best of each column in bold."""
     parts: list[Any] = [table.xs(name, axis=1, level=1).round(1) for name in ("mean", "error")]

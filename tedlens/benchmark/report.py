@@ -1,0 +1,134 @@
+"""What the benchmark found, as tables, figures and a page to read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+import xarray as xr
+
+from tedlens.benchmark.similar import HARDEST, LONG, Found, Setup, similar_clip
+from tedlens.plots import (
+    decoding_curves,
+    lambda_curve,
+    latex_table,
+    main_table,
+    overlap_bars,
+    pca_map,
+    plain_table,
+    save_figures,
+    tau_block_map,
+    tau_curve,
+)
+from tedlens.probing import probe
+from tedlens.store import save, whole_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRIC = "J"  # the paper reports J for its clips of identical objects
+LOW_TAU = 100
+
+
+@dataclass(frozen=True)
+class Report:
+    """Tables to read, by title: J_m in percent, mean and standard error over clips. And the files that were written."""
+
+    tables: dict[str, pd.DataFrame]
+    written: dict[str, Path]
+
+
+def write_report(found: Found, setup: Setup, out: Path) -> Report:
+    """Write tables, figures, scores and ``report.md`` to the folder `out`, all of them or none."""
+    numbers = {
+        "main": main_table(found.chosen(), metric=METRIC, columns="set"),
+        "checks": main_table(found.checks, metric=METRIC),
+        "overlap": main_table(found.overlap, metric=METRIC),
+    }
+    titles = ("J_m (%) by set", "Is it motion? J_m (%), identical", f"Overlap of windows, {LONG} frames, identical")
+    tables = dict(zip(titles, map(plain_table, numbers.values()), strict=True))
+    with whole_folder(out) as folder:
+        for name, table in numbers.items():
+            table.to_csv(folder / f"{name}.csv")
+        (folder / "main.tex").write_text(latex_table(numbers["main"]))
+        (folder / "report.md").write_text(page(found, setup, list(tables.values())))
+        for name in ("alone", "fused", "overlap", "checks", "decoding"):
+            save(getattr(found, name), folder / "scores" / f"{name}.zarr")
+        save_figures(figures(found, setup), folder / "figures")
+    return Report(tables, {what: out / what for what in ("report.md", "main.csv", "scores", "figures")})
+
+
+def figures(found: Found, setup: Setup) -> dict[str, go.Figure]:
+    """The paper's set, for identical objects where a figure shows one set only."""
+    choice = found.choices[HARDEST]
+    at_best = {
+        kind: found.alone.sel(features=kind, block=cell["block"], drop=True)
+        for kind, cell in (("motion", choice.motion), ("appearance", choice.appearance))
+    }
+    made = {}
+    for looks in found.choices:
+        best = {kind: scores.sel(set=looks, drop=True) for kind, scores in at_best.items()}
+        made[f"tau_{looks}"] = tau_curve(
+            xr.concat(list(best.values()), xr.Variable("features", list(best))), metric=METRIC
+        )
+        blocks = found.alone.sel(set=looks, features="motion", drop=True)
+        made[f"tau_block_{looks}"] = tau_block_map(blocks, metric=METRIC)
+    made["lambda"] = lambda_curve(found.fused, metric=METRIC)
+    made["overlap"] = overlap_bars(found.overlap, metric=METRIC)
+    made["decoding"] = decoding_curves(found.decoding)
+    levels = sorted({min(setup.taus, key=lambda tau: abs(tau - LOW_TAU)), choice.motion["tau"]})
+    clip = similar_clip(HARDEST, setup.test_seeds[0])
+    feats = probe(setup.motion, clip, tau=levels, blocks=choice.motion["block"], seed=setup.seeds[0])
+    made["pca"] = pca_map(feats, clip)
+    return made
+
+
+def page(found: Found, setup: Setup, tables: list[pd.DataFrame]) -> str:
+    """The report as Markdown."""
+    main, checks, overlap = tables
+    chosen = [
+        f"| {looks} | {choice.motion['block']}, {choice.motion['tau']} | "
+        f"{choice.appearance['block']}, {choice.appearance['tau']} | {choice.lam:g} |"
+        for looks, choice in found.choices.items()
+    ]
+    return "\n".join(
+        [
+            "# Benchmark on `similar`",
+            "",
+            f"{setup.clips} test clips a set of two balls that pass one another; noise seeds: {len(setup.seeds)}.",
+            f"Motion features of {setup.motion.name}, appearance features of {setup.appearance.name}. Scores are J_m",
+            "in percent, mean and standard error over clips, first and last frames left out.",
+            "",
+            f"Chosen on {len(setup.validation_seeds)} validation clips a set:",
+            "",
+            "| set | motion: block, tau | appearance: block, tau | lambda |",
+            "|---|---|---|---|",
+            *chosen,
+            "",
+            "## Sets",
+            "",
+            *markdown(main),
+            "",
+            "## Is it motion?",
+            "",
+            "Motion features of identical objects, as they are; where the model sees the frames in another order; and",
+            "with all layers bypassed that mix frames.",
+            "",
+            *markdown(checks),
+            "",
+            "## Overlap of windows",
+            "",
+            f"Motion features on {LONG} frames of identical objects.",
+            "",
+            *markdown(overlap),
+            "",
+        ]
+    )
+
+
+def markdown(table: pd.DataFrame) -> list[str]:
+    """Lines of a table of texts."""
+    lines = [f"| {table.index.name} | {' | '.join(map(str, table.columns))} |", "|---" * (len(table.columns) + 1) + "|"]
+    return lines + [f"| {name} | {' | '.join(cells)} |" for name, cells in table.iterrows()]

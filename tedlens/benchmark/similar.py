@@ -1,0 +1,259 @@
+"""What the benchmark measures.
+
+All choices (noise level and block of either kind of features, lambda) are made on validation clips and reported on
+test clips; the embedded models were trained on neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from tqdm.auto import tqdm
+
+from tedlens.analysis import decode, object_features, without_temporal_layers
+from tedlens.clip import Clip
+from tedlens.datasets import similar
+from tedlens.errors import TedlensError
+from tedlens.metrics import evaluate
+from tedlens.models.base import DiffusionModel
+from tedlens.models.mini import recipe
+from tedlens.probing import probe
+from tedlens.sweeping import sweep
+from tedlens.ted import propagate
+
+SETS = ("identical", "similar", "distinct")  # how the two objects of a clip look
+HARDEST = SETS[0]
+MOST_CLIPS = 64
+TAUS = (*range(0, 1000, 100), 950)
+LAMS = tuple(i / 10 for i in range(11))
+QUICK: dict[str, Any] = {"clips": 3, "taus": (0, 300, 600, 900), "lams": (0.0, 0.3, 0.5, 0.7, 1.0)}
+LONG, OVERLAPS = 40, (0, 2)  # frames of the clips that need several windows
+CHECKS = ("as it is", "frames shuffled", "no temporal layers")
+DECODED = ("velocity", "colour", "position")
+LEAST_DECODED = 6  # clips, so that there are two folds
+
+Source = Callable[[], Clip]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What to run, and where its sweeps are kept, so that a run that was stopped goes on."""
+
+    motion: DiffusionModel
+    appearance: DiffusionModel
+    clips: int  # of the test, in each set; and half as many of validation
+    sweeps: Path
+    seeds: Sequence[int] = (0,)
+    taus: Sequence[int] = TAUS
+    lams: Sequence[float] = LAMS
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.clips <= MOST_CLIPS:
+            raise TedlensError(f"clips={self.clips} does not fit the benchmark; choose 2 to {MOST_CLIPS}.")
+
+    @property
+    def test_seeds(self) -> range:
+        return recipe.TEST_SEEDS[: self.clips]
+
+    @property
+    def validation_seeds(self) -> range:
+        return recipe.VALIDATION_SEEDS[: max(self.clips // 2, 2)]
+
+    def sweep(self, name: str, clips: Sequence[Source], **grid: Any) -> xr.Dataset:
+        """A sweep with the settings of propagation that suit the grid of the embedded models."""
+        store = self.sweeps / f"{name}.zarr"
+        return sweep(clips, **grid, **recipe.PROPAGATION, store=store, progress=False)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was best on the validation clips of a set: tau and block of either kind, and the weight of motion."""
+
+    motion: dict[str, Any]
+    appearance: dict[str, Any]
+    lam: float
+
+
+@dataclass
+class Found:
+    """Scores by what they are over; each holds clip, seed, object and frame besides."""
+
+    choices: dict[str, Choice] = field(default_factory=dict)
+    alone: xr.Dataset = field(default_factory=xr.Dataset)  # set, features, block, tau
+    fused: xr.Dataset = field(default_factory=xr.Dataset)  # set, lam
+    overlap: xr.Dataset = field(default_factory=xr.Dataset)  # overlap
+    checks: xr.Dataset = field(default_factory=xr.Dataset)  # check
+    decoding: xr.Dataset = field(default_factory=xr.Dataset)  # block, tau, target (no clips: see `decode`)
+
+    def chosen(self) -> xr.Dataset:
+        """Test scores of what was chosen: (set, features, ..)."""
+        return _joined("set", {looks: self._chosen(looks) for looks in self.choices})
+
+    def _chosen(self, looks: str) -> xr.Dataset:
+        choice, alone = self.choices[looks], self.alone.sel(set=looks)
+        kinds = {
+            "appearance": alone.sel(features="appearance", **choice.appearance),
+            "motion": alone.sel(features="motion", **choice.motion),
+            "fused": self.fused.sel(set=looks, lam=choice.lam),
+        }
+        return _joined("features", {kind: scores.reset_coords(drop=True) for kind, scores in kinds.items()})
+
+
+def run(setup: Setup) -> Found:
+    """All stages of the benchmark, one after another."""
+    found = Found()
+    with tqdm(total=2 * len(SETS) + 3, desc="benchmark", unit="stage", leave=False) as bar:
+        alone, fused = {}, {}
+        for looks in SETS:
+            with _stage(bar, f"validation, {looks}"):
+                found.choices[looks] = choose(setup, looks)
+            with _stage(bar, f"test, {looks}"):
+                clips = _clips(looks, setup.test_seeds)
+                alone[looks] = _alone(setup, f"test-{looks}", clips, setup.seeds)
+                fused[looks] = _fused(setup, f"test-{looks}", clips, setup.seeds, found.choices[looks])
+        found.alone, found.fused = _joined("set", alone), _joined("set", fused)
+        cell = found.choices[HARDEST].motion
+        with _stage(bar, "overlap"):
+            found.overlap = over_windows(setup, cell)
+        with _stage(bar, "checks"):
+            found.checks = checks(setup, cell)
+        with _stage(bar, "decoding"):
+            found.decoding = decoding(setup)
+    return found
+
+
+@contextmanager
+def _stage(bar: Any, name: str) -> Iterator[None]:
+    bar.set_description(name)
+    yield
+    bar.update()
+
+
+def similar_clip(looks: Any, seed: int, frames: int = recipe.FRAMES) -> Clip:
+    """Two balls that pass one another, seen from the side and from above in turns."""
+    view: Any = "perspective" if seed % 2 == 0 else "top"
+    return similar(seed, looks=looks, view=view, frames=frames, size=recipe.SIZE)
+
+
+# --- stages ---------------------------------------------------------------------------------------
+
+
+def choose(setup: Setup, looks: str) -> Choice:
+    """Best tau and block of either kind, then best lambda, on validation clips."""
+    clips, name = _clips(looks, setup.validation_seeds), f"validation-{looks}"
+    alone = _alone(setup, name, clips, [0])
+    motion, appearance = (_best(alone.sel(features=kind), ["block", "tau"]) for kind in ("motion", "appearance"))
+    fused = _fused(setup, name, clips, [0], Choice(motion, appearance, lam=0))
+    return Choice(motion, appearance, **_best(fused, ["lam"]))
+
+
+def over_windows(setup: Setup, cell: dict[str, Any]) -> xr.Dataset:
+    """Motion features on clips of several windows, by the frames that neighbours share: (overlap, ..)."""
+    clips = _clips(HARDEST, setup.test_seeds, LONG)
+    return _joined("overlap", {n: _motion(setup, f"overlap-{n}", clips, cell, overlap=n) for n in OVERLAPS})
+
+
+def checks(setup: Setup, cell: dict[str, Any]) -> xr.Dataset:
+    """Motion features with the frames in another order, and without the layers that mix frames: (check, ..)."""
+    clips = _clips(HARDEST, setup.test_seeds)
+    as_it_is = _motion(setup, "check-as-it-is", clips, cell)
+    shuffled = _joined("clip", {clip.name: _shuffled(setup, clip, cell) for clip in (make() for make in clips)})
+    with without_temporal_layers(setup.motion):
+        alone = _motion(setup, "check-no-temporal-layers", clips, cell)
+    return _joined("check", dict(zip(CHECKS, [as_it_is, shuffled, alone], strict=True)))
+
+
+def decoding(setup: Setup) -> xr.Dataset:
+    """What can be read out of the motion model's blocks, on clips of objects that look distinct."""
+    numbers = recipe.TEST_SEEDS[: max(setup.clips, LEAST_DECODED)]
+    how: dict[str, Any] = {"tau": setup.taus, "blocks": _up(setup.motion), "seed": setup.seeds[0]}
+    features, truths = [], []
+    for clip in (similar_clip("distinct", seed) for seed in numbers):
+        features.append(object_features(probe(setup.motion, clip, **how), clip))
+        truths.append(_truth(clip))
+    return decode(features, truths, targets=DECODED, folds=min(5, len(truths) // 3))
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def _clips(looks: str, seeds: Sequence[int], frames: int = recipe.FRAMES) -> list[Source]:
+    return [partial(similar_clip, looks, seed, frames) for seed in seeds]
+
+
+def _up(model: DiffusionModel) -> list[str]:
+    return [block for block in model.blocks if block.startswith("up_")]
+
+
+def _truth(clip: Clip) -> xr.Dataset:
+    assert clip.objects is not None
+    return clip.objects
+
+
+def _alone(setup: Setup, name: str, clips: Sequence[Source], seeds: Sequence[int]) -> xr.Dataset:
+    """Motion and appearance features, each alone at every tau and block: (features, block, tau, ..)."""
+    found = {}
+    for kind, model in (("motion", setup.motion), ("appearance", setup.appearance)):
+        scores = setup.sweep(f"{name}-{kind}", clips, **{kind: model}, blocks=_up(model), tau=setup.taus, seeds=seeds)
+        # Two schedules have tau in common, not sigma.
+        found[kind] = scores.drop_vars(["sigma", "log_snr"])
+    return _joined("features", found)
+
+
+def _fused(setup: Setup, name: str, clips: Sequence[Source], seeds: Sequence[int], choice: Choice) -> xr.Dataset:
+    """Fused features of the chosen cells at every lambda: (lam, ..)."""
+    scores = setup.sweep(
+        f"{name}-fused",
+        clips,
+        motion=setup.motion,
+        appearance=setup.appearance,
+        tau=choice.motion["tau"],
+        blocks=choice.motion["block"],
+        appearance_tau=choice.appearance["tau"],
+        appearance_block=choice.appearance["block"],
+        lam=setup.lams,
+        seeds=seeds,
+    )
+    return scores.squeeze(["tau", "block"], drop=True)
+
+
+def _motion(setup: Setup, name: str, clips: Sequence[Source], cell: dict[str, Any], **options: Any) -> xr.Dataset:
+    """Motion features at one tau and block."""
+    how = {"motion": setup.motion, "tau": cell["tau"], "blocks": cell["block"], "seeds": setup.seeds}
+    return setup.sweep(name, clips, **how, **options).squeeze(["tau", "block"], drop=True)
+
+
+def _shuffled(setup: Setup, clip: Clip, cell: dict[str, Any]) -> xr.Dataset:
+    """Scores (seed, object, frame) of motion features where the model saw the frames in another order."""
+    assert clip.masks is not None
+    rest = np.random.default_rng(_truth(clip).attrs["seed"]).permutation(np.arange(1, len(clip)))
+    order = np.concatenate([[0], rest])  # the first stays: the model is conditioned on it
+    seen = probe(setup.motion, Clip(clip.frames[order]), tau=cell["tau"], blocks=cell["block"], seed=list(setup.seeds))
+    features = seen[cell["block"]]["features"].squeeze("tau", drop=True)
+    features = features.isel(frame=np.argsort(order)).assign_coords(frame=np.arange(len(clip)))
+    each = {}
+    for seed in setup.seeds:
+        labels = propagate(features.sel(seed=seed, drop=True), clip.masks[0], **recipe.PROPAGATION)
+        each[seed] = evaluate(labels, clip.masks).reset_coords(drop=True)
+    return _joined("seed", each)
+
+
+def _best(scores: xr.Dataset, axes: list[str]) -> dict[str, Any]:
+    """Where J, averaged over all else, is greatest."""
+    mean = scores["J"].mean([d for d in scores["J"].dims if d not in axes]).stack(cell=axes)
+    best = mean.isel(cell=mean.argmax("cell"))
+    return {axis: best[axis].item() for axis in axes}
+
+
+def _joined(axis: str, each: dict[Any, xr.Dataset]) -> xr.Dataset:
+    along = xr.Variable(axis, list(each))
+    return xr.concat(
+        list(each.values()), along, join="outer", combine_attrs="drop_conflicts", coords="minimal", compat="override"
+    )

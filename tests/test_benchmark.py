@@ -1,0 +1,113 @@
+"""The benchmark, on few clips and noise levels: its stages, its choices, its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import tedlens as tl
+from tedlens.benchmark import Found, Setup, run, similar_clip, write_report
+from tedlens.benchmark.similar import CHECKS, DECODED, OVERLAPS, SETS, Choice, _best
+from tedlens.models.mini import recipe
+
+
+def setup(folder: Path, **other: Any) -> Setup:
+    models = {"motion": tl.load_video_model("mini"), "appearance": tl.load_image_model("mini")}
+    return Setup(**({**models, "clips": 2, "sweeps": folder / "sweeps", "taus": (0, 600), "lams": (0.0, 1.0)} | other))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("benchmark")
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> Found:
+    return run(setup(folder))
+
+
+def test_it_measures_what_it_says(found: Found) -> None:
+    assert set(found.alone.sizes) == {"set", "features", "block", "tau", "clip", "seed", "object", "frame"}
+    assert list(found.alone["set"].values) == list(SETS) == list(found.choices)
+    assert list(found.alone["tau"].values) == [0, 600]
+    assert list(found.alone["block"].values) == ["up_0", "up_1", "up_2", "up_3"]
+    assert found.alone["J"].notnull().all()
+    assert list(found.overlap["overlap"].values) == list(OVERLAPS)
+    assert found.overlap.sizes["frame"] == 38
+    assert list(found.checks["check"].values) == list(CHECKS)
+    assert list(found.decoding["target"].values) == list(DECODED)
+    table = found.chosen()
+    assert list(table["features"].values) == ["appearance", "motion", "fused"]
+    # lambda 1 is motion alone.
+    for looks, choice in found.choices.items():
+        motion = table["J"].sel(set=looks, features="motion")
+        np.testing.assert_allclose(found.fused["J"].sel(set=looks, lam=1), motion)
+        np.testing.assert_allclose(
+            table["J"].sel(set=looks, features="fused"), found.fused["J"].sel(set=looks, lam=choice.lam)
+        )
+
+
+def test_checks_change_what_the_model_sees(found: Found) -> None:
+    cell = found.choices["identical"].motion
+    as_it_is = found.alone["J"].sel(set="identical", features="motion", **cell)
+    for name in CHECKS:
+        same = np.allclose(found.checks["J"].sel(check=name), as_it_is)
+        assert same == (name == "as it is"), name
+
+
+def test_choices_are_made_on_other_clips_than_scores(folder: Path) -> None:
+    made = setup(folder)
+    assert not set(made.test_seeds) & set(made.validation_seeds)
+    for seed in (*made.test_seeds, *made.validation_seeds):
+        assert seed not in recipe.TRAINING_SEEDS
+    kept = tl.open_sweep(folder / "sweeps" / "test-identical-motion.zarr")
+    assert list(kept["clip"].values) == [similar_clip("identical", seed).name for seed in made.test_seeds]
+
+
+def test_best_is_where_the_mean_is_greatest() -> None:
+    values = np.zeros((2, 3, 2))
+    values[1, 2], values[0, 1, 0] = 0.6, 1.0  # the greatest mean, the greatest single value
+    scores = xr.Dataset({"J": (("block", "tau", "clip"), values)}, {"block": ["up_0", "up_1"], "tau": [0, 300, 600]})
+    assert _best(scores, ["block", "tau"]) == {"block": "up_1", "tau": 600}
+
+
+def test_report(found: Found, folder: Path) -> None:
+    report = write_report(found, setup(folder), folder / "out")
+    page = (folder / "out" / "report.md").read_text()
+    for table in report.tables.values():
+        for row in table.values:
+            assert " | ".join(row) in page
+    j = 100 * found.chosen()["J"].sel(set="similar", features="motion").mean(["frame", "object", "seed"])
+    assert f"{float(j.mean()):.1f} ± {float(j.std(ddof=1) / np.sqrt(2)):.1f}" in page
+    assert (folder / "out" / "main.tex").read_text().count(r"\\") >= 3
+    for name in ("tau_identical", "tau_block_similar", "lambda", "overlap", "decoding", "pca"):
+        assert (folder / "out" / "figures" / f"{name}.html").stat().st_size > 0
+    again = xr.open_zarr(folder / "out" / "scores" / "alone.zarr", consolidated=False)
+    np.testing.assert_array_equal(again["J"], found.alone["J"])
+
+
+def test_a_run_goes_on_and_refuses_other_settings(found: Found, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = setup(folder)
+    monkeypatch.setattr(type(made.motion), "run", lambda *_: pytest.fail("computed again"))
+    clips = [lambda seed=seed: similar_clip("identical", seed) for seed in made.test_seeds]
+    cells: Any = {"motion": made.motion, "blocks": ["up_0", "up_1", "up_2", "up_3"], "tau": (0, 600), "seeds": (0,)}
+    scores = made.sweep("test-identical-motion", clips, **cells)
+    np.testing.assert_array_equal(scores["J"], found.alone["J"].sel(set="identical", features="motion"))
+    with pytest.raises(tl.TedlensError, match="overlap"):
+        made.sweep("test-identical-motion", clips, **cells, overlap=3)
+
+
+@pytest.mark.parametrize("clips", [1, 65])
+def test_number_of_clips(tmp_path: Path, clips: int) -> None:
+    with pytest.raises(tl.TedlensError, match=f"clips={clips} does not fit the benchmark; choose 2 to 64"):
+        setup(tmp_path, clips=clips)
+
+
+def test_choice_is_said_in_plain_values(found: Found) -> None:
+    for choice in found.choices.values():
+        assert isinstance(choice, Choice)
+        assert {type(v) for v in (*choice.motion.values(), *choice.appearance.values())} == {int, str}
