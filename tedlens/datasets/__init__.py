@@ -1,5 +1,6 @@
 """Clips to probe and to score on."""
 
+from tedlens.datasets.davis import davis
 from tedlens.datasets.synthetic import similar
 
-__all__ = ["similar"]
+__all__ = ["davis", "similar"]
