@@ -174,7 +174,8 @@ def _computed(
         return found
     if disk is not None and any(wanted.values()):
         disk.begin(grid, clips, cells, broken)
-    with tqdm(total=sum(map(len, wanted.values())), desc="sweeping", unit="cell", disable=not progress) as bar:
+    left = sum(map(len, wanted.values()))
+    with tqdm(total=left, desc="sweeping", unit="cell", disable=not progress or not left) as bar:
         for some in engine.run(sources, clips, grid, wanted, None if disk is None else disk.address):
             found += some
             bar.update(len(some))
