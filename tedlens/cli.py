@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
@@ -247,6 +248,32 @@ def evaluate(
         keys = ("J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay", "JF_mean")
         table.add_row(name, *[f"{float(summary[key]):.3f}" for key in keys], end_section=name != "mean")
     Console().print(table)
+
+
+@app.command()
+def sweep(
+    grid: Annotated[Path, typer.Argument(help="YAML file with the words of tl.sweep.", show_default=False)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost; compute nothing.")] = False,
+) -> None:
+    """Track and score clips over a grid of noise levels, blocks, lambdas and seeds; goes on where it was killed."""
+    from tedlens.gridfile import read_gridfile
+
+    words = read_gridfile(grid)
+    store = words.get("store")
+    if store is None and not dry_run:
+        raise TedlensError(f"{grid} names no store, so nothing would be kept; add a line like store: runs/sweep.zarr.")
+    # torch and diffusers only now: a mistake in the file should not have to wait for them.
+    from tedlens.sweeping import sweep as run
+
+    known = [word for word in inspect.signature(run).parameters if word not in ("client", "dry_run", "progress")]
+    unknown = [word for word in words if word not in known]
+    if unknown:
+        raise TedlensError(
+            f"{grid} says {', '.join(map(str, unknown))}, which no sweep knows; its words are {', '.join(known)}."
+        )
+    run(**words, dry_run=dry_run)
+    if not dry_run:
+        print(f"Done. Open it with tl.open_sweep({str(store)!r}); tedlens info {store} says how it was made.")
 
 
 @app.command()

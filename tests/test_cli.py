@@ -164,6 +164,63 @@ def test_errors_are_one_sentence_and_leave_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+GRID = """
+clips:
+  - {{path: {0}/frames, masks: {0}/masks}}
+  - similar: {{seed: 1, frames: 4, size: 32}}
+motion: {{name: mini, size: 32}}
+tau: [100, 900]
+blocks: up_2
+radius: 3
+store: {0}/sweep.zarr
+"""
+
+
+def test_sweep_from_a_grid_file(tedlens: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "grid.yaml").write_text(GRID.format(folder))
+    planned = tedlens("sweep", tmp_path / "grid.yaml", "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert "Sweep of 2 clips x 2 tau: 4 cells." in planned.stdout
+    assert "4 UNet windows, 4 tracks" in planned.stdout
+    assert not (folder / "sweep.zarr").exists()
+    ran = tedlens("sweep", tmp_path / "grid.yaml")
+    assert ran.returncode == 0, ran.stderr
+    assert "4/4" in ran.stderr  # progress
+    scores = tl.open_sweep(folder / "sweep.zarr")
+    clips = [tl.read_clip(folder / "frames", masks=folder / "masks"), tl.datasets.similar(1, frames=4, size=32)]
+    motion = tl.load_video_model("mini", size=32)
+    here = tl.sweep(clips, motion=motion, tau=[100, 900], blocks="up_2", radius=3, progress=False)
+    names = sorted(scores["clip"].values)
+    xr.testing.assert_equal(scores.sel(clip=names), here.sel(clip=names))
+    assert "done: 4 of 4 cells" in tedlens("info", folder / "sweep.zarr").stdout
+
+
+WRONG_GRIDS = [
+    ("", "does not hold the words of a sweep"),
+    ("clips: [", "is not YAML"),
+    ("tau: 3", "lacks clips"),
+    (GRID + "taus: 3", "says taus, which no sweep knows"),
+    (GRID.replace("store", "#"), "names no store"),
+    (GRID.replace("similar", "simular"), "an item is like"),
+    (GRID.replace("seed", "sead"), "does not take these arguments"),
+    (GRID.replace("[100, 900]", "1000"), "tau=1000"),
+    (GRID.replace("{0}/frames", "nowhere"), "nowhere does not exist"),
+    (GRID.replace("{0}/sweep.zarr", "{0}/frames"), "not the store of a sweep"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), WRONG_GRIDS)
+def test_wrong_grid_files_are_one_sentence(tedlens: Run, folder: Path, tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "grid.yaml").write_text(text.format(folder))
+    ran = tedlens("sweep", tmp_path / "grid.yaml")
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    assert ran.stderr.startswith("tedlens: ")
+    assert words in ran.stderr
+    assert ran.stderr.count("\n") == 1
+    assert "Cannot read" in tedlens("sweep", tmp_path / "nowhere.yaml").stderr
+
+
 def test_output_that_exists_is_left_alone(tedlens: Run, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     frames, mask = folder / "frames", folder / "masks/00000.png"

@@ -239,7 +239,11 @@ def test_features_of_a_cell_do_not_outlive_it(video: DiffusionModel) -> None:
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tau": 1000}, "tau=1000"),
-    ({"tau": []}, "at least one"),
+    ({"tau": []}, "tau is an empty list"),
+    ({"tau": ["high"]}, "tau='high' is not a number"),
+    ({"top_k": "many"}, "top_k='many' is not a number"),
+    ({"lam": True}, "lam=True is not a number"),
+    ({"seeds": [0, 1.5]}, r"seed=1\.5 cannot key"),
     ({"blocks": ["up_9"]}, "no block 'up_9'"),
     ({"seeds": -1}, "seed=-1"),
     ({"lam": [0.5, 2]}, r"lam=2\.0"),

@@ -5,14 +5,16 @@ from tedlens.analysis.decomposition import decomposition, votes
 from tedlens.analysis.interventions import without_temporal_layers
 from tedlens.analysis.pca import pca
 from tedlens.analysis.similarity import similarity
-from tedlens.analysis.statistics import clip_statistics
+from tedlens.analysis.statistics import best_cell, clip_statistics, paired_difference
 from tedlens.analysis.tracks import swaps
 
 __all__ = [
+    "best_cell",
     "clip_statistics",
     "decode",
     "decomposition",
     "object_features",
+    "paired_difference",
     "pca",
     "similarity",
     "swaps",

@@ -23,7 +23,7 @@ def frame_noise(
     generator (Philox) is keyed with the seed and the frame's index in the clip. Overlapping windows
     therefore agree where they overlap, and a resumed sweep equals a straight one.
     """
-    if not 0 <= seed < 2**63:
+    if not 0 <= seed < 2**63 or int(seed) != seed:
         raise TedlensError(f"seed={seed} cannot key the noise; choose a whole number from 0 to 2**63 - 1.")
     each = []
     for frame in frames:

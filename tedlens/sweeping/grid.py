@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tedlens.models.base import DiffusionModel
 from tedlens.models.noise import frame_noise
 from tedlens.models.registry import Kind, load_image_model, load_video_model
 from tedlens.models.structure import block_paths, hook_points, matching
-from tedlens.probing import as_list, block_names, input_size, window_length, windows
+from tedlens.probing import block_names, input_size, window_length, windows
 from tedlens.propagation import check_lams, check_settings
 
 # A loaded model, its name, or the loader's arguments by name.
@@ -188,9 +189,12 @@ def make_grid(
 ) -> Grid:
     """The grid that the words of `sweep` describe, once every value is known to be in its range."""
     given = (top_k, radius, n_last, temperature, convention)
-    settings = {name: values_of(name, value) for name, value in zip(SETTINGS, given, strict=True)}
+    settings = {
+        name: values_of(name, value) if name == "convention" else numbers_of(name, value)
+        for name, value in zip(SETTINGS, given, strict=True)
+    }
     swept = models.swept
-    taus = tuple(swept.check_tau(t) for t in as_list(tau))
+    taus = tuple(swept.check_tau(t) for t in numbers_of("tau", tau))
     window = window_length(swept, None)
     windows(1, window, overlap)  # says so where the overlap does not fit
     names = _names(swept, blocks)
@@ -198,7 +202,7 @@ def make_grid(
         tau=taus,
         sigma=tuple(swept.sigma(t) for t in taus),
         log_snr=tuple(swept.log_snr(t) for t in taus),
-        seed=tuple(as_list(seeds)),
+        seed=numbers_of("seeds", seeds),
         block=tuple(names),
         lam=_lams(models, lam),
         settings=settings,
@@ -230,7 +234,7 @@ def _lams(models: Models, lam: float | Sequence[float] | None) -> tuple[float, .
                 f"lam={lam} weighs motion against appearance, but only {only}= is given; give both models, or no lam."
             )
         return None
-    lams = tuple(dict.fromkeys(float(value) for value in np.atleast_1d(0.5 if lam is None else lam)))
+    lams = tuple(float(value) for value in numbers_of("lam", 0.5 if lam is None else lam))
     check_lams(lams)
     return lams
 
@@ -285,6 +289,15 @@ def values_of(name: str, given: Any) -> tuple[Any, ...]:
     if not values:
         raise TedlensError(f"{name} is an empty list; give at least one value.")
     return tuple(dict.fromkeys(value.item() if isinstance(value, np.generic) else value for value in values))
+
+
+def numbers_of(name: str, given: Any) -> tuple[Any, ...]:
+    """As `values_of`, of numbers: what a file says may be a word."""
+    values = values_of(name, given)
+    for value in values:
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise TedlensError(f"{name}={value!r} is not a number; give one, or a list of them.")
+    return values
 
 
 def is_one(given: Any) -> bool:

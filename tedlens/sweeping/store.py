@@ -56,6 +56,11 @@ class SweepStore:
             raise TedlensError(f"Cannot use the store {self.url}: {error}.") from error
         self.root = root.rstrip("/")
 
+    @property
+    def address(self) -> str:
+        """Path or URL that means the same in every process, whatever its working folder."""
+        return self.root if isinstance(self.fs, LocalFileSystem) else self.url
+
     # --- reading --------------------------------------------------------------------------------
 
     def about(self) -> dict[str, Any] | None:

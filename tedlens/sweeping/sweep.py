@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 from tqdm.auto import tqdm
@@ -13,11 +13,15 @@ from tqdm.auto import tqdm
 from tedlens.errors import TedlensError
 from tedlens.metrics import Protocol
 from tedlens.provenance import versions
-from tedlens.sweeping.cells import AXES, join_cells, kept_cells, label_scores
+from tedlens.sweeping.cells import AXES, join_cells, label_scores
 from tedlens.sweeping.clips import ClipFacts, Clips, Source, clip_sources, survey
-from tedlens.sweeping.grid import Grid, Model, Models, is_one, load_models, make_grid
+from tedlens.sweeping.engine import Here, Workers
+from tedlens.sweeping.grid import Grid, Model, is_one
 from tedlens.sweeping.plan import make_plan
 from tedlens.sweeping.store import SweepStore, missing_cells
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 def sweep(
@@ -43,6 +47,7 @@ def sweep(
     store: str | Path | None = None,
     keep: str | Sequence[str] = (),
     components: int | None = None,
+    client: Client | None = None,
     dry_run: bool = False,
     progress: bool = True,
 ) -> xr.Dataset:
@@ -84,6 +89,10 @@ def sweep(
     keep, components
         What the store keeps beside scores: ``"labels"``, ``"features"`` (in float16) or both; features reduced to
         so many principal components of each cell and block, if a number is given. See `open_kept`.
+    client
+        ``distributed.Client`` of a Dask cluster, whose workers then compute: LocalCluster, LocalCUDACluster, SLURM, ..
+        Models are given by name or arguments, and loaded once a worker; a store lies where all workers reach it.
+        Cells of a worker that dies are computed by another.
     dry_run
         Print the plan and compute nothing; the result holds what is in the store already.
     progress
@@ -109,86 +118,77 @@ def sweep(
     >>> scores = tl.sweep(clips, motion="mini", tau=range(0, 1000, 100), seeds=[0, 1])  # doctest: +SKIP
     >>> tl.plots.tau_curve(scores)  # doctest: +SKIP
     """
-    models = load_models(motion, appearance)
-    grid = make_grid(
-        models,
-        tau=tau,
-        blocks=blocks,
-        lam=lam,
-        seeds=seeds,
-        overlap=overlap,
-        size=size,
-        appearance_tau=appearance_tau,
-        appearance_block=appearance_block,
-        appearance_samples=appearance_samples,
-        top_k=top_k,
-        radius=radius,
-        n_last=n_last,
-        temperature=temperature,
-        convention=convention,
-        protocol=protocol,
-        keep=keep,
-        components=components,
-    )
     if keep and store is None:
         raise TedlensError(f"keep={keep!r} needs a place to keep it; give store=.")
+    engine = Here(motion, appearance) if client is None else Workers(client, motion, appearance)
+    settings = {
+        "top_k": top_k,
+        "radius": radius,
+        "n_last": n_last,
+        "temperature": temperature,
+        "convention": convention,
+    }
+    about = {
+        "tau": tau,
+        "blocks": blocks,
+        "lam": lam,
+        "seeds": seeds,
+        "overlap": overlap,
+        "size": size,
+        "appearance_tau": appearance_tau,
+        "appearance_block": appearance_block,
+        "appearance_samples": appearance_samples,
+        "protocol": protocol,
+        "keep": keep,
+        "components": components,
+    }
+    grid = engine.grid(about | settings)
     sources = clip_sources(clips)
     facts = survey(sources, protocol)
-    disk = None if store is None else SweepStore(store)
-    cells, broken = ([], {}) if disk is None else disk.held(grid, facts)
-    missing = missing_cells(grid, facts, cells)
-    if disk is not None and broken:
-        said = "; ".join(f"{key} {what}" for key, what in broken.items())
-        warnings.warn(f"Not whole in {disk.url}, so computed anew: {said}.", stacklevel=2)
-    if progress or dry_run:
-        print(make_plan(grid, facts, missing))
-    found = [cell.scores for cell in cells]
-    if not dry_run and any(missing.values()):
-        if disk is not None:
-            disk.begin(grid, facts, cells, broken)
-        found += _computed(sources, facts, models, grid, missing, disk, progress)
-    if disk is not None and not dry_run:
-        found = [cell.scores for cell in disk.held(grid, facts)[0]]
-        disk.finish()
+    found = _computed(engine, sources, facts, grid, None if store is None else str(store), dry_run, progress)
     noise = dict(zip(grid.tau, zip(grid.sigma, grid.log_snr, strict=True), strict=True))
     scores = label_scores(join_cells(found, grid_axes(grid, facts)), noise, versions() | grid.fixed)
-    given = {"top_k": top_k, "radius": radius, "n_last": n_last, "temperature": temperature, "convention": convention}
-    return scores.isel({name: 0 for name, value in given.items() if is_one(value)})
+    return scores.isel({name: 0 for name, value in settings.items() if is_one(value)})
 
 
 def _computed(
+    engine: Here | Workers,
     sources: Sequence[Source],
     clips: Sequence[ClipFacts],
-    models: Models,
     grid: Grid,
-    missing: Mapping[str, Sequence[tuple[int, int]]],
-    store: SweepStore | None,
+    store: str | None,
+    dry_run: bool,
     progress: bool,
-) -> Iterator[xr.Dataset]:
-    """The missing cells, clip after clip, each in the store before the next is begun."""
-    with tqdm(total=sum(map(len, missing.values())), desc="sweeping", unit="cell", disable=not progress) as bar:
-        for source, clip in zip(sources, clips, strict=True):
-            for cell in run_clip(source, clip, models, grid, missing[clip.name], store):
-                bar.update()
-                yield cell
-
-
-def run_clip(
-    source: Source,
-    clip: ClipFacts,
-    models: Models,
-    grid: Grid,
-    wanted: Sequence[tuple[int, int]],
-    store: SweepStore | None,
-) -> Iterator[xr.Dataset]:
-    """Compute cells of a clip and write each; those that another writer has written meanwhile are left out."""
-    if store is not None:
-        wanted = store.unwritten(clip, grid, wanted)
-    if wanted:
-        for cell, kept in kept_cells(source(), models, grid, wanted):
-            if store is not None:
-                store.commit(cell, kept, grid, clip)
-            yield cell
+) -> list[xr.Dataset]:
+    """All cells of the grid: those that the store holds, and, unless it is a dry run, those that it lacks."""
+    disk = None if store is None else SweepStore(store)
+    cells, broken = ([], {}) if disk is None else disk.held(grid, clips)
+    wanted = missing_cells(grid, clips, cells)
+    if broken:
+        said = "; ".join(f"{key} {what}" for key, what in broken.items())
+        warnings.warn(f"Not whole in {store}, so computed anew: {said}.", stacklevel=3)
+    if progress or dry_run:
+        print(make_plan(grid, clips, wanted))
+    found = [cell.scores for cell in cells]
+    if dry_run:
+        return found
+    if disk is not None and any(wanted.values()):
+        disk.begin(grid, clips, cells, broken)
+    left = sum(map(len, wanted.values()))
+    with tqdm(total=left, desc="sweeping", unit="cell", disable=not progress or not left) as bar:
+        for some in engine.run(sources, clips, grid, wanted, None if disk is None else disk.address):
+            found += some
+            bar.update(len(some))
+    if disk is None:
+        return found
+    cells, _ = disk.held(grid, clips)
+    if lost := sum(map(len, missing_cells(grid, clips, cells).values())):
+        raise TedlensError(
+            f"{lost} cells that were written are not in {store}; if other machines write to it, give a path that all "
+            "share, and call the same sweep again."
+        )
+    disk.finish()
+    return [cell.scores for cell in cells]
 
 
 def grid_axes(grid: Grid, clips: Sequence[ClipFacts]) -> dict[str, Sequence[Any]]:

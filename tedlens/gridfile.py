@@ -1,0 +1,74 @@
+"""A sweep described in YAML, in the words of `tl.sweep`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tedlens import datasets
+from tedlens.clip import Clip, read_clip
+from tedlens.errors import TedlensError
+
+EXAMPLE = "clips: [{path: frames/bear, masks: masks/bear}]"
+
+
+def read_gridfile(path: str | Path) -> dict[str, Any]:
+    """The words of a grid file, its clips as functions that read them when their turn comes.
+
+    Parameters
+    ----------
+    path
+        YAML with the parameters of `tl.sweep` by name. ``clips`` is a list; each item holds the arguments of
+        `tl.read_clip` (``{path: frames/bear, masks: masks/bear}``), or names one of `tl.datasets` with its
+        arguments (``{similar: {seed: 3}}``). Paths are those of the working folder.
+
+    Raises
+    ------
+    TedlensError
+        For a file that cannot be read, is no YAML, or says something else.
+    """
+    try:
+        words = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise TedlensError(
+            f"Cannot read {path}: {getattr(error, 'strerror', None) or error}; give a YAML file."
+        ) from error
+    except yaml.YAMLError as error:
+        raise TedlensError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(words, Mapping):
+        raise TedlensError(f"{path} does not hold the words of a sweep; a grid file begins like {EXAMPLE}.")
+    missing = [word for word in ("clips", "tau") if word not in words]
+    if missing:
+        raise TedlensError(f"{path} lacks {' and '.join(missing)}; a grid file says at least clips, tau and a model.")
+    given = words["clips"] if isinstance(words["clips"], list) else [words["clips"]]
+    return {**words, "clips": [clip for one in given for clip in _clips(one, path)]}
+
+
+def _clips(given: Any, path: str | Path) -> list[Callable[[], Clip]]:
+    """Functions that give the clips that an item of ``clips`` means."""
+    if isinstance(given, Mapping) and "path" in given:
+        return [partial(read_clip, **given)]
+    if isinstance(given, Mapping) and len(given) == 1:
+        name, arguments = next(iter(given.items()))
+        if name in datasets.__all__ and isinstance(arguments, Mapping):
+            return _dataset(name, arguments, path)
+    raise TedlensError(
+        f"{path} has {given!r} among its clips; an item is like {{path: frames/bear, masks: masks/bear}}, or names a "
+        f"dataset with its arguments, as in {{similar: {{seed: 3}}}} (datasets: {', '.join(datasets.__all__)})."
+    )
+
+
+def _dataset(name: str, arguments: Mapping[str, Any], path: str | Path) -> list[Callable[[], Clip]]:
+    """A dataset's clips, each read when its turn comes."""
+    make = partial(getattr(datasets, name), **arguments)
+    try:
+        found = make()
+    except TypeError as error:
+        raise TedlensError(f"{path}: the dataset {name!r} does not take these arguments ({error}).") from error
+    if isinstance(found, Clip):
+        return [make]
+    return [partial(found.__getitem__, number) for number in range(len(found))]

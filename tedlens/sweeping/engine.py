@@ -1,0 +1,142 @@
+"""Where cells are computed: in this process, or by the workers of a Dask cluster."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from tedlens.errors import TedlensError
+from tedlens.models.base import DiffusionModel
+from tedlens.sweeping.cells import kept_cells
+from tedlens.sweeping.clips import ClipFacts, Source
+from tedlens.sweeping.grid import Grid, Model, Models, check_models, load_models, make_grid
+from tedlens.sweeping.store import SweepStore
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Wanted = Mapping[str, Sequence[tuple[int, int]]]  # (tau, seed) of cells by name of the clip
+TASKS_A_WORKER = 3  # at least, where there are cells enough: so that none is idle long at the end
+
+
+class Here:
+    """This process."""
+
+    def __init__(self, motion: Model | None, appearance: Model | None) -> None:
+        self.models = load_models(motion, appearance)
+
+    def grid(self, words: Mapping[str, Any]) -> Grid:
+        """The grid that the words of `sweep` describe."""
+        return make_grid(self.models, **words)
+
+    def run(
+        self, sources: Sequence[Source], clips: Sequence[ClipFacts], grid: Grid, wanted: Wanted, store: str | None
+    ) -> Iterator[list[xr.Dataset]]:
+        """Compute the wanted cells, clip after clip, each in the store before the next is begun."""
+        for source, clip in zip(sources, clips, strict=True):
+            for cell in run_clip(source, clip, self.models, grid, wanted[clip.name], store):
+                yield [cell]
+
+
+class Workers:
+    """Workers of a Dask cluster; each loads the models once."""
+
+    def __init__(self, client: Client, motion: Model | None, appearance: Model | None) -> None:
+        check_models(motion, appearance)
+        for role, model in (("motion", motion), ("appearance", appearance)):
+            if isinstance(model, DiffusionModel):
+                raise TedlensError(
+                    f"{role}= is a loaded model, but workers load their own; give its name or the arguments to load "
+                    f'it, as in {role}={{"name": {model.name!r}}}.'
+                )
+        self.client = client
+        self.given = tuple(_frozen(model) for model in (motion, appearance))
+
+    def grid(self, words: Mapping[str, Any]) -> Grid:
+        """The grid that the words of `sweep` describe, made by a worker: it has the models."""
+        grid: Grid = self.client.submit(_grid_on_worker, self.given, dict(words), pure=False).result()
+        return grid
+
+    def run(
+        self, sources: Sequence[Source], clips: Sequence[ClipFacts], grid: Grid, wanted: Wanted, store: str | None
+    ) -> Iterator[list[xr.Dataset]]:
+        """Compute the wanted cells, in tasks of one clip and seed; the tasks of a worker that dies are done again."""
+        from distributed import KilledWorker, as_completed
+
+        total = sum(map(len, wanted.values()))
+        size = max(1, total // (TASKS_A_WORKER * max(1, len(self.client.nthreads()))))
+        futures = [
+            self.client.submit(_cells_on_worker, self.given, source, clip, grid, task, store, pure=False)
+            for source, clip in zip(sources, clips, strict=True)
+            for task in _tasks(wanted[clip.name], size)
+        ]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+                future.release()  # its scores are here now
+        except KilledWorker as error:
+            raise TedlensError(
+                f"Workers died again and again at the same cells, most often for want of memory ({error}); what is "
+                "whole in the store stays, and the same sweep goes on from there."
+            ) from error
+        finally:
+            self.client.cancel(futures)
+
+
+def run_clip(
+    source: Source,
+    clip: ClipFacts,
+    models: Models,
+    grid: Grid,
+    wanted: Sequence[tuple[int, int]],
+    store: str | None,
+) -> Iterator[xr.Dataset]:
+    """Compute cells of a clip and write each; those that another writer has written meanwhile are left out."""
+    opened = None if store is None else SweepStore(store)
+    if opened is not None:
+        wanted = opened.unwritten(clip, grid, wanted)
+    if wanted:
+        for cell, kept in kept_cells(source(), models, grid, wanted):
+            if opened is not None:
+                opened.commit(cell, kept, grid, clip)
+            yield cell
+
+
+# --- on a worker ----------------------------------------------------------------------------------
+
+Given = tuple[Any, ...]  # motion and appearance as they are given, in a form that can be looked up
+_one_at_a_time = threading.Lock()  # features are taken by hooks on the model, so threads of a worker take turns
+
+
+def _grid_on_worker(given: Given, words: Mapping[str, Any]) -> Grid:
+    with _one_at_a_time:
+        return make_grid(_models_of_worker(given), **words)
+
+
+def _cells_on_worker(
+    given: Given, source: Source, clip: ClipFacts, grid: Grid, wanted: Sequence[tuple[int, int]], store: str | None
+) -> list[xr.Dataset]:
+    with _one_at_a_time:
+        return list(run_clip(source, clip, _models_of_worker(given), grid, wanted, store))
+
+
+@lru_cache(maxsize=1)
+def _models_of_worker(given: Given) -> Models:
+    motion, appearance = (dict(model) if isinstance(model, tuple) else model for model in given)
+    return load_models(motion, appearance)
+
+
+def _frozen(model: Any) -> Any:
+    return tuple(sorted(model.items())) if isinstance(model, Mapping) else model
+
+
+def _tasks(wanted: Sequence[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
+    """Cells in parts of at most `size`, each of one seed, for whose appearance features it pays once."""
+    for seed in dict.fromkeys(seed for _, seed in wanted):
+        cells = [cell for cell in wanted if cell[1] == seed]
+        for start in range(0, len(cells), size):
+            yield cells[start : start + size]

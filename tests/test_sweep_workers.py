@@ -1,0 +1,116 @@
+"""A sweep on the workers of a Dask cluster: the same store as one process makes, also where a worker is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import xarray as xr
+
+import tedlens as tl
+
+distributed = pytest.importorskip("distributed")
+
+HOW: dict[str, Any] = {
+    "motion": {"name": "mini", "size": 32},
+    "appearance": {"name": "mini", "size": 32},
+    "tau": [100, 500, 900],
+    "blocks": ["up_1", "up_2"],
+    "lam": [0.5, 1],
+    "radius": 3,
+    "progress": False,
+}
+
+
+def read(number: int) -> tl.Clip:
+    """As a clip on disk: read by whoever tracks it."""
+    made = tl.datasets.similar(number, frames=8, size=32)
+    return tl.Clip(made.frames, made.masks, name=f"clip {number}")
+
+
+CLIPS = [partial(read, number) for number in range(4)]
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """Two processes of one thread each."""
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of one process, with one thread, as workers have."""
+    path = tmp_path_factory.mktemp("straight") / "sweep.zarr"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    tl.sweep(CLIPS, store=path, **HOW)
+    torch.set_num_threads(threads)
+    return path
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def kill_one_worker(client: Any, store: Path, killed: list[int]) -> None:
+    """SIGKILL to the process of a worker once the first cells are there."""
+    while len(list(store.glob("cells/*/zarr.json"))) < 2:
+        time.sleep(0.02)
+    pids = client.run(os.getpid)
+    killed.append(next(iter(pids.values())))
+    os.kill(killed[0], signal.SIGKILL)
+
+
+def test_a_worker_killed_midway(client: Any, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path, too: workers may have another working folder."""
+    monkeypatch.chdir(tmp_path)
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_one_worker, args=(client, tmp_path / "sweep.zarr", killed))
+    killer.start()
+    scores = tl.sweep(CLIPS, store="sweep.zarr", client=client, **HOW)
+    killer.join()
+    assert len(killed) == 1
+    assert content(tmp_path / "sweep.zarr") == content(straight)
+    xr.testing.assert_identical(scores, tl.sweep(CLIPS, store=straight, **HOW))
+
+
+def test_workers_without_a_store(client: Any, straight: Path) -> None:
+    scores = tl.sweep(CLIPS[:2], client=client, **HOW)
+    xr.testing.assert_identical(scores, tl.sweep(CLIPS[:2], store=straight, **HOW))
+
+
+def loads() -> int:
+    from tedlens.sweeping.engine import _models_of_worker
+
+    return _models_of_worker.cache_info().misses
+
+
+def test_models_are_loaded_once_a_worker(client: Any) -> None:
+    for tau in (100, 200):
+        tl.sweep(CLIPS, client=client, **(HOW | {"tau": tau, "lam": 1}))
+    assert max(client.run(loads).values()) == 1
+
+
+def test_what_a_user_got_wrong_comes_back_as_a_sentence(client: Any, tmp_path: Path) -> None:
+    for wrong, words in (
+        ({"tau": 1000}, "tau=1000"),
+        ({"motion": tl.load_video_model("mini")}, "workers load their own"),
+        ({"motion": "nonesuch"}, "no video model 'nonesuch'"),
+        ({"motion": None, "appearance": None}, "no model to sweep"),
+        # The memory of a process is no place that others reach.
+        ({"store": "memory://sweep.zarr", "tau": [100], "lam": 1}, "not in memory://sweep.zarr"),
+    ):
+        with pytest.raises(tl.TedlensError, match=words):
+            tl.sweep(CLIPS[:1], client=client, **(HOW | wrong))
