@@ -13,6 +13,7 @@ import xarray as xr
 from plotly.basedatatypes import BaseTraceType
 from plotly.subplots import make_subplots
 
+from tedlens.analysis.features import check_clip, choose, choose_block
 from tedlens.analysis.pca import pca
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
@@ -72,14 +73,10 @@ def pca_map(
     frames
         Which frames; by default six, evenly spread.
     """
-    features = _features(feats, block)
-    if features.sizes["frame"] != len(clip):
-        raise TedlensError(
-            f"Features of {features.sizes['frame']} frames do not fit clip {clip.name!r} of {len(clip)}; "
-            "give the clip that was probed."
-        )
+    features = choose_block(feats, block)
+    check_clip(features, clip)
     if "seed" in features.dims:
-        features = features.isel(seed=0) if seed is None else _choose(features, "seed", seed)
+        features = features.isel(seed=0) if seed is None else choose(features, "seed", seed)
     if "tau" not in features.dims:
         features = features.expand_dims("tau")
     levels = features["tau"].values if tau is None else np.atleast_1d(tau)
@@ -87,7 +84,7 @@ def pca_map(
     rows = [("clip", np.asarray(clip.frames[chosen]))]
     for level in levels:
         name = f"τ = {level}" if "tau" in features.coords else "features"
-        one = _choose(features, "tau", level) if "tau" in features.coords else features.isel(tau=0)
+        one = choose(features, "tau", level) if "tau" in features.coords else features.isel(tau=0)
         rows.append((name, pca_colours(one)[chosen]))
     return strip(rows, chosen)
 
@@ -100,12 +97,12 @@ def pca_colours(features: xr.DataArray, masks: npt.NDArray[np.uint8] | None = No
     return np.asarray(np.round(scaled * 255), np.uint8)
 
 
-def strip(rows: Sequence[tuple[str, Images]], frames: Sequence[int]) -> go.Figure:
-    """Rows of pictures (name, (frame, y, x, 3)), a column for each frame."""
+def strip(rows: Sequence[tuple[str, Images]], frames: Sequence[int], *, side: int = PICTURE) -> go.Figure:
+    """Rows of pictures (name, (frame, y, x, 3)), `side` pixels high, a column for each frame."""
     height, width = rows[0][1].shape[1:3]
     size = (height, width)
     named = [(name, [[picture(image, size)] for image in images]) for name, images in rows]
-    return panels(named, [f"frame {f}" for f in frames], size)
+    return panels(named, [f"frame {f}" for f in frames], size, side=side)
 
 
 def panels(
@@ -193,21 +190,3 @@ def chosen_frames(count: int, frames: Sequence[int] | None, default: int = 6) ->
     if outside or not chosen:
         raise TedlensError(f"frames={chosen} are not all in the clip; choose from 0 to {count - 1}.")
     return [int(f) for f in chosen]
-
-
-def _features(feats: xr.DataTree | xr.DataArray, block: str | None) -> xr.DataArray:
-    if isinstance(feats, xr.DataArray):
-        return feats
-    blocks = list(feats.children)
-    name = block or blocks[-1]
-    if name not in blocks:
-        raise TedlensError(f"These features have no block {block!r}; choose from {', '.join(blocks)}.")
-    found: xr.DataArray = feats[name].to_dataset()["features"]
-    return found
-
-
-def _choose(features: xr.DataArray, axis: str, value: Any) -> xr.DataArray:
-    if value not in features[axis].values:
-        known = ", ".join(str(v) for v in features[axis].values)
-        raise TedlensError(f"These features have no {axis}={value}; choose from {known}.")
-    return features.sel({axis: value})
