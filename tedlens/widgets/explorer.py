@@ -89,7 +89,10 @@ class LiveFigure(go.FigureWidget):  # type: ignore[misc]
                     trace.on_click(self._hear)
             # Lists are updated entry by entry, and would keep what the new figure no longer has.
             self.layout.shapes, self.layout.annotations = figure.layout.shapes, figure.layout.annotations
-            self.layout.update(figure.layout.to_plotly_json(), overwrite=True)
+            layout = figure.layout.to_plotly_json()
+            if self.layout.template.layout.font.color is not None:
+                del layout["template"]  # it is the same for all, and costs more to compare than all the rest
+            self.layout.update(layout, overwrite=True)
 
     def _hear(self, trace: Any, points: Any, state: Any) -> None:
         if self._clicked is not None and points.xs:

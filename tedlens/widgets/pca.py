@@ -75,6 +75,7 @@ class PCAExplorer(Explorer):
         self.fit = ipywidgets.Dropdown(options=["all pixels", "objects"], description="fitted on")
         self.lam = lambda_slider()
         self.pixel = (0, clip.height / 2, clip.width / 2)  # frame, y, x
+        self.shown: tuple[Any, ...] = ()  # what the similarities on show are of
         # Whole features are large; colours and similarities are not.
         self.features = lru_cache(KEPT)(self._features)
         self.colours = lru_cache(256)(self._colours)
@@ -94,9 +95,15 @@ class PCAExplorer(Explorer):
         cell = (self.block.value, self.tau.value, self.seed.value)
         rows.append(("PCA", self.colours(*cell, self.basis.value, self.fit.value)[[frame]]))
         self.pictures.show_figure(strip(rows, [frame], side=SIDE))
-        found = self.similar(*cell, *self.pixel)
+        wanted = (*cell, *self.pixel, self.lam.value)
+        if wanted != self.shown:  # the frame on show does not matter to them
+            self._draw_similarities(*wanted)
+            self.shown = wanted
+
+    def _draw_similarities(self, *wanted: Any) -> None:
+        found = self.similar(*wanted[:-1])
         if self.appearance is not None:
-            found = with_fused(found, self.lam.value)
+            found = with_fused(found, wanted[-1])
         self.similarities.show_figure(similarity_map(found, self.clip))
 
     def look_for(self, trace: Any, x: float, y: float) -> None:
