@@ -2,6 +2,7 @@ from . import analysis as analysis
 from . import datasets as datasets
 from . import models as models
 from . import plots as plots
+from . import widgets as widgets
 from .clip import Clip as Clip
 from .clip import read_clip as read_clip
 from .errors import TedlensError as TedlensError

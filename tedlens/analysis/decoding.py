@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from tedlens.analysis.features import blocks_of, check_clip
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 
@@ -51,7 +52,7 @@ def object_features(features: xr.DataTree | xr.DataArray, clip: Clip) -> xr.Data
         For a clip without masks or of other frames, or features with other axes.
     """
     if isinstance(features, xr.DataTree):
-        nodes = {name: _pooled(each, clip).to_dataset(name="features") for name, each in _blocks(features).items()}
+        nodes = {name: _pooled(each, clip).to_dataset(name="features") for name, each in blocks_of(features).items()}
         tree = xr.DataTree.from_dict(nodes)
         tree.attrs = features.attrs
         return tree
@@ -67,11 +68,7 @@ def _pooled(features: xr.DataArray, clip: Clip) -> xr.DataArray:
     if set(features.dims) != set(axes):
         raise TedlensError(f"The features have axes {', '.join(map(str, features.dims))}; give {', '.join(axes)}.")
     ids, regions = _regions(clip)
-    if len(clip) != features.sizes["frame"]:
-        raise TedlensError(
-            f"Features of {features.sizes['frame']} frames do not fit clip {clip.name!r} of {len(clip)}; "
-            "give the clip that was probed."
-        )
+    check_clip(features, clip)
     weights = _cell_weights(regions, (features.sizes["y"], features.sizes["x"]))
     features = features.transpose(*axes)
     means = np.empty((*features.shape[:2], *weights.shape[:2], features.sizes["channel"]), np.float32)
@@ -125,7 +122,7 @@ def decode(
     TedlensError
         For too few clips, unknown targets, or clips, blocks and taus that do not fit one another.
     """
-    every, truths = [_blocks(each) for each in features], list(objects)
+    every, truths = [blocks_of(each) for each in features], list(objects)
     _check(every, truths, targets)
     cells = []
     for block, of_first in every[0].items():
@@ -258,13 +255,6 @@ def _classified(x: Array, y: Array, groups: Array, splits: Sequence[tuple[Array,
 
 
 # --- what is given --------------------------------------------------------------------------------
-
-
-def _blocks(features: xr.DataTree | xr.DataArray) -> dict[str, xr.DataArray]:
-    """Features by block."""
-    if isinstance(features, xr.DataTree):
-        return {name: node.to_dataset()["features"] for name, node in features.children.items()}
-    return {str(features.attrs.get("block", "features")): features}
 
 
 def _check(every: Sequence[dict[str, xr.DataArray]], truths: Sequence[xr.Dataset], targets: Sequence[str]) -> None:

@@ -54,15 +54,21 @@ def similarity(
         parts, _ = comparable(motion, appearance)
         for name, part in zip(("motion", "appearance"), parts, strict=True):
             found[name] = _cosines(part.numpy(), at)
-        of_motion, of_appearance = lam**2, (1 - lam) ** 2
-        fused = of_motion * found["motion"] + of_appearance * found["appearance"]
-        found["fused"] = fused / (of_motion + of_appearance)
-    return xr.DataArray(
+    similarities = xr.DataArray(
         np.stack(list(found.values())),
         dims=("part", "frame", "y", "x"),
         coords={"part": list(found), **{name: motion[name] for name in ("frame", "y", "x")}},
-        attrs={"frame": int(frame), **{name: float(motion[name][i]) for name, i in place.items()}, "lam": lam},
+        attrs={"frame": int(frame), **{name: float(motion[name][i]) for name, i in place.items()}},
     )
+    return similarities if appearance is None else with_fused(similarities, lam)
+
+
+def with_fused(similarities: xr.DataArray, lam: float) -> xr.DataArray:
+    """The similarities by motion and by appearance with that of fused features, at another lambda."""
+    motion, appearance = (similarities.sel(part=part, drop=True) for part in ("motion", "appearance"))
+    fused = (lam**2 * motion + (1 - lam) ** 2 * appearance) / (lam**2 + (1 - lam) ** 2)
+    parts = xr.concat([motion, appearance, fused], xr.Variable("part", ["motion", "appearance", "fused"]))
+    return parts.assign_attrs(similarities.attrs | {"lam": lam})
 
 
 def _cosines(features: npt.NDArray[Any], at: tuple[int, int, int]) -> npt.NDArray[Any]:

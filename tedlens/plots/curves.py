@@ -185,6 +185,7 @@ class _Cell(NamedTuple):
     colour: str
     dash: str
     symbol: str
+    values: dict[str, Any]  # of the swept axes
     statistics: xr.Dataset
 
 
@@ -203,6 +204,7 @@ def _cells(statistics: xr.Dataset, along: str) -> list[_Cell]:
                 COLOURS[kind] if kind else [*COLOURS.values(), *OTHERS][number % 8],
                 DASHES[kind] if kind else DASHES_IN_TURN[number % len(DASHES_IN_TURN)],
                 SYMBOLS[kind] if kind else SYMBOLS_IN_TURN[number % len(SYMBOLS_IN_TURN)],
+                {axis: v.item() if isinstance(v, np.generic) else v for axis, v in chosen.items()},
                 statistics.sel(chosen),
             )
         )
@@ -235,6 +237,7 @@ def _line(cell: _Cell, x: str, *, scale: float = 100, digits: int = 1) -> list[g
         line={"color": cell.colour, "width": 2, "dash": cell.dash},
         marker={"symbol": cell.symbol, "size": 7},
         showlegend=bool(cell.name),
+        meta=cell.values,
         customdata=error,
         hovertemplate=f"{UNITS[x]}%{{x}}<br>{score}<extra>{cell.name}</extra>",
     )

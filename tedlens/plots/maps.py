@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.media import overlay as overlay_frames
-from tedlens.plots.pictures import PICTURE, Traces, chosen_frames, heat, panels, picture
+from tedlens.plots.pictures import PICTURE, Traces, chosen_frames, heat, panels, picture, row_domain
 from tedlens.plots.style import AXES, COLOURS, DIVERGING, KINDS, NAMES, SEQUENTIAL, styled
 
 LEGEND = 120  # room for legends and colour bars, in pixels
@@ -62,10 +62,10 @@ def decomposition(
     figure = panels(rows, [f"frame {f}" for f in chosen], size, side=side, legend=LEGEND)
     most = float(np.nanpercentile(np.abs(margin.values), 99))
     for number, (low, high) in enumerate(((0, 1), (-most, most)), start=1):
-        axis = {"colorscale": DIVERGING, "cmin": low, "cmax": high, "colorbar": _bar(*_row_place(number, len(rows)))}
-        figure.update_layout({f"coloraxis{number}": axis})
+        bar = _bar(row_domain(number, len(rows)))
+        figure.layout[f"coloraxis{number}"] = {"colorscale": DIVERGING, "cmin": low, "cmax": high, "colorbar": bar}
     for number, name in enumerate(kinds, start=3):
-        _add_legend(figure, number, _row_place(number, len(rows))[0], name, votes[name])
+        _add_legend(figure, number, sum(row_domain(number, len(rows))) / 2, name, votes[name])
     return figure
 
 
@@ -157,10 +157,9 @@ def similarity_map(
         rows.append((NAMES[part].replace(" R", "<br>R"), cells))
     figure = panels(rows, [f"frame {f}" for f in chosen], size, side=side, legend=LEGEND)
     for number, part in enumerate(parts, start=1):
-        middle, length = _row_place(number, len(rows))
         low = float(np.percentile(similarities.sel(part=part), 1))
-        axis = {"colorscale": SEQUENTIAL, "cmin": low, "cmax": 1, "colorbar": _bar(middle, length, "cosine")}
-        figure.update_layout({f"coloraxis{number}": axis})
+        bar = _bar(row_domain(number, len(rows)), "cosine")
+        figure.layout[f"coloraxis{number}"] = {"colorscale": SEQUENTIAL, "cmin": low, "cmax": 1, "colorbar": bar}
     return figure
 
 
@@ -209,18 +208,22 @@ def _add_legend(figure: go.Figure, number: int, middle: float, kind: str, values
         entry.update(marker={"symbol": "square", "size": 10, "color": colour, "line": {"color": "#999999", "width": 1}})
         figure.add_trace(entry)
     place = {"x": 1.005, "xanchor": "left", "y": middle, "yanchor": "middle", "orientation": "v"}
-    figure.update_layout({legend: place | {"font": {"size": 11}, "tracegroupgap": 0}})
+    figure.layout[legend] = place | {"font": {"size": 11}, "tracegroupgap": 0}
 
 
-def _row_place(row: int, rows: int) -> tuple[float, float]:
-    """Middle and height of a row of panels, as shares of the figure."""
-    height = (1 - 0.02 * (rows - 1)) / rows
-    return 1 - row * (height + 0.02) - height / 2, height
-
-
-def _bar(middle: float, length: float, title: str | None = None) -> dict[str, Any]:
+def _bar(domain: Sequence[float], title: str | None = None) -> dict[str, Any]:
+    """A colour bar beside a row."""
+    low, high = domain
     named = {"title": {"text": title, "side": "right"}} if title else {}
-    return {"x": 1.005, "y": middle, "len": length, "thickness": 10, "outlinewidth": 0, "nticks": 4, **named}
+    return {
+        "x": 1.005,
+        "y": (low + high) / 2,
+        "len": high - low,
+        "thickness": 10,
+        "outlinewidth": 0,
+        "nticks": 4,
+        **named,
+    }
 
 
 def _mark(at: dict[str, float], symbol: str) -> go.Scatter:

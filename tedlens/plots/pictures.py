@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import plotly.express as px
+import PIL.Image
 import plotly.graph_objects as go
 import xarray as xr
 from plotly.basedatatypes import BaseTraceType
-from plotly.subplots import make_subplots
 
+from tedlens.analysis.features import check_clip, choose, choose_block
 from tedlens.analysis.pca import pca
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
@@ -72,14 +74,10 @@ def pca_map(
     frames
         Which frames; by default six, evenly spread.
     """
-    features = _features(feats, block)
-    if features.sizes["frame"] != len(clip):
-        raise TedlensError(
-            f"Features of {features.sizes['frame']} frames do not fit clip {clip.name!r} of {len(clip)}; "
-            "give the clip that was probed."
-        )
+    features = choose_block(feats, block)
+    check_clip(features, clip)
     if "seed" in features.dims:
-        features = features.isel(seed=0) if seed is None else _choose(features, "seed", seed)
+        features = features.isel(seed=0) if seed is None else choose(features, "seed", seed)
     if "tau" not in features.dims:
         features = features.expand_dims("tau")
     levels = features["tau"].values if tau is None else np.atleast_1d(tau)
@@ -87,7 +85,7 @@ def pca_map(
     rows = [("clip", np.asarray(clip.frames[chosen]))]
     for level in levels:
         name = f"τ = {level}" if "tau" in features.coords else "features"
-        one = _choose(features, "tau", level) if "tau" in features.coords else features.isel(tau=0)
+        one = choose(features, "tau", level) if "tau" in features.coords else features.isel(tau=0)
         rows.append((name, pca_colours(one)[chosen]))
     return strip(rows, chosen)
 
@@ -100,12 +98,12 @@ def pca_colours(features: xr.DataArray, masks: npt.NDArray[np.uint8] | None = No
     return np.asarray(np.round(scaled * 255), np.uint8)
 
 
-def strip(rows: Sequence[tuple[str, Images]], frames: Sequence[int]) -> go.Figure:
-    """Rows of pictures (name, (frame, y, x, 3)), a column for each frame."""
+def strip(rows: Sequence[tuple[str, Images]], frames: Sequence[int], *, side: int = PICTURE) -> go.Figure:
+    """Rows of pictures (name, (frame, y, x, 3)), `side` pixels high, a column for each frame."""
     height, width = rows[0][1].shape[1:3]
     size = (height, width)
     named = [(name, [[picture(image, size)] for image in images]) for name, images in rows]
-    return panels(named, [f"frame {f}" for f in frames], size)
+    return panels(named, [f"frame {f}" for f in frames], size, side=side)
 
 
 def panels(
@@ -120,14 +118,27 @@ def panels(
 
     `side` is the height of a picture and `legend` the room to the right of them, in pixels of the figure.
     """
-    figure = make_subplots(
-        rows=len(rows), cols=len(columns), horizontal_spacing=0.008, vertical_spacing=0.02, column_titles=list(columns)
-    )
-    for row, (name, cells) in enumerate(rows, start=1):
-        add_row(figure, row, name, cells, size)
+    # By hand: make_subplots takes several times as long, which is felt where a slider moves.
+    data: list[BaseTraceType] = []
+    layout: dict[str, Any] = {}
+    notes = [
+        _note(text, x=_middle(column_domain(c, len(columns))), y=1, xanchor="center", yanchor="bottom")
+        for c, text in enumerate(columns)
+    ]
+    for row, (name, cells) in enumerate(rows):
+        down = row_domain(row, len(rows))
+        notes.append(_row_name(name, yref="paper", y=_middle(down)))
+        for column, traces in enumerate(cells):
+            number = row * len(columns) + column + 1
+            n = str(number) if number > 1 else ""  # plotly calls its first axis x, and its second x2
+            data += [trace.update(xaxis=f"x{n}", yaxis=f"y{n}") for trace in traces]
+            fixed = {"visible": False, "constrain": "domain"}
+            across = {"domain": column_domain(column, len(columns)), "range": [-0.5, size[1] - 0.5], "anchor": f"y{n}"}
+            upward = {"domain": down, "range": [size[0] - 0.5, -0.5], "anchor": f"x{n}", "scaleanchor": f"x{n}"}
+            layout |= {f"xaxis{n}": fixed | across, f"yaxis{n}": fixed | upward}
     named = any(name for name, _ in rows)
-    styled(
-        figure,
+    figure = styled(
+        go.Figure(data, layout | {"annotations": notes}),
         width=int(len(columns) * side * size[1] / size[0]) + (LABEL if named else 20) + legend,
         height=len(rows) * (side + 4) + 30,
     )
@@ -136,42 +147,47 @@ def panels(
 
 def add_pictures(figure: go.Figure, row: int, name: str, images: Images, size: tuple[int, int]) -> None:
     """Fill a row of subplots with pictures (frame, y, x, 3), and write its name to the left."""
-    add_row(figure, row, name, [[picture(image, size)] for image in images], size)
+    for column, image in enumerate(images, start=1):
+        figure.add_trace(picture(image, size), row=row, col=column)
+        figure.update_xaxes(visible=False, row=row, col=column)
+        figure.update_yaxes(visible=False, row=row, col=column)
+    first = (row - 1) * len(images) + 1  # number of the row's first y axis
+    figure.add_annotation(_row_name(name, yref=f"y{first if first > 1 else ''} domain", y=0.5))
 
 
-def add_row(figure: go.Figure, row: int, name: str, cells: Sequence[Traces], size: tuple[int, int]) -> None:
-    """Fill a row of subplots with traces over a clip's pixels, and write its name to the left."""
-    for column, traces in enumerate(cells, start=1):
-        for trace in traces:
-            figure.add_trace(trace, row=row, col=column)
-        across = next(figure.select_xaxes(row=row, col=column)).update(visible=False, range=[-0.5, size[1] - 0.5])
-        figure.update_yaxes(
-            visible=False,
-            range=[size[0] - 0.5, -0.5],
-            scaleanchor=across.plotly_name.replace("axis", ""),
-            constrain="domain",
-            row=row,
-            col=column,
-        )
-        across.constrain = "domain"
-    first = (row - 1) * len(cells) + 1  # number of the row's first y axis
-    figure.add_annotation(
-        text=name,
-        xref="paper",
-        yref=f"y{first if first > 1 else ''} domain",
-        x=-0.01,
-        y=0.5,
-        xanchor="right",
-        yanchor="middle",
-        align="right",
-        showarrow=False,
-    )
+def row_domain(row: int, rows: int) -> list[float]:
+    """Lower and upper end of a row of panels, the first on top, as shares of the figure."""
+    return _domain(rows - 1 - row, rows, 0.02)
+
+
+def column_domain(column: int, columns: int) -> list[float]:
+    """Left and right end of a column of panels, as shares of the figure."""
+    return _domain(column, columns, 0.008)
+
+
+def _domain(place: int, count: int, gap: float) -> list[float]:
+    size = (1 - gap * (count - 1)) / count
+    return [place * (size + gap), place * (size + gap) + size]
+
+
+def _middle(domain: Sequence[float]) -> float:
+    return sum(domain) / 2
+
+
+def _row_name(name: str, **place: Any) -> dict[str, Any]:
+    return _note(name, x=-0.01, xanchor="right", yanchor="middle", align="right", **place)
+
+
+def _note(text: str, **place: Any) -> dict[str, Any]:
+    return {"text": text, "xref": "paper", "yref": "paper", "showarrow": False} | place
 
 
 def picture(image: Images, size: tuple[int, int]) -> go.Image:
     """An image stretched over the clip's pixels, whatever its own grid."""
     # As a PNG inside the figure and not as numbers, so that files and notebooks stay small.
-    source = px.imshow(image, binary_string=True).data[0].source
+    png = BytesIO()
+    PIL.Image.fromarray(image).save(png, "png")
+    source = f"data:image/png;base64,{b64encode(png.getvalue()).decode()}"
     return go.Image(source=source, **_stretched(image.shape, size), hoverinfo="none")
 
 
@@ -193,21 +209,3 @@ def chosen_frames(count: int, frames: Sequence[int] | None, default: int = 6) ->
     if outside or not chosen:
         raise TedlensError(f"frames={chosen} are not all in the clip; choose from 0 to {count - 1}.")
     return [int(f) for f in chosen]
-
-
-def _features(feats: xr.DataTree | xr.DataArray, block: str | None) -> xr.DataArray:
-    if isinstance(feats, xr.DataArray):
-        return feats
-    blocks = list(feats.children)
-    name = block or blocks[-1]
-    if name not in blocks:
-        raise TedlensError(f"These features have no block {block!r}; choose from {', '.join(blocks)}.")
-    found: xr.DataArray = feats[name].to_dataset()["features"]
-    return found
-
-
-def _choose(features: xr.DataArray, axis: str, value: Any) -> xr.DataArray:
-    if value not in features[axis].values:
-        known = ", ".join(str(v) for v in features[axis].values)
-        raise TedlensError(f"These features have no {axis}={value}; choose from {known}.")
-    return features.sel({axis: value})

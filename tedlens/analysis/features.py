@@ -1,0 +1,46 @@
+"""One block, one clip: what of stored features is asked for, or why it is not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import xarray as xr
+
+from tedlens.clip import Clip
+from tedlens.errors import TedlensError
+
+
+def blocks_of(feats: xr.DataTree | xr.DataArray) -> dict[str, xr.DataArray]:
+    """Features by block, of a tree or of one block alone."""
+    if isinstance(feats, xr.DataTree):
+        return {name: node.to_dataset()["features"] for name, node in feats.children.items()}
+    return {str(feats.attrs.get("block", "features")): feats}
+
+
+def choose_block(feats: xr.DataTree | xr.DataArray, block: str | None) -> xr.DataArray:
+    """Features of a block; by default the last."""
+    blocks = blocks_of(feats)
+    if not blocks:
+        raise TedlensError("There are no features in this tree; give what probe() returns.")
+    if block is None or isinstance(feats, xr.DataArray):
+        return list(blocks.values())[-1]
+    if block not in blocks:
+        raise TedlensError(f"These features have no block {block!r}; choose from {', '.join(blocks)}.")
+    return blocks[block]
+
+
+def choose(features: xr.DataArray, axis: str, value: Any) -> xr.DataArray:
+    """Features at one value of an axis."""
+    if value not in features[axis].values:
+        known = ", ".join(str(v) for v in features[axis].values)
+        raise TedlensError(f"These features have no {axis}={value}; choose from {known}.")
+    return features.sel({axis: value})
+
+
+def check_clip(features: xr.DataArray, clip: Clip) -> None:
+    """As many frames in both."""
+    if features.sizes.get("frame") != len(clip):
+        raise TedlensError(
+            f"Features of {features.sizes.get('frame', 0)} frames do not fit clip {clip.name!r} of {len(clip)}; "
+            "give the clip that was probed."
+        )

@@ -1,0 +1,64 @@
+"""Motion or appearance? The votes of each frame, following a slider of lambda."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from tedlens.analysis.decomposition import PARTS, votes
+from tedlens.clip import Clip
+from tedlens.errors import TedlensError
+from tedlens.plots.maps import decomposition, margin_curves
+from tedlens.widgets.explorer import Explorer, LiveFigure, explained, frame_controls, lambda_slider, open_set
+
+SIDE = 120  # height of a picture
+
+
+def decomposition_explorer(matches: xr.Dataset | str | Path, clip: Clip) -> Explorer:
+    """Which share of each vote is motion's and which appearance's, what either alone would say, and the errors.
+
+    A slider of lambda weighs the votes anew at once; a slider and a play button go through the frames; a click
+    on a margin goes to its frame.
+
+    Parameters
+    ----------
+    matches
+        From `tedlens.analysis.decomposition`, or the path where it was saved. With truth it shows outcomes and
+        errors, too.
+    clip
+        The clip that was probed.
+
+    Returns
+    -------
+    A widget. What does not fit is said in it, in one sentence.
+    """
+    return explained(lambda: DecompositionExplorer(matches, clip))
+
+
+class DecompositionExplorer(Explorer):
+    """Controls ``lam``, ``frame`` and ``play`` over the figures ``maps`` and ``margins``."""
+
+    def __init__(self, matches: xr.Dataset | str | Path, clip: Clip) -> None:
+        super().__init__()
+        found = open_set(matches, "matches")
+        if not set(PARTS) <= set(found):
+            raise TedlensError(
+                f"There are no matches by motion and appearance among {', '.join(map(str, found)) or 'nothing'}; "
+                "give what analysis.decomposition() gives."
+            )
+        self.matches, self.clip = found.load(), clip  # small: few candidates, not features
+        self.lam = lambda_slider()
+        frames = self.matches["frame"].values
+        self.frame, self.play = frame_controls(int(frames[0]), int(frames[-1]))
+        self.maps, self.margins = LiveFigure(), LiveFigure(self.go_to)
+        self.arrange([self.lam, self.play, self.frame], [self.maps, self.margins])
+
+    def draw(self) -> None:
+        weighed = votes(self.matches, self.lam.value)
+        self.maps.show_figure(decomposition(weighed, self.clip, frames=[self.frame.value], side=SIDE))
+        self.margins.show_figure(margin_curves(weighed, frame=self.frame.value))
+
+    def go_to(self, trace: Any, x: float, y: float) -> None:
+        self.frame.value = int(x)

@@ -1,0 +1,156 @@
+"""What all explorers are made of: figures that change in place, controls, and a line for what cannot be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import plotly.graph_objects as go
+import xarray as xr
+
+from tedlens.errors import TedlensError
+
+Click = Callable[[Any, float, float], None]  # of a point: its trace, x and y
+STEP = 250  # milliseconds between frames while playing: slow enough for every frame to be drawn
+
+
+class Explorer(ipywidgets.VBox):  # type: ignore[misc]
+    """Controls over figures. What cannot be shown is said in `message`, in one sentence.
+
+    A subclass makes its controls and figures, hands them to `arrange`, and draws in `draw`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.message = ipywidgets.HTML()
+
+    def arrange(self, controls: Sequence[ipywidgets.Widget], *rows: Sequence[ipywidgets.Widget]) -> None:
+        """Place the controls above rows of figures, draw, and draw again whenever a control is moved."""
+        wrapping = ipywidgets.Layout(flex_flow="row wrap", align_items="center")
+        boxes = [ipywidgets.HBox(list(row), layout=ipywidgets.Layout(flex_flow="row wrap")) for row in rows]
+        self.children = [ipywidgets.HBox(list(controls), layout=wrapping), self.message, *boxes]
+        for control in controls:
+            if not isinstance(control, ipywidgets.Play):  # it moves the slider that it is linked to
+                control.observe(lambda change: self.explain(self.draw), "value")
+        self.explain(self.draw)
+
+    def draw(self) -> None:
+        """Show what the controls ask for."""
+        raise NotImplementedError
+
+    def explain(self, do: Callable[[], None]) -> None:
+        """Do something, or say why it cannot be done."""
+        try:
+            do()
+        except TedlensError as error:
+            self.say(str(error))
+        else:
+            self.say("")
+
+    def say(self, sentence: str) -> None:
+        self.message.value = f"<b>{escape(sentence)}</b>" if sentence else ""
+
+
+def explained(make: Callable[[], Explorer]) -> Explorer:
+    """An explorer, or where what is given does not fit, one that only says so."""
+    try:
+        return make()
+    except TedlensError as error:
+        empty = Explorer()
+        empty.children = [empty.message]
+        empty.say(str(error))
+        return empty
+
+
+class LiveFigure(go.FigureWidget):  # type: ignore[misc]
+    """A figure that becomes another one, and hears clicks.
+
+    Where the new one has as many traces of the same kinds, only what differs goes to the browser.
+    """
+
+    data: Any  # plotly has no types
+
+    def __init__(self, on_click: Click | None = None) -> None:
+        super().__init__()
+        self._clicked = on_click
+
+    def show_figure(self, figure: go.Figure) -> None:
+        with self.batch_update():
+            if [trace.type for trace in self.data] == [trace.type for trace in figure.data]:
+                for old, new in zip(self.data, figure.data, strict=True):
+                    old.update(new.to_plotly_json(), overwrite=True)
+            else:
+                self.data = ()
+                self.add_traces(figure.data)
+                for trace in self.data if self._clicked else ():
+                    trace.on_click(self._hear)
+            # Lists are updated entry by entry, and would keep what the new figure no longer has.
+            self.layout.shapes, self.layout.annotations = figure.layout.shapes, figure.layout.annotations
+            layout = figure.layout.to_plotly_json()
+            if self.layout.template.layout.font.color is not None:
+                del layout["template"]  # it is the same for all, and costs more to compare than all the rest
+            self.layout.update(layout, overwrite=True)
+
+    def _hear(self, trace: Any, points: Any, state: Any) -> None:
+        if self._clicked is not None and points.xs:
+            self._clicked(trace, points.xs[0], points.ys[0])
+
+
+# --- controls -------------------------------------------------------------------------------------
+
+
+def frame_controls(first: int, last: int) -> tuple[ipywidgets.IntSlider, ipywidgets.Play]:
+    """A slider over frames, and the button that plays it."""
+    slider = ipywidgets.IntSlider(first, first, last, description="frame")
+    play = ipywidgets.Play(value=first, min=first, max=last, interval=STEP, repeat=True)
+    ipywidgets.jslink((play, "value"), (slider, "value"))
+    return slider, play
+
+
+def lambda_slider() -> ipywidgets.FloatSlider:
+    return ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.01, description="λ (motion)")
+
+
+def choice(name: str, values: Iterable[Any]) -> ipywidgets.Widget:
+    """A slider over the values of an axis of numbers, a list of names for any other."""
+    options = [v.item() if hasattr(v, "item") else v for v in values]
+    numbers = all(isinstance(v, int | float) for v in options)
+    kind = ipywidgets.SelectionSlider if numbers and len(options) > 1 else ipywidgets.Dropdown
+    return kind(options=options, description=name)
+
+
+# --- stored results -------------------------------------------------------------------------------
+
+
+def open_tree(given: xr.DataTree | xr.DataArray | str | Path, what: str) -> xr.DataTree | xr.DataArray:
+    """Features as they are, or from a store, opened lazily."""
+    if not isinstance(given, str | Path):
+        return given
+    return xr.open_datatree(_store(given, what), engine="zarr", consolidated=False)
+
+
+def open_set(given: xr.Dataset | str | Path, what: str) -> xr.Dataset:
+    """A dataset as it is, or from a store, opened lazily."""
+    if not isinstance(given, str | Path):
+        return given
+    return xr.open_dataset(_store(given, what), engine="zarr", consolidated=False)
+
+
+def open_labels(given: xr.DataArray | xr.Dataset | str | Path) -> xr.DataArray:
+    """Masks as they are, or those in the result of `track`, or in its store."""
+    if isinstance(given, xr.DataArray):
+        return given
+    results = open_set(given, "labels")
+    if "labels" not in results:
+        names = ", ".join(map(str, results)) or "nothing"
+        raise TedlensError(f"There are no labels among {names}; give what tl.track gives.")
+    return results["labels"]
+
+
+def _store(path: str | Path, what: str) -> Path:
+    if not (Path(path) / "zarr.json").is_file():
+        raise TedlensError(f"{path} is no Zarr store of {what}; give what tl.save() wrote, or the result itself.")
+    return Path(path)

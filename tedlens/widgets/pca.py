@@ -1,0 +1,143 @@
+"""What a block holds at a noise level, as colours, and where a pixel is found again."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import xarray as xr
+
+from tedlens.analysis.features import blocks_of, check_clip, choose, choose_block
+from tedlens.analysis.similarity import similarity, with_fused
+from tedlens.clip import Clip
+from tedlens.errors import TedlensError
+from tedlens.media import overlay
+from tedlens.plots.maps import similarity_map
+from tedlens.plots.pictures import Images, pca_colours, strip
+from tedlens.widgets.explorer import (
+    Explorer,
+    LiveFigure,
+    choice,
+    explained,
+    frame_controls,
+    lambda_slider,
+    open_tree,
+)
+
+SIDE = 190  # height of the large pictures
+KEPT = 2  # cells of the store that are held in memory at once
+
+Features = xr.DataTree | xr.DataArray | str | Path
+
+
+def pca_explorer(feats: Features, clip: Clip, *, appearance: Features | None = None) -> Explorer:
+    """PCA maps of any block, noise level and seed, and the similarity of a clicked pixel to all others.
+
+    Sliders choose the cell and the frame, and a button plays the clip. Colours mean the same in all frames, and
+    at choice at all noise levels; their basis is fitted on all pixels or on objects only. A click on a picture
+    shows where that pixel is found again: by these features and, with `appearance`, by those and by both.
+
+    Parameters
+    ----------
+    feats
+        From `probe`, or the path where they were saved: they are then read as they are needed.
+    clip
+        The clip that was probed; with masks, objects are drawn and can be fitted on.
+    appearance
+        Features (of one tau, block and seed) of an image model for the same clip, or their path.
+
+    Returns
+    -------
+    A widget. What does not fit is said in it, in one sentence.
+    """
+    return explained(lambda: PCAExplorer(feats, clip, appearance))
+
+
+class PCAExplorer(Explorer):
+    """Controls ``block``, ``tau``, ``seed``, ``frame``, ``play``, ``basis``, ``fit`` and ``lam``.
+
+    They stand over the figures ``pictures`` and ``similarities``.
+    """
+
+    def __init__(self, feats: Features, clip: Clip, appearance: Features | None) -> None:
+        super().__init__()
+        self.feats, self.clip = open_tree(feats, "features"), clip
+        self.appearance = None if appearance is None else _one_cell(open_tree(appearance, "features"))
+        first = choose_block(self.feats, None)
+        check_clip(first, clip)
+        self.block = choice("block", list(blocks_of(self.feats)))
+        self.block.value = self.block.options[-1]
+        self.tau, self.seed = choice("τ", first["tau"].values), choice("seed", first["seed"].values)
+        self.frame, self.play = frame_controls(0, len(clip) - 1)
+        self.basis = ipywidgets.Dropdown(options=["this τ", "all τ"], description="colours of")
+        self.fit = ipywidgets.Dropdown(options=["all pixels", "objects"], description="fitted on")
+        self.lam = lambda_slider()
+        self.pixel = (0, clip.height / 2, clip.width / 2)  # frame, y, x
+        self.shown: tuple[Any, ...] = ()  # what the similarities on show are of
+        # Whole features are large; colours and similarities are not.
+        self.features = lru_cache(KEPT)(self._features)
+        self.colours = lru_cache(256)(self._colours)
+        self.similar = lru_cache(256)(self._similar)
+        self.pictures, self.similarities = LiveFigure(self.look_for), LiveFigure()
+        controls = [self.block, self.tau, self.seed, self.play, self.frame, self.basis]
+        controls += [self.fit] if clip.masks is not None else []
+        controls += [self.lam] if self.appearance is not None else []
+        self.arrange(controls, [self.pictures, self.similarities])
+
+    def draw(self) -> None:
+        frame = self.frame.value
+        pictures = self.clip.frames[[frame]]
+        rows = [("clip", pictures)]
+        if self.clip.masks is not None:
+            rows.append(("masks", overlay(pictures, self.clip.masks[[frame]])))
+        cell = (self.block.value, self.tau.value, self.seed.value)
+        rows.append(("PCA", self.colours(*cell, self.basis.value, self.fit.value)[[frame]]))
+        self.pictures.show_figure(strip(rows, [frame], side=SIDE))
+        wanted = (*cell, *self.pixel, self.lam.value)
+        if wanted != self.shown:  # the frame on show does not matter to them
+            self._draw_similarities(*wanted)
+            self.shown = wanted
+
+    def _draw_similarities(self, *wanted: Any) -> None:
+        found = self.similar(*wanted[:-1])
+        if self.appearance is not None:
+            found = with_fused(found, wanted[-1])
+        self.similarities.show_figure(similarity_map(found, self.clip))
+
+    def look_for(self, trace: Any, x: float, y: float) -> None:
+        """Show the similarity of the pixel at x, y of the frame on show."""
+        self.pixel = (self.frame.value, float(y), float(x))
+        self.explain(self.draw)
+
+    def _features(self, block: str, tau: int, seed: int) -> xr.DataArray:
+        chosen = choose(choose(choose_block(self.feats, block), "tau", tau), "seed", seed)
+        return chosen.load()
+
+    def _colours(self, block: str, tau: int, seed: int, basis: str, fit: str) -> Images:
+        masks = self.clip.masks if fit == "objects" else None
+        if basis == "this τ":
+            return pca_colours(self.features(block, tau, seed), masks)
+        return self._colours_of_all(block, seed, fit)[tau]
+
+    def _colours_of_all(self, block: str, seed: int, fit: str) -> dict[int, Images]:
+        features = choose(choose_block(self.feats, block), "seed", seed)
+        masks = self.clip.masks if fit == "objects" else None
+        of_all = pca_colours(features.transpose("tau", "frame", ...), masks)
+        return dict(zip(features["tau"].values.tolist(), of_all, strict=True))
+
+    def _similar(self, block: str, tau: int, seed: int, frame: int, y: float, x: float) -> xr.DataArray:
+        return similarity(self.features(block, tau, seed), self.appearance, frame=frame, y=y, x=x)
+
+
+def _one_cell(feats: xr.DataTree | xr.DataArray) -> xr.DataArray:
+    """Appearance features of one tau and seed, loaded."""
+    features = choose_block(feats, None)
+    for axis in ("tau", "seed"):
+        if features.sizes.get(axis, 1) > 1:
+            raise TedlensError(
+                f"The appearance features have {features.sizes[axis]} values of {axis}; "
+                f"choose one with .sel({axis}=...)."
+            )
+    return features.load()

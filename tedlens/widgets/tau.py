@@ -1,0 +1,143 @@
+"""Scores over noise levels and blocks, and the track behind each point."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import numpy as np
+import xarray as xr
+
+from tedlens.clip import Clip
+from tedlens.errors import TedlensError
+from tedlens.plots.curves import tau_block_map, tau_curve
+from tedlens.plots.pictures import pca_map
+from tedlens.plots.style import METRICS
+from tedlens.plots.tracks import tracks
+from tedlens.widgets.explorer import Explorer, LiveFigure, choice, explained, open_labels, open_set, open_tree
+
+AVERAGED = ("clip", "seed", "object", "frame")  # the axes that curves are means over
+DRAWN = ("tau", "block", "features")  # those that curves and the map show; any other has a control
+
+
+def tau_explorer(
+    scores: xr.Dataset | str | Path,
+    *,
+    clip: Clip | None = None,
+    labels: xr.DataArray | xr.Dataset | str | Path | None = None,
+    feats: xr.DataTree | xr.DataArray | str | Path | None = None,
+) -> Explorer:
+    """Scores against noise level, a line for each block and kind of features, beside a map of blocks and levels.
+
+    Bands are standard errors over clips. A click on a point or a cell opens what is behind it, for one clip: its
+    tracked masks and its PCA map.
+
+    Parameters
+    ----------
+    scores
+        From `sweep`, or from `evaluate` joined along ``tau``; or the path where they were saved.
+    clip
+        The clip to show, with masks.
+    labels
+        Its tracked masks (.., frame, y, x), along the swept axes that they were kept for.
+    feats
+        Its features, from `probe`.
+
+    Returns
+    -------
+    A widget. What does not fit is said in it, in one sentence.
+    """
+    return explained(lambda: TauExplorer(scores, clip, labels, feats))
+
+
+class TauExplorer(Explorer):
+    """Controls ``metric``, ``x``, ``features`` and one for each further axis, in ``further``.
+
+    They stand over the figures ``curves`` and ``map``, and over ``track`` and ``pca``, of the clicked point.
+    """
+
+    def __init__(
+        self,
+        scores: xr.Dataset | str | Path,
+        clip: Clip | None,
+        labels: xr.DataArray | xr.Dataset | str | Path | None,
+        feats: xr.DataTree | xr.DataArray | str | Path | None,
+    ) -> None:
+        super().__init__()
+        self.scores = _scores(open_set(scores, "scores"))
+        self.clip, self.feats = clip, None if feats is None else open_tree(feats, "features")
+        self.labels = None if labels is None else open_labels(labels)
+        self.metric = ipywidgets.Dropdown(
+            options=[m for m in ("JF", "J", "F") if m in self.scores], description="score"
+        )
+        axes = ["tau", "log_snr"] if "log_snr" in self.scores.coords else ["tau"]
+        self.x = ipywidgets.Dropdown(options=axes, description="x axis")
+        others = [str(d) for d in self.scores[self.metric.value].dims if d not in (*AVERAGED, *DRAWN)]
+        self.further = {axis: choice(axis, self.scores[axis].values) for axis in others}
+        self.features = choice("map of", self.scores["features"].values) if "features" in self.scores.dims else None
+        self.curves, self.map = LiveFigure(self.open_point), LiveFigure(self.open_point)
+        self.track, self.pca = LiveFigure(), LiveFigure()
+        self.opened = ipywidgets.VBox([])  # empty until a point is clicked
+        controls, figures = [self.metric, self.x, *self.further.values()], [self.curves]
+        if "block" in self.scores.dims:
+            figures.append(self.map)
+            controls += [self.features] if self.features is not None else []
+        self.arrange(controls, figures, [self.opened])
+
+    def draw(self) -> None:
+        chosen = self.scores.sel({axis: control.value for axis, control in self.further.items()})
+        self.curves.show_figure(tau_curve(chosen, metric=self.metric.value, x=self.x.value))
+        if "block" in chosen.dims:
+            of_one = chosen if self.features is None else chosen.sel(features=self.features.value)
+            self.map.show_figure(tau_block_map(of_one, metric=self.metric.value))
+
+    def open_point(self, trace: Any, x: Any, y: Any) -> None:
+        """Show the track and the features behind a point of a curve, or a cell of the map."""
+        cell = {axis: control.value for axis, control in self.further.items()}
+        if trace.type == "heatmap":
+            cell |= {"tau": int(x), "block": y} | ({} if self.features is None else {"features": self.features.value})
+        else:
+            at = np.abs(self.scores[self.x.value].values - x).argmin()
+            cell |= {"tau": int(self.scores["tau"][at])} | (trace.meta or {})
+        self.explain(lambda: self._open(cell))
+
+    def _open(self, cell: dict[str, Any]) -> None:
+        if self.clip is None or (self.labels is None and self.feats is None):
+            raise TedlensError(
+                "To see what is behind a point, give tau_explorer() clip=, and labels= or feats= or both."
+            )
+        shown = []
+        if self.labels is not None:
+            self.track.show_figure(tracks(_at(self.labels, cell), self.clip))
+            shown.append(self.track)
+        if self.feats is not None and cell.get("features") != "appearance":  # they are the video model's
+            self.pca.show_figure(pca_map(self.feats, self.clip, block=cell.get("block"), tau=cell["tau"]))
+            shown.append(self.pca)
+        title = ipywidgets.HTML(escape(", ".join(f"{axis} {value}" for axis, value in cell.items())))
+        self.opened.children = [title, *shown]
+
+
+def _scores(scores: xr.Dataset) -> xr.Dataset:
+    """Scores over at least two noise levels, loaded."""
+    known = [metric for metric in METRICS if metric in scores]
+    if not known:
+        raise TedlensError(
+            f"There are no scores among {', '.join(map(str, scores)) or 'nothing'}; give J, F or JF over tau."
+        )
+    if scores[known[0]].sizes.get("tau", 1) < 2:
+        raise TedlensError("The scores have one noise level only; give those of several, joined along tau.")
+    return scores.load()
+
+
+def _at(labels: xr.DataArray, cell: dict[str, Any]) -> xr.DataArray:
+    """The masks (frame, y, x) of a cell, of which labels may have fewer axes than scores."""
+    for axis, value in cell.items():
+        if axis in labels.dims:
+            if value not in labels[axis].values:
+                known = ", ".join(map(str, labels[axis].values))
+                raise TedlensError(f"The labels have no {axis} {value}; those of {known} were kept.")
+            labels = labels.sel({axis: value})
+    spare = [str(d) for d in labels.dims if d not in ("frame", "y", "x")]
+    return labels.isel(dict.fromkeys(spare, 0))

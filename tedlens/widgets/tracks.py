@@ -1,0 +1,61 @@
+"""Frame by frame through a track: true and tracked masks, J and F, and where identities were swapped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from tedlens.analysis.tracks import swaps
+from tedlens.clip import Clip
+from tedlens.errors import TedlensError
+from tedlens.metrics import evaluate
+from tedlens.plots.tracks import track_curves, tracks
+from tedlens.widgets.explorer import Explorer, LiveFigure, explained, frame_controls, open_labels
+
+SIDE = 190  # height of a picture
+
+
+def track_explorer(labels: xr.DataArray | xr.Dataset | str | Path, clip: Clip) -> Explorer:
+    """The tracked and the true masks of each frame, with J and F over time and swaps marked.
+
+    A slider and a play button go through the frames; a click on a curve goes to its frame.
+
+    Parameters
+    ----------
+    labels
+        (frame, y, x), as ``tl.track(...)["labels"]`` gives them, or what ``tl.track`` gives, or the path where
+        it was saved.
+    clip
+        The clip that was tracked, with masks.
+
+    Returns
+    -------
+    A widget. What does not fit is said in it, in one sentence.
+    """
+    return explained(lambda: TrackExplorer(labels, clip))
+
+
+class TrackExplorer(Explorer):
+    """Controls ``frame`` and ``play`` over the figures ``pictures`` and ``curves``."""
+
+    def __init__(self, labels: xr.DataArray | xr.Dataset | str | Path, clip: Clip) -> None:
+        super().__init__()
+        self.labels, self.clip = open_labels(labels), clip
+        if clip.masks is None:
+            raise TedlensError(
+                f"Clip {clip.name!r} has no masks to score by; give it with masks, or use plots.overlay."
+            )
+        self.scores = evaluate(self.labels, clip.masks, protocol="all")
+        self.swapped = swaps(self.labels, clip.masks)
+        self.frame, self.play = frame_controls(0, len(clip) - 1)
+        self.pictures, self.curves = LiveFigure(), LiveFigure(self.go_to)
+        self.arrange([self.play, self.frame], [self.pictures, self.curves])
+
+    def draw(self) -> None:
+        self.pictures.show_figure(tracks(self.labels, self.clip, frames=[self.frame.value], side=SIDE))
+        self.curves.show_figure(track_curves(self.scores, self.swapped, frame=self.frame.value))
+
+    def go_to(self, trace: Any, x: float, y: float) -> None:
+        self.frame.value = int(x)
