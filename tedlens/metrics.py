@@ -69,7 +69,7 @@ def evaluate(
     for k, t in enumerate(kept):
         void = true[t] == VOID
         if not void.all():
-            found = predicted[t] * ~void
+            found = predicted[t] * ~void if void.any() else predicted[t]
             for i, number in enumerate(ids.tolist()):  # a plain int keeps the comparison in uint8
                 j[i, k], f[i, k] = _scores(found == number, true[t] == number, radius)
     coords, attrs = _context(labels)
@@ -245,7 +245,10 @@ def _f_measure(predicted: Mask, true: Mask, radius: int) -> float:
         # An empty boundary has precision 1 and recall 0, or the reverse, against one that is not.
         return float(predicted.any() == true.any())
     # Room for the disc around every pixel, so that no row of it runs into the next row of the picture.
-    predicted, true = np.pad(predicted, radius + 1), np.pad(true, radius + 1)
+    height, width = predicted.shape
+    room = np.zeros((2, height + 2 * radius + 2, width + 2 * radius + 2), np.bool_)
+    room[:, radius + 1 : radius + 1 + height, radius + 1 : radius + 1 + width] = predicted, true
+    predicted, true = room
     precision, recall = _matched(predicted, true, radius), _matched(true, predicted, radius)
     total = precision + recall
     return 2 * precision * recall / total if total else 0.0
@@ -258,15 +261,12 @@ def _matched(boundary: Mask, other: Mask, radius: int) -> float:
     of the other's pixels, for the pixels of the boundary alone.
     """
     width, count = other.shape[1], np.cumsum(other, dtype=np.int32)
-    pixels = left = np.flatnonzero(boundary)
-    # From the middle row out, and only for pixels that have found nothing yet: most find theirs soon.
-    for row in sorted(range(-radius, radius + 1), key=abs):
-        reach = math.isqrt(radius**2 - row**2)
-        centre = left + row * width
-        left = left[count[centre + reach] == count[centre - reach - 1]]
-        if not len(left):
-            break
-    return (len(pixels) - len(left)) / len(pixels)
+    rows = np.arange(-radius, radius + 1)
+    reach = np.array([math.isqrt(radius**2 - row**2) for row in rows.tolist()])
+    pixels = np.flatnonzero(boundary)
+    before, last = (rows * width - reach - 1)[:, None] + pixels, (rows * width + reach)[:, None] + pixels
+    hit = (count.take(last) > count.take(before)).any(axis=0)
+    return np.count_nonzero(hit) / len(pixels)
 
 
 # --- one object -----------------------------------------------------------------------------------
