@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # conda-forge's names, where they are not PyPI's.
-CONDA = {"kaleido": "python-kaleido", "torch": "pytorch"}
+CONDA = {"kaleido": "python-kaleido", "playwright": "playwright-python", "torch": "pytorch"}
 
 
 def declared() -> list[Requirement]:
