@@ -87,8 +87,8 @@ def run(
         optimiser.zero_grad()
         average.step(model.parameters())
         with log.open("a") as lines:
-            lines.write(json.dumps({"step": step, "loss": round(float(loss), 5), **record}) + "\n")
-        progress.set_postfix(loss=f"{float(loss):.3f}")
+            lines.write(json.dumps({"step": step, "loss": round(loss.item(), 5), **record}) + "\n")
+        progress.set_postfix(loss=f"{loss.item():.3f}")
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
             state = {
                 "model": model.state_dict(),
@@ -116,6 +116,14 @@ def denoising_loss(
     return each.mean(), {"tau": tau.tolist(), "losses": rounded(each)}  # type: ignore[dict-item]
 
 
+def edm_target(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """What a v-prediction in EDM's terms should be: of unit variance for every sigma.
+
+    With noisy = clean + sigma * noise, clean is noisy / (sigma^2 + 1) - prediction * sigma / sqrt(sigma^2 + 1).
+    """
+    return (noise - sigma * clean) / (sigma**2 + 1).sqrt()
+
+
 def rounded(values: Tensor) -> list[float]:
     """For the log."""
     return [round(float(v), 5) for v in values]
@@ -137,7 +145,7 @@ def vae(out: Out, steps: Steps = 1500, batch: Batch = 16, rate: Rate = 2e-3, see
         images = training_frames(step, batch)
         posterior = model.encode(images).latent_dist
         picture = (model.decode(posterior.sample(generator)).sample - images).abs().mean()
-        return picture + 1e-4 * posterior.kl().mean() / 1024, {"picture": round(float(picture), 5)}
+        return picture + 1e-4 * posterior.kl().mean() / 1024, {"picture": round(picture.item(), 5)}
 
     run(model, loss_at, steps=steps, rate=rate, seed=seed, out=out, name="vae")
     with torch.no_grad():
@@ -221,9 +229,7 @@ def svd(out: Out, steps: Steps = 4000, batch: Batch = 1, rate: Rate = 5e-4, seed
             added_time_ids=torch.tensor([[FPS - 1, MOTION_BUCKET_ID, NOISE_AUG_STRENGTH]] * batch),
             return_dict=False,
         )[0]
-        # Of unit variance at every sigma: the clip is scaled / sqrt(sigma^2 + 1) - prediction * sigma / sqrt(..).
-        target = (noise - sigma * clean) / (sigma**2 + 1).sqrt()
-        each = (prediction - target).square().flatten(1).mean(1)
+        each = (prediction - edm_target(clean, noise, sigma)).square().flatten(1).mean(1)
         return each.mean(), {"log_snr": rounded(-2 * log_sigma), "losses": rounded(each)}  # type: ignore[dict-item]
 
     run(model, loss_at, steps=steps, rate=rate, seed=seed, out=out, name="svd")

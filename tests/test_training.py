@@ -1,0 +1,103 @@
+"""Training of the embedded models: every stage runs, goes on where it was stopped, and leaves a model that loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import EulerDiscreteScheduler
+
+import tedlens as tl
+from tedlens.models.mini import recipe, train
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds an autoencoder after one step."""
+    out = tmp_path_factory.mktemp("vae")
+    train.vae(out, steps=1, batch=2)
+    return out
+
+
+def log(out: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / f"{name}.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("stage", ["video", "svd"])
+def test_video_stages_leave_models_that_load(vae: Path, stage: str) -> None:
+    getattr(train, stage)(vae, steps=1)
+    model = tl.load_video_model(vae / stage, size=recipe.SIZE)
+    clip = tl.datasets.similar(0, size=recipe.SIZE, frames=recipe.FRAMES)
+    features = tl.probe(model, clip, tau=500, blocks="up_2")["up_2"]["features"]
+    assert features.sizes["y"] == features.sizes["x"] == recipe.LATENTS
+    assert model.window == recipe.FRAMES
+    assert model.block == "up_2"
+    (step,) = log(vae, stage)
+    assert step["step"] == 0
+    assert len(step["losses"]) == 1
+
+
+def test_image_stage(tmp_path: Path) -> None:
+    train.image(tmp_path, steps=1, batch=2)
+    assert tl.load_image_model(tmp_path / "image").unet.config.sample_size == recipe.SIZE
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after two of three steps, it ends with the weights of a straight run."""
+    monkeypatch.setattr(train, "SAVE_EVERY", 2)
+    plain = train.training_frames
+    train.image(tmp_path / "straight", steps=3, batch=1)
+
+    def killed(step: int, count: int) -> torch.Tensor:
+        if step == 2:
+            raise KeyboardInterrupt
+        return plain(step, count)
+
+    monkeypatch.setattr(train, "training_frames", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train.image(tmp_path / "stopped", steps=3, batch=1)
+    assert not (tmp_path / "stopped" / "image").exists()
+    monkeypatch.setattr(train, "training_frames", plain)
+    train.image(tmp_path / "stopped", steps=3, batch=1)
+    straight, stopped = (tl.load_image_model(tmp_path / name / "image") for name in ("straight", "stopped"))
+    assert straight.weights_sha256 == stopped.weights_sha256
+    assert [step["step"] for step in log(tmp_path / "stopped", "image")] == [0, 1, 2]
+
+
+def test_svd_is_trained_to_predict_what_its_scheduler_reads() -> None:
+    """The scheduler's own step from noisy to clean undoes what the loss asks of the model."""
+    clean, noise = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    scheduler = EulerDiscreteScheduler(**recipe.SVD_SCHEDULE)
+    scheduler.set_timesteps(10)
+    sigma = scheduler.sigmas[4]
+    target = train.edm_target(clean, noise, sigma)
+    step = scheduler.step(target, scheduler.timesteps[4], clean + sigma * noise)
+    torch.testing.assert_close(step.pred_original_sample, clean, rtol=1e-4, atol=1e-4)
+    # Of unit variance whatever the noise.
+    wide = torch.randn(2, 100_000, generator=torch.Generator().manual_seed(1))
+    for sigma in (0.01, 1.0, 100.0):
+        assert float(train.edm_target(wide[0], wide[1], torch.tensor(sigma)).var()) == pytest.approx(1, abs=0.03)
+
+
+def test_held_out_seeds_are_refused() -> None:
+    for seed in (recipe.TEST_SEEDS[0], recipe.VALIDATION_SEEDS[-1]):
+        with pytest.raises(ValueError, match="held out"):
+            recipe.training_clip(seed)
+    assert not set(recipe.TEST_SEEDS) & set(recipe.VALIDATION_SEEDS)
+
+
+def test_training_clips_vary() -> None:
+    clips = [recipe.training_clip(recipe.TRAINING_SEEDS.start + n, frames=2) for n in range(60)]
+    about = [clip.objects.attrs for clip in clips if clip.objects is not None]
+    for name, values in {
+        "objects": {1, 2, 3, 4},
+        "looks": {"identical", "similar", "distinct"},
+        "shape": {"ball", "block", "disc"},
+        "motion": {"cross", "bounce", "fall"},
+        "view": {"perspective", "top"},
+    }.items():
+        assert values <= {one[name] for one in about}, name
+    assert len({one["pan"] for one in about}) > 20
