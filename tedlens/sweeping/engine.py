@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from distributed import Client
 
 Wanted = Mapping[str, Sequence[tuple[int, int]]]  # (tau, seed) of cells by name of the clip
-TASKS_A_WORKER = 3  # at least, where there are cells enough: so that none is idle long at the end
+# At least, where there are cells enough, so that none is idle long at the end. Not many more, because each task
+# reads and encodes its clip.
+TASKS_A_WORKER = 2
 
 
 class Here:
@@ -68,7 +70,7 @@ class Workers:
         from distributed import KilledWorker, as_completed
 
         total = sum(map(len, wanted.values()))
-        size = max(1, total // (TASKS_A_WORKER * max(1, len(self.client.nthreads()))))
+        size = max(1, -(-total // (TASKS_A_WORKER * max(1, len(self.client.nthreads())))))
         futures = [
             self.client.submit(_cells_on_worker, self.given, source, clip, grid, task, store, pure=False)
             for source, clip in zip(sources, clips, strict=True)

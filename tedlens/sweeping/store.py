@@ -197,11 +197,10 @@ class SweepStore:
         }
         self._write(f"cells/{cell_key(clip.name, tau, seed, grid)}", encode_cell(cell, kept, list(grid.inner), about))
 
-    def finish(self) -> None:
+    def finish(self, cells: Sequence[Cell]) -> None:
         """Join all cells in the group ``scores``, which any reader of Zarr opens; left alone where it is up to date."""
         about = self.about()
         assert about is not None
-        cells, _ = self.cells(kind_of(about["fixed"]))
         digest = _sha256([about["asked"], *(cell.key for cell in cells)])
         folder = f"{self.root}/scores/"
         with self._sentences("read"):

@@ -187,7 +187,7 @@ def _computed(
             f"{lost} cells that were written are not in {store}; if other machines write to it, give a path that all "
             "share, and call the same sweep again."
         )
-    disk.finish()
+    disk.finish(cells)
     return [cell.scores for cell in cells]
 
 
