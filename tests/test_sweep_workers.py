@@ -91,16 +91,34 @@ def test_workers_without_a_store(client: Any, straight: Path) -> None:
     xr.testing.assert_identical(scores, tl.sweep(CLIPS[:2], store=straight, **HOW))
 
 
-def loads() -> int:
-    from tedlens.sweeping.engine import _models_of_worker
+def loaded() -> list[int]:
+    """Which models a worker holds."""
+    from tedlens.sweeping.engine import _loaded
 
-    return _models_of_worker.cache_info().misses
+    return [id(models) for models in _loaded.values()]
 
 
 def test_models_are_loaded_once_a_worker(client: Any) -> None:
-    for tau in (100, 200):
+    held = []
+    for tau in ([100, 200], [300, 400]):
         tl.sweep(CLIPS, client=client, **(HOW | {"tau": tau, "lam": 1}))
-    assert max(client.run(loads).values()) == 1
+        held.append(client.run(loaded))
+    assert held[0] == held[1]
+    assert [len(each) for each in held[0].values()] == [1, 1]
+
+
+def deadly(parent: int) -> tl.Clip:
+    """A clip that no worker survives."""
+    if os.getpid() != parent:
+        os._exit(1)
+    return read(0)
+
+
+def test_what_kills_every_worker_ends_in_a_sentence(client: Any, tmp_path: Path) -> None:
+    client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 0))
+    with pytest.raises(tl.TedlensError, match="Workers died again and again"):
+        tl.sweep([partial(deadly, os.getpid())], client=client, store=tmp_path / "sweep.zarr", **HOW)
+    client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 3))
 
 
 def test_what_a_user_got_wrong_comes_back_as_a_sentence(client: Any, tmp_path: Path) -> None:
