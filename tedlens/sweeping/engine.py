@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Wanted = Mapping[str, Sequence[tuple[int, int]]]  # (tau, seed) of cells by name of the clip
 # At least, where there are cells enough, so that none is idle long at the end. Not many more, because each task
 # reads and encodes its clip.
-TASKS_A_WORKER = 2
+TASKS_A_WORKER = 4
 
 
 class Here:
