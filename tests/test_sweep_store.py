@@ -331,7 +331,9 @@ def flip(file: Path) -> None:
 DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
     ("scores/c.*", truncate, "bytes of scores/c"),
     ("scores/c.*", empty, "bytes of scores/c"),
-    ("scores/c.*", flip, "damaged scores"),
+    ("scores/c.*", flip, "damaged scores/c"),
+    ("scores/zarr.json", flip, "damaged scores/zarr.json"),
+    ("zarr.json", flip, "damaged zarr.json"),
     ("scores/c.*", Path.unlink, "lacks scores/c"),
     ("scores/zarr.json", truncate, "bytes of scores/zarr.json"),
     ("zarr.json", truncate, "damaged zarr.json"),
@@ -365,12 +367,12 @@ def test_damage_beside_the_cells_is_mended(
     assert content(copy) == content(straight)
 
 
-def test_cells_of_other_settings_are_not_taken(straight: Path, copy: Path, commits: list[str]) -> None:
+def test_cells_of_other_settings_are_not_taken(straight: Path, copy: Path, tmp_path: Path, commits: list[str]) -> None:
     """Should two sweeps that differ have begun one store in the same instant."""
-    marker = next((copy / "cells").glob("clip_1-*-tau500-seed1-*/zarr.json"))
-    said = json.loads(marker.read_text())
-    said["attributes"]["kind"] = "another"
-    marker.write_text(json.dumps(said))
+    toy_sweep(tmp_path / "other.zarr", overlap=0, clips=make_clip(1), tau=500, seeds=1)
+    strange = next((tmp_path / "other.zarr/cells").glob("clip_1-*"))
+    shutil.copytree(strange, copy / "cells" / strange.name, dirs_exist_ok=True)
+    commits.clear()
     with pytest.warns(UserWarning, match="other settings"):
         toy_sweep(copy)
     assert commits == ["clip 1, 500, 1"]
@@ -468,6 +470,16 @@ def test_a_store_that_cannot_be_written(copy: Path, monkeypatch: pytest.MonkeyPa
         toy_sweep(copy, seeds=[0, 1, 2])
     with pytest.raises(tl.TedlensError, match="Cannot write the store"):
         toy_sweep(copy.parent / "new.zarr")
+
+
+def test_a_second_writer_s_clips_are_not_lost(copy: Path, commits: list[str]) -> None:
+    """Two that began at once with other clips: the one's note of what is asked for may replace the other's."""
+    said = json.loads((copy / "zarr.json").read_text())
+    said["attributes"]["asked"]["clip"] = ["clip 0"]
+    (copy / "zarr.json").write_text(json.dumps(said))
+    toy_sweep(copy, clips=make_clip(0))
+    assert commits == []
+    assert list(xr.open_zarr(copy, group="scores", consolidated=False)["clip"].values) == ["clip 0", "clip 1", "clip 2"]
 
 
 # --- several writers, and killed ones -------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,7 +88,7 @@ def encode_cell(cell: xr.Dataset, kept: Kept, inner: Sequence[str], about: Mappi
             encoding={name: _kept_encoding(values) for name, values in dataset.data_vars.items()},
         )
     written = {name: buffer.to_bytes() for name, buffer in sorted(files.items()) if name != MARKER}
-    return with_sizes(written, {**about, "axes": {name: cell[name].values.tolist() for name in dims}})
+    return with_marker(written, {**about, "axes": {name: cell[name].values.tolist() for name in dims}})
 
 
 def _kept_encoding(values: xr.DataArray) -> dict[str, Any]:
@@ -102,33 +103,37 @@ def decode_cell(key: str, files: Files, sizes: Mapping[str, int]) -> Cell:
     if MARKER not in files:
         raise BrokenCell("is half written")
     about = attributes(files[MARKER])
-    if about is None:
+    if about is None or about.pop("crc32", None) != _crc32(about):
         raise BrokenCell(f"has a damaged {MARKER}")
-    for name, size in about["sizes"].items():
+    for name, (size, crc32) in about["files"].items():
         if name not in sizes:
             raise BrokenCell(f"lacks {name}")
         if sizes[name] != size:
             raise BrokenCell(f"has {sizes[name]} of the {size} bytes of {name}")
+        if name in files and zlib.crc32(files[name]) != crc32:
+            raise BrokenCell(f"has a damaged {name}")
     store = MemoryStore({name: Buffer.from_bytes(data) for name, data in files.items()}, read_only=True)
-    try:
-        values = np.asarray(zarr.open_array(store, path="scores", mode="r")[...])
-    except (ValueError, KeyError, TypeError, OSError) as error:  # what zarr raises for what is not its own
-        raise BrokenCell(f"has damaged scores ({error})") from error
+    values = np.asarray(zarr.open_array(store, path="scores", mode="r")[...])
     metrics = {name: (list(about["axes"]), one) for name, one in zip(METRICS, values, strict=True)}
     scores = xr.Dataset(metrics, about["axes"]).assign(JF=lambda both: (both["J"] + both["F"]) / 2)
     return Cell(key, about, scores.assign_coords({name: about[name] for name in ("clip", "tau", "seed")}))
 
 
 def encode_dataset(dataset: xr.Dataset) -> Files:
-    """Files of a Dataset as a group; its attributes are the Dataset's, and the sizes of the other files."""
+    """Files of a Dataset as a group; its attributes are the Dataset's, and a list of the other files."""
     files: dict[str, Any] = {}
     how = {name: {"compressors": [ZstdCodec(), Crc32cCodec()]} for name in dataset.data_vars}
     storable(dataset).to_zarr(MemoryStore(files), zarr_format=3, consolidated=False, encoding=how)
-    return with_sizes(
+    return with_marker(
         {name: buffer.to_bytes() for name, buffer in sorted(files.items()) if name != MARKER}, dataset.attrs
     )
 
 
-def with_sizes(files: Files, about: Mapping[str, Any]) -> Files:
-    """A group's files with its own, in whose attributes the sizes of the others stand beside `about`."""
-    return files | group_file({**about, "sizes": {name: len(data) for name, data in files.items()}})
+def with_marker(files: Files, about: Mapping[str, Any]) -> Files:
+    """A group's files with its own, whose attributes list size and checksum of the others beside `about`."""
+    said = {**about, "files": {name: [len(data), zlib.crc32(data)] for name, data in files.items()}}
+    return files | group_file({**said, "crc32": _crc32(said)})
+
+
+def _crc32(said: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(said, sort_keys=True).encode())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -20,7 +19,9 @@ if TYPE_CHECKING:
     from distributed import Client
 
 Wanted = Mapping[str, Sequence[tuple[int, int]]]  # (tau, seed) of cells by name of the clip
-TASKS_A_WORKER = 3  # at least, where there are cells enough: so that none is idle long at the end
+# At least, where there are cells enough, so that none is idle long at the end. Not many more, because each task
+# reads and encodes its clip.
+TASKS_A_WORKER = 4
 
 
 class Here:
@@ -54,7 +55,7 @@ class Workers:
                     f'it, as in {role}={{"name": {model.name!r}}}.'
                 )
         self.client = client
-        self.given = tuple(_frozen(model) for model in (motion, appearance))
+        self.given = (motion, appearance)
 
     def grid(self, words: Mapping[str, Any]) -> Grid:
         """The grid that the words of `sweep` describe, made by a worker: it has the models."""
@@ -68,7 +69,7 @@ class Workers:
         from distributed import KilledWorker, as_completed
 
         total = sum(map(len, wanted.values()))
-        size = max(1, total // (TASKS_A_WORKER * max(1, len(self.client.nthreads()))))
+        size = max(1, -(-total // (TASKS_A_WORKER * max(1, len(self.client.nthreads())))))
         futures = [
             self.client.submit(_cells_on_worker, self.given, source, clip, grid, task, store, pure=False)
             for source, clip in zip(sources, clips, strict=True)
@@ -108,7 +109,8 @@ def run_clip(
 
 # --- on a worker ----------------------------------------------------------------------------------
 
-Given = tuple[Any, ...]  # motion and appearance as they are given, in a form that can be looked up
+Given = tuple[Model | None, Model | None]  # motion and appearance, by name or arguments
+_loaded: dict[str, Models] = {}  # the models of the last task, by what was given
 _one_at_a_time = threading.Lock()  # features are taken by hooks on the model, so threads of a worker take turns
 
 
@@ -124,14 +126,12 @@ def _cells_on_worker(
         return list(run_clip(source, clip, _models_of_worker(given), grid, wanted, store))
 
 
-@lru_cache(maxsize=1)
 def _models_of_worker(given: Given) -> Models:
-    motion, appearance = (dict(model) if isinstance(model, tuple) else model for model in given)
-    return load_models(motion, appearance)
-
-
-def _frozen(model: Any) -> Any:
-    return tuple(sorted(model.items())) if isinstance(model, Mapping) else model
+    key = repr(given)
+    if key not in _loaded:
+        _loaded.clear()  # memory for two sets of models may not be there
+        _loaded[key] = load_models(*given)
+    return _loaded[key]
 
 
 def _tasks(wanted: Sequence[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:

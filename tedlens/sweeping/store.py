@@ -164,8 +164,7 @@ class SweepStore:
         """Make the store ready for a grid: note what is asked of it, and make absent what is broken in it."""
         about = self.about() or {"tedlens_sweep": LAYOUT, **versions(), "fixed": grid.fixed, "asked": {}}
         asked = {"clip": [clip.name for clip in clips], "tau": grid.tau, "seed": grid.seed, **grid.inner}
-        every = [asked, about["asked"], *(cell.axes for cell in cells)]
-        union = {name: _in_order(value for one in every for value in one.get(name, [])) for name in asked}
+        union = _union([asked, about["asked"]], cells)
         if about["asked"] != union:
             self._write("", group_file(about | {"asked": union}))
         self._write("cells", group_file({}))
@@ -197,17 +196,17 @@ class SweepStore:
         }
         self._write(f"cells/{cell_key(clip.name, tau, seed, grid)}", encode_cell(cell, kept, list(grid.inner), about))
 
-    def finish(self) -> None:
+    def finish(self, cells: Sequence[Cell]) -> None:
         """Join all cells in the group ``scores``, which any reader of Zarr opens; left alone where it is up to date."""
         about = self.about()
         assert about is not None
-        cells, _ = self.cells(kind_of(about["fixed"]))
         digest = _sha256([about["asked"], *(cell.key for cell in cells)])
         folder = f"{self.root}/scores/"
         with self._sentences("read"):
             there = {p.removeprefix(folder): entry["size"] for p, entry in self.fs.find(folder, detail=True).items()}
             held = (attributes(self.fs.cat_file(folder + MARKER)) if MARKER in there else None) or {}
-        if held.get("made_of_sha256") == digest and held.get("sizes", {}).items() <= there.items():
+        listed = {name: size for name, (size, _) in held.get("files", {}).items()}
+        if held.get("made_of_sha256") == digest and listed.items() <= there.items():
             return
         files = encode_dataset(joined(cells, about).assign_attrs(made_of_sha256=digest))
         self._remove(f"scores/{MARKER}")
@@ -299,7 +298,7 @@ def open_kept(store: str | Path, *, clip: str, tau: int, seed: int = 0) -> xr.Da
     about = opened.about()
     cells = opened.cells(kind_of(about["fixed"]))[0] if about else []
     found = [cell for cell in cells if cell.place == (clip, tau, seed)]
-    if not found or not any(name.startswith("kept/") for name in found[-1].about["sizes"]):
+    if not found or not any(name.startswith("kept/") for name in found[-1].about["files"]):
         raise TedlensError(
             f"{store} keeps nothing of clip {clip!r} at tau={tau} and seed={seed} beside scores; it has "
             f"clips {', '.join(sorted({cell.place[0] for cell in cells})) or '(none)'}, and keeps what "
@@ -338,7 +337,7 @@ def _listing(values: Sequence[Any]) -> str:
 
 def joined(cells: Sequence[Cell], about: Mapping[str, Any]) -> xr.Dataset:
     """Scores of all cells over all that was asked of a store with the attributes `about`."""
-    axes = about["asked"] | {
+    axes = _union([about["asked"]], cells) | {
         name: _in_order(v for cell in cells for v in cell.axes[name]) for name in ("object", "frame")
     }
     scores = join_cells((cell.scores for cell in cells), {name: axes[name] for name in AXES if name in axes})
@@ -378,6 +377,12 @@ def kind_of(fixed: Mapping[str, Any]) -> str:
 
 def _sha256(said: Any) -> str:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _union(asked: Sequence[Mapping[str, Sequence[Any]]], cells: Iterable[Cell]) -> dict[str, list[Any]]:
+    """All that was asked for, and all that is there: a second writer may have noted other clips and taus."""
+    every = [*asked, *(cell.axes for cell in cells)]
+    return {name: _in_order(value for one in every for value in one.get(name, [])) for name in asked[0]}
 
 
 def _in_order(values: Iterable[Any]) -> list[Any]:

@@ -16,7 +16,7 @@ from tedlens.provenance import versions
 from tedlens.sweeping.cells import AXES, join_cells, label_scores
 from tedlens.sweeping.clips import ClipFacts, Clips, Source, clip_sources, survey
 from tedlens.sweeping.engine import Here, Workers
-from tedlens.sweeping.grid import Grid, Model, is_one
+from tedlens.sweeping.grid import SETTINGS, Grid, Model, is_one
 from tedlens.sweeping.plan import make_plan
 from tedlens.sweeping.store import SweepStore, missing_cells
 
@@ -121,14 +121,7 @@ def sweep(
     if keep and store is None:
         raise TedlensError(f"keep={keep!r} needs a place to keep it; give store=.")
     engine = Here(motion, appearance) if client is None else Workers(client, motion, appearance)
-    settings = {
-        "top_k": top_k,
-        "radius": radius,
-        "n_last": n_last,
-        "temperature": temperature,
-        "convention": convention,
-    }
-    about = {
+    words = {
         "tau": tau,
         "blocks": blocks,
         "lam": lam,
@@ -138,17 +131,22 @@ def sweep(
         "appearance_tau": appearance_tau,
         "appearance_block": appearance_block,
         "appearance_samples": appearance_samples,
+        "top_k": top_k,
+        "radius": radius,
+        "n_last": n_last,
+        "temperature": temperature,
+        "convention": convention,
         "protocol": protocol,
         "keep": keep,
         "components": components,
     }
-    grid = engine.grid(about | settings)
+    grid = engine.grid(words)
     sources = clip_sources(clips)
     facts = survey(sources, protocol)
     found = _computed(engine, sources, facts, grid, None if store is None else str(store), dry_run, progress)
     noise = dict(zip(grid.tau, zip(grid.sigma, grid.log_snr, strict=True), strict=True))
     scores = label_scores(join_cells(found, grid_axes(grid, facts)), noise, versions() | grid.fixed)
-    return scores.isel({name: 0 for name, value in settings.items() if is_one(value)})
+    return scores.isel({name: 0 for name in SETTINGS if is_one(words[name])})
 
 
 def _computed(
@@ -187,7 +185,7 @@ def _computed(
             f"{lost} cells that were written are not in {store}; if other machines write to it, give a path that all "
             "share, and call the same sweep again."
         )
-    disk.finish()
+    disk.finish(cells)
     return [cell.scores for cell in cells]
 
 
