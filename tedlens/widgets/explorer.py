@@ -72,12 +72,17 @@ class LiveFigure(go.FigureWidget):  # type: ignore[misc]
     """
 
     data: Any  # plotly has no types
+    _config: Any
 
     def __init__(self, on_click: Click | None = None) -> None:
         super().__init__()
         self._clicked = on_click
+        self._config = self._config | {"displayModeBar": False}  # it would lie over what stands on top
 
     def show_figure(self, figure: go.Figure) -> None:
+        layout = figure.layout.to_plotly_json()
+        if self.data:
+            del layout["template"]  # it is the same for all, and costs more to compare than all the rest
         with self.batch_update():
             if [trace.type for trace in self.data] == [trace.type for trace in figure.data]:
                 for old, new in zip(self.data, figure.data, strict=True):
@@ -89,9 +94,6 @@ class LiveFigure(go.FigureWidget):  # type: ignore[misc]
                     trace.on_click(self._hear)
             # Lists are updated entry by entry, and would keep what the new figure no longer has.
             self.layout.shapes, self.layout.annotations = figure.layout.shapes, figure.layout.annotations
-            layout = figure.layout.to_plotly_json()
-            if self.layout.template.layout.font.color is not None:
-                del layout["template"]  # it is the same for all, and costs more to compare than all the rest
             self.layout.update(layout, overwrite=True)
 
     def _hear(self, trace: Any, points: Any, state: Any) -> None:

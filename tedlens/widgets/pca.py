@@ -26,7 +26,7 @@ from tedlens.widgets.explorer import (
     open_tree,
 )
 
-SIDE = 190  # height of the large pictures
+SIDE, SMALL = 160, 85  # heights of the pictures and of the maps of similarity
 KEPT = 2  # cells of the store that are held in memory at once
 
 Features = xr.DataTree | xr.DataArray | str | Path
@@ -104,7 +104,7 @@ class PCAExplorer(Explorer):
         found = self.similar(*wanted[:-1])
         if self.appearance is not None:
             found = with_fused(found, wanted[-1])
-        self.similarities.show_figure(similarity_map(found, self.clip))
+        self.similarities.show_figure(similarity_map(found, self.clip, side=SMALL))
 
     def look_for(self, trace: Any, x: float, y: float) -> None:
         """Show the similarity of the pixel at x, y of the frame on show."""
