@@ -269,7 +269,9 @@ def test_explorers_on_one_page_do_not_disturb_each_other(lab: Page) -> None:
 def test_what_does_not_fit_is_said_in_the_widget(lab: Page) -> None:
     wrong = cell(lab, WRONG)
     assert "has no masks to score by" in wrong.inner_text()
-    assert "Traceback" not in lab.locator(".jp-Notebook").inner_text()
+    # No traceback and no warning either, in any cell.
+    assert lab.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    assert lab.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count() == 0
     screenshot(lab, WRONG, "no-masks")
 
 
