@@ -49,7 +49,7 @@ def test_pca_explorer_shows_the_chosen_cell_and_frame(stored: tuple[Path, Clip])
         assert explorer.pictures.data[2].source != before
         before = explorer.pictures.data[2].source
     assert {t.type for t in explorer.similarities.data} == {"image", "heatmap", "scatter"}
-    assert len(traces(explorer.similarities, "heatmap")) == 7  # motion alone, in six frames and the pixel's own
+    assert len(traces(explorer.similarities, "heatmap")) == 6  # motion alone, in six frames
 
 
 def test_all_taus_share_their_colours_only_where_asked(stored: tuple[Path, Clip]) -> None:

@@ -194,8 +194,11 @@ def picture(image: Images, size: tuple[int, int]) -> go.Image:
 def heat(values: npt.NDArray[Any], size: tuple[int, int], **how: Any) -> go.Heatmap:
     """A map of numbers (y, x) stretched over the clip's pixels, whatever its own grid."""
     # A live figure sends a map as JSON, which has no NaN.
-    known = np.where(np.isnan(values), None, values) if np.isnan(values).any() else values
-    return go.Heatmap(z=known, **_stretched(values.shape, size), **how)
+    unknown = np.isnan(values)
+    if unknown.any():
+        values = values.astype(object)
+        values[unknown] = None
+    return go.Heatmap(z=values, **_stretched(values.shape, size), **how)
 
 
 def _stretched(shape: tuple[int, ...], size: tuple[int, int]) -> dict[str, float]:
