@@ -97,8 +97,9 @@ def step_seconds(page: Page, number: int, slider: str, place: int) -> list[float
     plot, taken = figure(page, number, place), []
     for step in range(STEPS):
         plot.evaluate(TIMED)
-        # Three taus: two steps up, two down, and so on.
-        move(page, number, slider, "ArrowLeft" if slider == "τ" and step % 4 > 1 else "ArrowRight")
+        move(
+            page, number, slider, "ArrowRight" if step % 4 < 2 else "ArrowLeft"
+        )  # two up, two down: there are three taus
         taken.append(float(page.evaluate("stepTaken")))
         page.wait_for_timeout(500)
     return taken
