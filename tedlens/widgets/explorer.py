@@ -68,7 +68,8 @@ def explained(make: Callable[[], Explorer]) -> Explorer:
 class LiveFigure(go.FigureWidget):  # type: ignore[misc]
     """A figure that becomes another one, and hears clicks.
 
-    Where the new one has as many traces of the same kinds, only what differs goes to the browser.
+    Nothing is drawn that is on show already. Where the new figure has as many traces of the same kinds, only what
+    differs goes to the browser.
     """
 
     data: Any  # plotly has no types
@@ -77,9 +78,16 @@ class LiveFigure(go.FigureWidget):  # type: ignore[misc]
     def __init__(self, on_click: Click | None = None) -> None:
         super().__init__()
         self._clicked = on_click
+        self._shown: Any = None
         self._config = self._config | {"displayModeBar": False}  # it would lie over what stands on top
 
-    def show_figure(self, figure: go.Figure) -> None:
+    def show_figure(self, what: Any, draw: Callable[[], go.Figure]) -> None:
+        """Show what `draw` draws, unless it is on show: `what` is all that the figure depends on."""
+        if what != self._shown:
+            self._become(draw())
+            self._shown = what
+
+    def _become(self, figure: go.Figure) -> None:
         layout = figure.layout.to_plotly_json()
         if self.data:
             del layout["template"]  # it is the same for all, and costs more to compare than all the rest
