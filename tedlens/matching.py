@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from tedlens.analysis.decomposition import UNSEEN
 from tedlens.propagation import Convention, keys_in_sight
-
-UNSEEN = -1.0  # similarity with an object of which no cell is in sight: the least that one can be
 
 
 def best_matches(

@@ -45,14 +45,21 @@ def labelled(clip: Clip, block: str, taus: list[int], seed: int = 0) -> xr.DataA
     return xr.DataArray(values, dims=dims, coords=coords, attrs={"block": block})
 
 
+def tree_of(feats: dict[str, xr.DataArray]) -> xr.DataTree:
+    """As `probe` gives it."""
+    tree = xr.DataTree.from_dict({block: each.to_dataset(name="features") for block, each in feats.items()})
+    tree.attrs["blocks"] = list(feats)
+    return tree
+
+
 def store_all(folder: Path) -> Clip:
     """Save features, appearance, matches, labels (tau, block) and scores of a clip; returns it."""
     clip = make_clip()
     assert clip.masks is not None
     feats = {block: labelled(clip, block, TAUS) for block in BLOCKS}
     appearance = labelled(clip, "up_2", [51], seed=7)
-    tl.save(xr.DataTree.from_dict({b: f.to_dataset(name="features") for b, f in feats.items()}), folder / "feats.zarr")
-    tl.save(xr.DataTree.from_dict({"up_2": appearance.to_dataset(name="features")}), folder / "appearance.zarr")
+    tl.save(tree_of(feats), folder / "feats.zarr")
+    tl.save(tree_of({"up_2": appearance}), folder / "appearance.zarr")
     one = feats["up_2"].sel(tau=600, seed=0), appearance.isel(tau=0, seed=0)
     tl.save(tl.analysis.decomposition(*one, clip.masks, radius=4), folder / "matches.zarr")
     cells = {

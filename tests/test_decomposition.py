@@ -189,6 +189,16 @@ def test_an_object_out_of_sight_has_the_least_similarity() -> None:
     assert (found["motion"].sel(object=2, x=1) > -1).all()
 
 
+def test_there_is_no_margin_where_nothing_is_to_decide() -> None:
+    """Cells in a row of background, background, 1, 1, all of which see their neighbours only."""
+    labels = np.tile(np.array([[0, 0, 1, 1]], np.uint8), (2, 1, 1))
+    feats = features(4).isel(frame=[0, 1], y=[0], x=slice(4))
+    found = votes(decomposition(feats, feats, labels, radius=1), 0.5)
+    assert np.isnan(found["margin"].isel(frame=0, y=0)).all("part").values.tolist() == [True, False, False, True]
+    for o, x in ((0, 1), (1, 2)):
+        assert (found["object_margin"].sel(object=o, frame=1) == found["margin"].isel(frame=0, y=0, x=x)).all()
+
+
 def test_decomposition_survives_the_store(tmp_path) -> None:
     m, a, labels = planted()
     found = decomposition(m, a, labels)

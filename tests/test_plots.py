@@ -254,6 +254,13 @@ def test_pca_map_has_a_picture_for_each_row_and_frame(clip: Clip, feats: xr.Data
     assert len(pca_map(feats["up_0"]["features"].sel(tau=600, seed=4), clip, frames=[1]).data) == 2
 
 
+def test_pca_map_takes_the_last_block_of_the_model(clip: Clip, feats: xr.DataTree) -> None:
+    """Whatever the order of the groups, which is any in a store."""
+    turned = xr.DataTree.from_dict({name: feats[name].to_dataset() for name in ("up_1", "up_0")})
+    turned.attrs["blocks"] = ["up_0", "up_1"]
+    assert images(pca_map(turned, clip, frames=[0]))[1].shape == (4, 6, 3)
+
+
 def test_pca_map_shares_one_basis_over_frames(clip: Clip, feats: xr.DataTree) -> None:
     features = feats["up_1"]["features"].copy(deep=True)
     features[{"frame": 4}] = features.isel(frame=1).values

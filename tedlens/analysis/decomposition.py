@@ -23,6 +23,7 @@ Array = npt.NDArray[Any]
 BACKGROUND = 0
 PARTS = ["motion", "appearance"]
 OUTCOMES = ["neither", "appearance", "motion", "both"]
+UNSEEN = -1.0  # similarity with an object of which no cell is in sight: the least that one can be
 ERRORS = ["right", "boundary", "swap", "leak", "spill"]
 UNKNOWN = -1  # where the truth is void
 
@@ -130,7 +131,7 @@ def votes(matches: xr.Dataset, lam: float) -> xr.Dataset:
           negative.
         - ``margin`` (part, frame, y, x): score of the cell's own object less that of the best other one;
           above 0 in sum where the cell is labelled right. Own is the true object, or, without truth, the
-          labelled one.
+          labelled one. NaN where there is nothing to decide, as it sees none of the one or of all others.
         - ``object_margin`` (part, object, frame): its mean over an object's own cells.
 
         And with truth, as numbers whose meaning is in the attribute ``flag_meanings``, -1 for void:
@@ -152,7 +153,8 @@ def votes(matches: xr.Dataset, lam: float) -> xr.Dataset:
     winner = score.sum(0).argmax(0)
     own = np.searchsorted(objects, matches["truth"].values) if "truth" in matches else winner
     known = own < len(objects)  # void is greater than any object's id
-    margin = np.where(known, _margin(score, np.where(known, own, 0)), np.nan)
+    seen = (matches["motion"].values[0] > UNSEEN) | (matches["appearance"].values[0] > UNSEEN)
+    margin = np.where(known, _margin(score, seen, np.where(known, own, 0)), np.nan)
     won = np.take_along_axis(score, winner[None, None], 1)[:, 0]
     axes = ("frame", "y", "x")
     found: dict[str, Any] = {
@@ -186,20 +188,23 @@ def _on_grid(masks: Array, frames: int, grid: tuple[int, int], name: str) -> npt
 # --- votes ----------------------------------------------------------------------------------------
 
 
-def _margin(score: Array, own: Array) -> Array:
-    """Scores (part, object, ...) of each cell's own object less those of the best other one: (part, ...)."""
-    others = score.sum(0)
-    np.put_along_axis(others, own[None], -np.inf, 0)
-    best_other = others.argmax(0)
+def _margin(score: Array, seen: Array, own: Array) -> Array:
+    """Scores (part, object, ...) of each cell's own object less those of the best other one in sight: (part, ...)."""
+    total = np.where(seen, score.sum(0), -np.inf)
+    decided = np.isfinite(np.take_along_axis(total, own[None], 0)[0])
+    np.put_along_axis(total, own[None], -np.inf, 0)
+    best_other = total.argmax(0)
+    decided &= np.isfinite(total.max(0))
     of_own, of_other = (np.take_along_axis(score, o[None, None], 1)[:, 0] for o in (own, best_other))
-    return np.asarray(of_own - of_other)
+    return np.where(decided, of_own - of_other, np.nan)
 
 
 def _means(margin: Array, own: Array, objects: int) -> Array:
     """Mean over the cells of each object: (part, object, frame), NaN where it has none."""
     means = np.full((len(margin), objects, margin.shape[1]), np.nan, np.float32)
+    decided = ~np.isnan(margin[0])
     for o in range(objects):
-        cells = own == o
+        cells = (own == o) & decided
         shown = cells.any((1, 2))
         means[:, o, shown] = np.where(cells, margin, 0)[:, shown].sum((2, 3)) / cells[shown].sum((1, 2))
     return means

@@ -193,6 +193,11 @@ def picture(image: Images, size: tuple[int, int]) -> go.Image:
 
 def heat(values: npt.NDArray[Any], size: tuple[int, int], **how: Any) -> go.Heatmap:
     """A map of numbers (y, x) stretched over the clip's pixels, whatever its own grid."""
+    # A live figure sends a map as JSON, which has no NaN.
+    unknown = np.isnan(values)
+    if unknown.any():
+        values = values.astype(object)
+        values[unknown] = None
     return go.Heatmap(z=values, **_stretched(values.shape, size), **how)
 
 

@@ -56,9 +56,10 @@ class DecompositionExplorer(Explorer):
         self.arrange([self.lam, self.play, self.frame], [self.maps, self.margins])
 
     def draw(self) -> None:
-        weighed = votes(self.matches, self.lam.value)
-        self.maps.show_figure(decomposition(weighed, self.clip, frames=[self.frame.value], side=SIDE))
-        self.margins.show_figure(margin_curves(weighed, frame=self.frame.value))
+        lam, frame = self.lam.value, self.frame.value
+        weighed = votes(self.matches, lam)
+        self.maps.show_figure((lam, frame), lambda: decomposition(weighed, self.clip, frames=[frame], side=SIDE))
+        self.margins.show_figure((lam, frame), lambda: margin_curves(weighed, frame=frame))
 
     def go_to(self, trace: Any, x: float, y: float) -> None:
         self.frame.value = int(x)

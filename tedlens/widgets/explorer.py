@@ -68,31 +68,46 @@ def explained(make: Callable[[], Explorer]) -> Explorer:
 class LiveFigure(go.FigureWidget):  # type: ignore[misc]
     """A figure that becomes another one, and hears clicks.
 
-    Where the new one has as many traces of the same kinds, only what differs goes to the browser.
+    Nothing is drawn that is on show already. Where the new figure has as many traces of the same kinds, only what
+    differs goes to the browser.
     """
 
     data: Any  # plotly has no types
+    _config: Any
 
     def __init__(self, on_click: Click | None = None) -> None:
         super().__init__()
         self._clicked = on_click
+        self._shown: Any = None
+        self._config = self._config | {"displayModeBar": False}  # it would lie over what stands on top
 
-    def show_figure(self, figure: go.Figure) -> None:
+    def show_figure(self, what: Any, draw: Callable[[], go.Figure]) -> None:
+        """Show what `draw` draws, unless it is on show: `what` is all that the figure depends on."""
+        if what != self._shown:
+            self._become(draw())
+            self._shown = what
+
+    def _become(self, figure: go.Figure) -> None:
+        layout = figure.layout.to_plotly_json()
+        if self.data:
+            del layout["template"]  # it is the same for all, and costs more to compare than all the rest
+        if [trace.type for trace in self.data] != [trace.type for trace in figure.data]:
+            # One after another: plotly.js fails on traces whose axes it does not have yet.
+            self.data = ()
+            self._lay_out(layout)
+            self.add_traces(figure.data)
+            for trace in self.data if self._clicked else ():
+                trace.on_click(self._hear)
+            return
         with self.batch_update():
-            if [trace.type for trace in self.data] == [trace.type for trace in figure.data]:
-                for old, new in zip(self.data, figure.data, strict=True):
-                    old.update(new.to_plotly_json(), overwrite=True)
-            else:
-                self.data = ()
-                self.add_traces(figure.data)
-                for trace in self.data if self._clicked else ():
-                    trace.on_click(self._hear)
-            # Lists are updated entry by entry, and would keep what the new figure no longer has.
-            self.layout.shapes, self.layout.annotations = figure.layout.shapes, figure.layout.annotations
-            layout = figure.layout.to_plotly_json()
-            if self.layout.template.layout.font.color is not None:
-                del layout["template"]  # it is the same for all, and costs more to compare than all the rest
-            self.layout.update(layout, overwrite=True)
+            for old, new in zip(self.data, figure.data, strict=True):
+                old.update(new.to_plotly_json(), overwrite=True)
+            self._lay_out(layout)
+
+    def _lay_out(self, layout: dict[str, Any]) -> None:
+        # Lists are updated entry by entry, and would keep what the new figure no longer has.
+        self.layout.shapes, self.layout.annotations = layout.pop("shapes", ()), layout.pop("annotations", ())
+        self.layout.update(layout, overwrite=True)
 
     def _hear(self, trace: Any, points: Any, state: Any) -> None:
         if self._clicked is not None and points.xs:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets
+import plotly.graph_objects as go
 import xarray as xr
 
 from tedlens.analysis.features import blocks_of, check_clip, choose, choose_block
@@ -26,9 +27,10 @@ from tedlens.widgets.explorer import (
     open_tree,
 )
 
-SIDE = 190  # height of the large pictures
+SIDE, SMALL = 160, 85  # heights of the pictures and of the maps of similarity
 KEPT = 2  # cells of the store that are held in memory at once
 
+Cell = tuple[str, int, int]  # block, tau, seed
 Features = xr.DataTree | xr.DataArray | str | Path
 
 
@@ -75,7 +77,6 @@ class PCAExplorer(Explorer):
         self.fit = ipywidgets.Dropdown(options=["all pixels", "objects"], description="fitted on")
         self.lam = lambda_slider()
         self.pixel = (0, clip.height / 2, clip.width / 2)  # frame, y, x
-        self.shown: tuple[Any, ...] = ()  # what the similarities on show are of
         # Whole features are large; colours and similarities are not.
         self.features = lru_cache(KEPT)(self._features)
         self.colours = lru_cache(256)(self._colours)
@@ -87,24 +88,25 @@ class PCAExplorer(Explorer):
         self.arrange(controls, [self.pictures, self.similarities])
 
     def draw(self) -> None:
-        frame = self.frame.value
+        cell = (self.block.value, self.tau.value, self.seed.value)
+        shown = (cell, self.basis.value, self.fit.value, self.frame.value)
+        self.pictures.show_figure(shown, lambda: self._pictures(*shown))
+        pixel = (cell, self.pixel, self.lam.value)
+        self.similarities.show_figure(pixel, lambda: self._similarities(*pixel))
+
+    def _pictures(self, cell: Cell, basis: str, fit: str, frame: int) -> go.Figure:
         pictures = self.clip.frames[[frame]]
         rows = [("clip", pictures)]
         if self.clip.masks is not None:
             rows.append(("masks", overlay(pictures, self.clip.masks[[frame]])))
-        cell = (self.block.value, self.tau.value, self.seed.value)
-        rows.append(("PCA", self.colours(*cell, self.basis.value, self.fit.value)[[frame]]))
-        self.pictures.show_figure(strip(rows, [frame], side=SIDE))
-        wanted = (*cell, *self.pixel, self.lam.value)
-        if wanted != self.shown:  # the frame on show does not matter to them
-            self._draw_similarities(*wanted)
-            self.shown = wanted
+        rows.append(("PCA", self.colours(*cell, basis, fit)[[frame]]))
+        return strip(rows, [frame], side=SIDE)
 
-    def _draw_similarities(self, *wanted: Any) -> None:
-        found = self.similar(*wanted[:-1])
+    def _similarities(self, cell: Cell, pixel: tuple[int, float, float], lam: float) -> go.Figure:
+        found = self.similar(*cell, *pixel)
         if self.appearance is not None:
-            found = with_fused(found, wanted[-1])
-        self.similarities.show_figure(similarity_map(found, self.clip))
+            found = with_fused(found, lam)
+        return similarity_map(found, self.clip, side=SMALL)
 
     def look_for(self, trace: Any, x: float, y: float) -> None:
         """Show the similarity of the pixel at x, y of the frame on show."""

@@ -87,11 +87,14 @@ class TauExplorer(Explorer):
         self.arrange(controls, figures, [self.opened])
 
     def draw(self) -> None:
-        chosen = self.scores.sel({axis: control.value for axis, control in self.further.items()})
-        self.curves.show_figure(tau_curve(chosen, metric=self.metric.value, x=self.x.value))
+        metric, x = self.metric.value, self.x.value
+        further = {axis: control.value for axis, control in self.further.items()}
+        chosen = self.scores.sel(further)
+        self.curves.show_figure((metric, x, further), lambda: tau_curve(chosen, metric=metric, x=x))
         if "block" in chosen.dims:
-            of_one = chosen if self.features is None else chosen.sel(features=self.features.value)
-            self.map.show_figure(tau_block_map(of_one, metric=self.metric.value))
+            kind = {} if self.features is None else {"features": self.features.value}
+            of_kind = (metric, further, kind)
+            self.map.show_figure(of_kind, lambda: tau_block_map(chosen.sel(kind), metric=metric))
 
     def open_point(self, trace: Any, x: Any, y: Any) -> None:
         """Show the track and the features behind a point of a curve, or a cell of the map."""
@@ -110,10 +113,13 @@ class TauExplorer(Explorer):
             )
         shown = []
         if self.labels is not None:
-            self.track.show_figure(tracks(_at(self.labels, cell), self.clip))
+            labels, clip = _at(self.labels, cell), self.clip
+            self.track.show_figure(cell, lambda: tracks(labels, clip))
             shown.append(self.track)
         if self.feats is not None and cell.get("features") != "appearance":  # they are the video model's
-            self.pca.show_figure(pca_map(self.feats, self.clip, block=cell.get("block"), tau=cell["tau"]))
+            feats, clip = self.feats, self.clip
+            block, tau = cell.get("block"), cell["tau"]
+            self.pca.show_figure((block, tau), lambda: pca_map(feats, clip, block=block, tau=tau))
             shown.append(self.pca)
         title = ipywidgets.HTML(escape(", ".join(f"{axis} {value}" for axis, value in cell.items())))
         self.opened.children = [title, *shown]

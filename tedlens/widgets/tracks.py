@@ -54,8 +54,9 @@ class TrackExplorer(Explorer):
         self.arrange([self.play, self.frame], [self.pictures, self.curves])
 
     def draw(self) -> None:
-        self.pictures.show_figure(tracks(self.labels, self.clip, frames=[self.frame.value], side=SIDE))
-        self.curves.show_figure(track_curves(self.scores, self.swapped, frame=self.frame.value))
+        frame = self.frame.value
+        self.pictures.show_figure(frame, lambda: tracks(self.labels, self.clip, frames=[frame], side=SIDE))
+        self.curves.show_figure(frame, lambda: track_curves(self.scores, self.swapped, frame=frame))
 
     def go_to(self, trace: Any, x: float, y: float) -> None:
         self.frame.value = int(x)

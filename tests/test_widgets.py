@@ -1,0 +1,197 @@
+"""The explorers without a browser: what their controls show, from stored results alone, and what they say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from stored_results import TAUS, labelled, store_all, tree_of
+
+import tedlens as tl
+from tedlens.clip import Clip
+
+pytest.importorskip("ipywidgets")
+pytest.importorskip("anywidget")
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Clip]:
+    folder = tmp_path_factory.mktemp("stored")
+    return folder, store_all(folder)
+
+
+def traces(figure: Any, kind: str) -> list[Any]:
+    return [trace for trace in figure.data if trace.type == kind]
+
+
+def sentence(explorer: Any) -> str:
+    return explorer.message.value.removeprefix("<b>").removesuffix("</b>")
+
+
+# --- what is shown ----------------------------------------------------------------------------------
+
+
+def test_pca_explorer_shows_the_chosen_cell_and_frame(stored: tuple[Path, Clip]) -> None:
+    folder, clip = stored
+    explorer = tl.widgets.pca_explorer(folder / "feats.zarr", clip)
+    assert (explorer.block.value, explorer.tau.value, sentence(explorer)) == ("up_2", 100, "")
+    explorer.tau.value, explorer.frame.value = 900, 5
+    expected = tl.plots.pca_map(labelled(clip, "up_2", TAUS).sel(seed=0), clip, tau=900, frames=[5])
+    assert explorer.pictures.data[2].source == expected.data[1].source
+    before = explorer.pictures.data[2].source
+    for control, value in ((explorer.basis, "all τ"), (explorer.fit, "objects")):
+        control.value = value
+        assert explorer.pictures.data[2].source != before
+        before = explorer.pictures.data[2].source
+    assert {t.type for t in explorer.similarities.data} == {"image", "heatmap", "scatter"}
+    assert len(traces(explorer.similarities, "heatmap")) == 6  # motion alone, in six frames
+
+
+def test_all_taus_share_their_colours_only_where_asked(stored: tuple[Path, Clip]) -> None:
+    """With two taus that hold the same features, but one shifted, one basis for both shows the shift."""
+    _, clip = stored
+    one = labelled(clip, "up_2", [100])
+    other = (one + 3).assign_coords(tau=[600])
+    feats = xr.concat([one, other], "tau", combine_attrs="override")
+    explorer = tl.widgets.pca_explorer(tree_of({"up_2": feats}), clip)
+    shown = {}
+    for basis in ("this τ", "all τ"):
+        for tau in (100, 600):
+            explorer.basis.value, explorer.tau.value = basis, tau
+            shown[basis, tau] = explorer.pictures.data[2].source
+    assert shown["this τ", 100] == shown["this τ", 600]
+    assert shown["all τ", 100] != shown["all τ", 600]
+
+
+def test_a_click_shows_where_the_pixel_is_found_again(stored: tuple[Path, Clip]) -> None:
+    folder, clip = stored
+    explorer = tl.widgets.pca_explorer(folder / "feats.zarr", clip, appearance=folder / "appearance.zarr")
+    explorer.tau.value, explorer.frame.value, explorer.lam.value = 600, 3, 0.2
+    explorer.look_for(None, 20, 41)
+    features = labelled(clip, "up_2", TAUS).sel(tau=600, seed=0)
+    appearance = labelled(clip, "up_2", [51], seed=7).isel(tau=0, seed=0)
+    expected = tl.analysis.similarity(features, appearance, frame=3, y=41, x=20, lam=0.2)
+    maps = traces(explorer.similarities, "heatmap")
+    np.testing.assert_allclose(maps[-1].z, expected.sel(part="fused", frame=7), atol=1e-6)
+    explorer.lam.value = 1
+    maps = traces(explorer.similarities, "heatmap")
+    np.testing.assert_allclose(maps[-1].z, expected.sel(part="motion", frame=7), atol=1e-6)
+
+
+def test_pca_explorer_reads_only_what_it_shows(stored: tuple[Path, Clip]) -> None:
+    folder, clip = stored
+    explorer = tl.widgets.pca_explorer(folder / "feats.zarr", clip)
+    for tau in TAUS:
+        explorer.tau.value = tau
+    assert explorer.features.cache_info().currsize == 2  # of the three that were shown
+    assert not explorer.feats["up_2"]["features"]._in_memory
+
+
+def test_tau_explorer_opens_what_is_behind_a_point(stored: tuple[Path, Clip]) -> None:
+    folder, clip = stored
+    explorer = tl.widgets.tau_explorer(
+        folder / "scores.zarr", clip=clip, labels=folder / "labels.zarr", feats=folder / "feats.zarr"
+    )
+    assert explorer.opened.children == ()
+    explorer.x.value, explorer.metric.value = "log_snr", "J"
+    line = next(t for t in explorer.curves.data if t.name == "up_1")
+    explorer.open_point(line, line.x[1], line.y[1])  # 600, whatever the axis
+    labels = xr.open_zarr(folder / "labels.zarr", consolidated=False)["labels"]
+    expected = tl.plots.tracks(labels.sel(tau=600, block="up_1"), clip)
+    assert [t.source for t in explorer.track.data] == [t.source for t in expected.data]
+    assert explorer.opened.children[1:] == (explorer.track, explorer.pca)
+    explorer.open_point(explorer.map.data[0], "900", "up_2")
+    expected = tl.plots.tracks(labels.sel(tau=900, block="up_2"), clip)
+    assert [t.source for t in explorer.track.data] == [t.source for t in expected.data]
+
+
+def test_tau_explorer_has_a_control_for_every_further_axis(stored: tuple[Path, Clip]) -> None:
+    folder, _ = stored
+    scores = xr.open_zarr(folder / "scores.zarr", consolidated=False).load()
+    more = xr.concat([scores, scores / 2], xr.Variable("lam", [0.0, 1.0]))
+    kinds = xr.concat([more, more / 3], xr.Variable("features", ["motion", "fused"]))
+    explorer = tl.widgets.tau_explorer(kinds)
+    assert list(explorer.further) == ["lam"]
+    of_one = explorer.map.data[0].z
+    explorer.further["lam"].value = 1.0
+    np.testing.assert_allclose(explorer.map.data[0].z, of_one / 2)
+    explorer.features.value = "fused"
+    np.testing.assert_allclose(explorer.map.data[0].z, of_one / 6)
+    explorer.open_point(explorer.map.data[0], "900", "up_2")
+    assert "give tau_explorer() clip=, and labels= or feats=" in sentence(explorer)
+
+
+def test_decomposition_explorer_follows_lambda(stored: tuple[Path, Clip]) -> None:
+    folder, clip = stored
+    matches = xr.open_zarr(folder / "matches.zarr", consolidated=False).load()
+    explorer = tl.widgets.decomposition_explorer(folder / "matches.zarr", clip)
+    for lam, frame in ((0.5, 1), (0.83, 1), (0.83, 4)):
+        explorer.lam.value, explorer.frame.value = lam, frame
+        voted = tl.analysis.votes(matches, lam)
+        np.testing.assert_allclose(traces(explorer.maps, "heatmap")[0].z, voted["share"].sel(frame=frame))
+        bars = traces(explorer.margins, "bar")
+        np.testing.assert_allclose(bars[0].y, voted["object_margin"].sel(object=1, part="motion"))
+    explorer.go_to(None, 6, 0)
+    assert explorer.frame.value == 6
+
+
+def test_track_explorer_goes_through_the_frames(stored: tuple[Path, Clip]) -> None:
+    folder, clip = stored
+    labels = xr.open_zarr(folder / "labels.zarr", consolidated=False)["labels"].sel(tau=600, block="up_2")
+    explorer = tl.widgets.track_explorer(labels.to_dataset(), clip)
+    explorer.go_to(None, 4, 50)
+    assert explorer.frame.value == 4
+    expected = tl.plots.tracks(labels, clip, frames=[4])
+    assert [t.source for t in explorer.pictures.data] == [t.source for t in expected.data]
+    assert [shape.x0 for shape in explorer.curves.layout.shapes] == [4]  # one mark, not one for each frame seen
+
+
+# --- what does not fit ------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_is_said_in_the_widget(stored: tuple[Path, Clip], tmp_path: Path) -> None:
+    folder, clip = stored
+    bare, widgets = Clip(clip.frames), tl.widgets
+    feats, scores = folder / "feats.zarr", folder / "scores.zarr"
+    labels = xr.open_zarr(folder / "labels.zarr", consolidated=False)["labels"]
+    one_tau = xr.open_zarr(scores, consolidated=False).isel(tau=[0])
+    for explorer, said in (
+        (widgets.track_explorer(labels[0, 0], bare), "has no masks"),
+        (widgets.track_explorer(labels, clip), "dimensions"),
+        (widgets.track_explorer(scores, clip), "no labels among"),
+        (widgets.pca_explorer(feats, clip[:3]), "8 frames do not fit"),
+        (widgets.pca_explorer(feats, clip, appearance=feats), "3 values of tau"),
+        (widgets.pca_explorer(tmp_path, clip), "no Zarr store of features"),
+        (widgets.tau_explorer(one_tau), "one noise level only"),
+        (widgets.tau_explorer(folder / "matches.zarr"), "no scores among"),
+        (widgets.decomposition_explorer(scores, clip), "no matches by motion and appearance"),
+        (widgets.decomposition_explorer(folder / "matches.zarr", clip[:4]), "do not fit clip"),
+    ):
+        assert said in sentence(explorer)
+        assert sentence(explorer).endswith(".")
+
+
+def test_a_point_that_was_not_kept_is_said(stored: tuple[Path, Clip]) -> None:
+    folder, clip = stored
+    labels = xr.open_zarr(folder / "labels.zarr", consolidated=False)["labels"].sel(tau=[100])
+    explorer = tl.widgets.tau_explorer(folder / "scores.zarr", clip=clip, labels=labels)
+    explorer.open_point(explorer.map.data[0], "900", "up_2")
+    assert sentence(explorer) == "The labels have no tau 900; those of 100 were kept."
+    explorer.open_point(explorer.map.data[0], "100", "up_2")
+    assert sentence(explorer) == ""
+
+
+def test_without_ipywidgets_a_sentence_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['anywidget'] = None\n"
+        "import tedlens as tl\n"
+        "try: tl.widgets\n"
+        "except tl.TedlensError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "Widgets need anywidget; install them with: pip install 'tedlens[notebook]'."
