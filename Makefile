@@ -2,14 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint lab clean
+.PHONY: help demo test lint lab notebooks clean
 
 help:
-	@echo "make demo   run the whole path on a built-in clip and model; results in demo/"
-	@echo "make test   run the tests"
-	@echo "make lint   check style and types"
-	@echo "make lab    open the notebooks in JupyterLab"
-	@echo "make clean  remove demo/, caches and build leftovers; .venv/ and runs/ stay"
+	@echo "make demo       run the whole path on a built-in clip and model; results in demo/"
+	@echo "make test       run the tests"
+	@echo "make lint       check style and types"
+	@echo "make lab        open the notebooks in JupyterLab"
+	@echo "make notebooks  run them and keep their outputs"
+	@echo "make clean      remove demo/, caches and build leftovers; .venv/ and runs/ stay"
 
 demo: .venv/.installed
 	@$(BIN)/tedlens demo --out demo
@@ -24,6 +25,9 @@ lint: .venv/.installed
 
 lab: .venv/.installed
 	@$(BIN)/jupyter lab notebooks
+
+notebooks: .venv/.installed
+	@$(BIN)/python notebooks/run.py
 
 clean:
 	@rm -rf demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -354,3 +354,11 @@ def test_with_chrome_every_format_is_written(tmp_path: Path, figure: go.Figure) 
         assert np.ptp(np.asarray(picture.convert("L"))) > 100
     assert b"<svg" in (tmp_path / "one.svg").read_bytes()[:500]
     assert (tmp_path / "one.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_notebooks_are_live_or_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "chrome_found", lambda: True)
+    assert export.notebook_renderer() == "plotly_mimetype+png"
+    assert export.notebook_renderer(live=False) == "png"
+    monkeypatch.setattr(export, "chrome_found", lambda: False)
+    assert export.notebook_renderer(live=False) == "plotly_mimetype"

@@ -48,7 +48,7 @@ def tau_curve(scores: xr.Dataset, *, metric: str = "JF", x: str = "tau") -> go.F
     figure = go.Figure(curve_traces(scores, metric, x=x))
     noise_axis(figure, x)
     figure.update_yaxes(title=METRICS[metric], rangemode="tozero")
-    return styled(figure, width=520, height=360)
+    return styled(figure, width=520, height=360).update_layout(margin_r=22)  # room for the last tick's number
 
 
 def lambda_curve(scores: xr.Dataset, *, metric: str = "JF") -> go.Figure:

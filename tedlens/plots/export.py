@@ -47,12 +47,15 @@ def save_figures(figures: dict[str, go.Figure], folder: str | Path, formats: Ite
     return written + [path for _, path in wanted]
 
 
-def notebook_renderer() -> str:
+def notebook_renderer(*, live: bool = True) -> str:
     """For ``plotly.io.renderers.default``: live in JupyterLab, with a PNG beside it where a Chrome is found.
 
-    The PNG is what readers see where a notebook is only displayed, as on code-hosting pages.
+    The PNG is what readers see where a notebook is only displayed, as on code-hosting pages. With ``live=False``
+    it is all there is, where it can be made: a notebook of many maps then stays small.
     """
-    return "plotly_mimetype+png" if chrome_found() else "plotly_mimetype"
+    if not chrome_found():
+        return "plotly_mimetype"
+    return "plotly_mimetype+png" if live else "png"
 
 
 def chrome_found() -> bool:
