@@ -131,7 +131,7 @@ def main() -> None:
         f"\nTwo workers: {clock['here'] / clock['two']:.2f} times as fast by the clock; evenly loaded, on idle cores,"
     )
     print(
-        f"2 x {here:.2f} / {both:.2f} = {2 * here / both:.2f} times. A task that does nothing takes {1000 * task:.1f} ms."
+        f"2 x {here:.2f} / {both:.2f} = {2 * here / both:.2f} times. An empty task takes {1000 * task:.1f} ms."
     )
 
 
