@@ -83,6 +83,9 @@ def test_report(found: Found, folder: Path) -> None:
             assert " | ".join(row) in page
     j = 100 * found.chosen()["J"].sel(set="similar", features="motion").mean(["frame", "object", "seed"])
     assert f"{float(j.mean()):.1f} ± {float(j.std(ddof=1) / np.sqrt(2)):.1f}" in page
+    gain = found.chosen()["J"].sel(set="similar").mean(["frame", "object", "seed", "clip"])
+    gain = 100 * float(gain.sel(features="fused") - gain.sel(features="appearance"))
+    assert f"similar: fused - appearance | {gain:+.1f} [" in page
     assert (folder / "out" / "main.tex").read_text().count(r"\\") >= 3
     for name in ("tau_identical", "tau_block_similar", "lambda", "overlap", "decoding", "pca"):
         assert (folder / "out" / "figures" / f"{name}.html").stat().st_size > 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
-from tedlens.benchmark.similar import HARDEST, LONG, Found, Setup, similar_clip
+from tedlens.analysis import paired_difference
+from tedlens.benchmark.similar import CHECKS, HARDEST, LONG, OVERLAPS, Found, Setup, similar_clip
 from tedlens.plots import (
     decoding_curves,
     lambda_curve,
@@ -24,9 +25,6 @@ from tedlens.plots import (
 )
 from tedlens.probing import probe
 from tedlens.store import save, whole_folder
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 METRIC = "J"  # the paper reports J for its clips of identical objects
 LOW_TAU = 100
@@ -49,6 +47,7 @@ def write_report(found: Found, setup: Setup, out: Path) -> Report:
     }
     titles = ("J_m (%) by set", "Is it motion? J_m (%), identical", f"Overlap of windows, {LONG} frames, identical")
     tables = dict(zip(titles, map(plain_table, numbers.values()), strict=True))
+    tables["Differences, clip by clip"] = differences(found)
     with whole_folder(out) as folder:
         for name, table in numbers.items():
             table.to_csv(folder / f"{name}.csv")
@@ -58,6 +57,28 @@ def write_report(found: Found, setup: Setup, out: Path) -> Report:
             save(getattr(found, name), folder / "scores" / f"{name}.zarr")
         save_figures(figures(found, setup), folder / "figures")
     return Report(tables, {what: out / what for what in ("report.md", "main.csv", "scores", "figures")})
+
+
+def differences(found: Found) -> pd.DataFrame:
+    """What the benchmark asks, clip by clip: differences of J_m with their 95 % intervals, as texts."""
+    chosen = found.chosen()
+    pairs = {
+        f"{looks}: {one} - {other}": tuple(chosen.sel(set=looks, features=kind, drop=True) for kind in (one, other))
+        for looks in found.choices
+        for one, other in (("motion", "appearance"), ("fused", "motion"), ("fused", "appearance"))
+    }
+    as_it_is, *others = (found.checks.sel(check=check, drop=True) for check in CHECKS)
+    pairs |= {
+        f"{HARDEST}: {CHECKS[0]} - {name}": (as_it_is, other) for name, other in zip(CHECKS[1:], others, strict=True)
+    }
+    few, many = (found.overlap.sel(overlap=overlap, drop=True) for overlap in OVERLAPS)
+    pairs[f"{HARDEST}, {LONG} frames: overlap {OVERLAPS[1]} - {OVERLAPS[0]}"] = (many, few)
+    texts = {}
+    for name, (one, other) in pairs.items():
+        found_out = 100 * paired_difference(one, other, METRIC)
+        mean, low, high = (float(found_out[each]) for each in ("mean", "low", "high"))
+        texts[name] = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return pd.DataFrame({"J_m, 95 % interval": texts}).rename_axis("difference")
 
 
 def figures(found: Found, setup: Setup) -> dict[str, go.Figure]:
@@ -87,7 +108,7 @@ def figures(found: Found, setup: Setup) -> dict[str, go.Figure]:
 
 def page(found: Found, setup: Setup, tables: list[pd.DataFrame]) -> str:
     """The report as Markdown."""
-    main, checks, overlap = tables
+    main, checks, overlap, pairs = tables
     chosen = [
         f"| {looks} | {choice.motion['block']}, {choice.motion['tau']} | "
         f"{choice.appearance['block']}, {choice.appearance['tau']} | {choice.lam:g} |"
@@ -123,6 +144,12 @@ def page(found: Found, setup: Setup, tables: list[pd.DataFrame]) -> str:
             f"Motion features on {LONG} frames of identical objects.",
             "",
             *markdown(overlap),
+            "",
+            "## Differences",
+            "",
+            "Clip by clip, mean and 95 % bootstrap interval over clips.",
+            "",
+            *markdown(pairs),
             "",
         ]
     )

@@ -130,9 +130,7 @@ def main() -> None:
     print(
         f"\nTwo workers: {clock['here'] / clock['two']:.2f} times as fast by the clock; evenly loaded, on idle cores,"
     )
-    print(
-        f"2 x {here:.2f} / {both:.2f} = {2 * here / both:.2f} times. An empty task takes {1000 * task:.1f} ms."
-    )
+    print(f"2 x {here:.2f} / {both:.2f} = {2 * here / both:.2f} times. An empty task takes {1000 * task:.1f} ms.")
 
 
 if __name__ == "__main__":
