@@ -128,7 +128,7 @@ class Prepared:
         self.input_size = input_size((clip.height, clip.width), model.size if size is None else size, model.multiple)
         self.windows = windows(len(clip), window_length(model, window), overlap)
         frames = resize(clip.frames, self.input_size)
-        with torch.inference_mode(), model.encoders():
+        with torch.no_grad(), model.encoders():
             self.clean = model.encode(frames)
             # An image model sees each frame alone, and is told the same of all.
             conditioned = self.windows if model.window is not None else [range(len(clip))]
@@ -190,17 +190,24 @@ class Prepared:
             leave=False,
             disable=not self.progress,
         )
-        shape = tuple(self.clean.shape[1:])
-        with bar, torch.inference_mode():
+        with bar:
             for tau in taus:
                 for seed in seeds:
-                    mean: dict[str, Tensor] = {}
-                    for sample in range(samples):
-                        noise = frame_noise(seed, range(len(self.clean)), shape, sample=sample)
-                        noisy = self.model.add_noise(self.clean, noise.to(self.clean), tau)
-                        for name, value in self._run_where_it_fits(noisy, tau, taps, deepest, bar).items():
-                            mean[name] = mean.get(name, 0) + value / samples
-                    yield tau, seed, {name: value.to(self.clean.dtype) for name, value in mean.items()}
+                    yield tau, seed, self._mean_over_samples(tau, seed, samples, taps, deepest, bar)
+
+    # Around one cell and not around `features`: a generator would leave its caller without gradients at each yield.
+    @torch.no_grad()
+    def _mean_over_samples(
+        self, tau: int, seed: int, samples: int, taps: Mapping[str, Tap], deepest: str, bar: Any
+    ) -> dict[str, Tensor]:
+        mean: dict[str, Tensor] = {}
+        shape = tuple(self.clean.shape[1:])
+        for sample in range(samples):
+            noise = frame_noise(seed, range(len(self.clean)), shape, sample=sample)
+            noisy = self.model.add_noise(self.clean, noise.to(self.clean), tau)
+            for name, value in self._run_where_it_fits(noisy, tau, taps, deepest, bar).items():
+                mean[name] = mean.get(name, 0) + value / samples
+        return {name: value.to(self.clean.dtype) for name, value in mean.items()}
 
     def _run_where_it_fits(
         self, noisy: Tensor, tau: int, taps: Mapping[str, Tap], deepest: str, bar: Any

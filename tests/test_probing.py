@@ -326,3 +326,20 @@ def test_a_failed_save_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest
     monkeypatch.undo()
     assert xr.open_dataset(path, engine="zarr", consolidated=False)["J"].item() == 1
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_probing_leaves_the_callers_gradients_alone(video: DiffusionModel, clip: tl.Clip) -> None:
+    """Also while a generator waits, and when two that take turns are dropped unfinished."""
+    prepared = Prepared(video, clip)
+    one, other = (prepared.features([300, 600], [0], ["up_1"]) for _ in range(2))
+    for cells in (one, other, one):
+        _, _, features = next(cells)
+        assert torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()
+        assert not features["up_1"].requires_grad
+        assert not features["up_1"].is_inference()
+    del one, other
+    assert torch.is_grad_enabled()
+    weight = torch.ones(3, requires_grad=True)
+    (weight * features["up_1"][0, :3, 0, 0]).sum().backward()
+    assert weight.grad is not None

@@ -126,7 +126,7 @@ def edm_target(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
 
 def rounded(values: Tensor) -> list[float]:
     """For the log."""
-    return [round(float(v), 5) for v in values]
+    return [round(v, 5) for v in values.tolist()]
 
 
 def training_frames(step: int, count: int) -> Tensor:
