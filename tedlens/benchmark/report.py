@@ -27,7 +27,7 @@ from tedlens.probing import probe
 from tedlens.store import save, whole_folder
 
 METRIC = "J"  # the paper reports J for its clips of identical objects
-LOW_TAU = 100
+PCA_TAUS = (100, 600)  # low and high noise
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,9 @@ def figures(found: Found, setup: Setup) -> dict[str, go.Figure]:
     made["lambda"] = lambda_curve(found.fused, metric=METRIC)
     made["overlap"] = overlap_bars(found.overlap, metric=METRIC)
     made["decoding"] = decoding_curves(found.decoding)
-    levels = sorted({min(setup.taus, key=lambda tau: abs(tau - LOW_TAU)), choice.motion["tau"]})
+    levels = [min(setup.taus, key=lambda tau: abs(tau - level)) for level in PCA_TAUS]
     clip = similar_clip(HARDEST, setup.test_seeds[0])
-    feats = probe(setup.motion, clip, tau=levels, blocks=choice.motion["block"], seed=setup.seeds[0])
+    feats = probe(setup.motion, clip, tau=levels, blocks=setup.motion.block, seed=setup.seeds[0])
     made["pca"] = pca_map(feats, clip)
     return made
 
