@@ -148,7 +148,7 @@ def test_track_explorer_goes_through_the_frames(stored: tuple[Path, Clip]) -> No
     assert explorer.frame.value == 4
     expected = tl.plots.tracks(labels, clip, frames=[4])
     assert [t.source for t in explorer.pictures.data] == [t.source for t in expected.data]
-    assert [shape.x0 for shape in explorer.curves.layout.shapes] == [4]  # one mark, not one for each frame seen
+    assert [shape.x0 for shape in explorer.curves.plot.layout.shapes] == [4]  # one mark, not one for each frame seen
 
 
 # --- what does not fit ------------------------------------------------------------------------------

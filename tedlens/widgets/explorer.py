@@ -65,21 +65,24 @@ def explained(make: Callable[[], Explorer]) -> Explorer:
         return empty
 
 
-class LiveFigure(go.FigureWidget):  # type: ignore[misc]
+class LiveFigure(ipywidgets.VBox):  # type: ignore[misc]
     """A figure that becomes another one, and hears clicks.
 
     Nothing is drawn that is on show already. Where the new figure has as many traces of the same kinds, only what
-    differs goes to the browser.
+    differs goes to the browser; else another plot takes the old one's place, because plotly.js fails on traces that
+    come and go together with their axes.
     """
 
-    data: Any  # plotly has no types
-    _config: Any
-
     def __init__(self, on_click: Click | None = None) -> None:
-        super().__init__()
         self._clicked = on_click
         self._shown: Any = None
-        self._config = self._config | {"displayModeBar": False}  # it would lie over what stands on top
+        self.plot = self._plotted(go.Figure())
+        super().__init__([self.plot])
+
+    @property
+    def data(self) -> Any:
+        """Traces on show."""
+        return self.plot.data
 
     def show_figure(self, what: Any, draw: Callable[[], go.Figure]) -> None:
         """Show what `draw` draws, unless it is on show: `what` is all that the figure depends on."""
@@ -88,26 +91,27 @@ class LiveFigure(go.FigureWidget):  # type: ignore[misc]
             self._shown = what
 
     def _become(self, figure: go.Figure) -> None:
-        layout = figure.layout.to_plotly_json()
-        if self.data:
-            del layout["template"]  # it is the same for all, and costs more to compare than all the rest
-        if [trace.type for trace in self.data] != [trace.type for trace in figure.data]:
-            # One after another: plotly.js fails on traces whose axes it does not have yet.
-            self.data = ()
-            self._lay_out(layout)
-            self.add_traces(figure.data)
-            for trace in self.data if self._clicked else ():
-                trace.on_click(self._hear)
+        plot = self.plot
+        if [trace.type for trace in plot.data] != [trace.type for trace in figure.data]:
+            self.plot = self._plotted(figure)
+            self.children = [self.plot]
+            plot.close()
             return
-        with self.batch_update():
-            for old, new in zip(self.data, figure.data, strict=True):
+        layout = figure.layout.to_plotly_json()
+        del layout["template"]  # it is the same for all, and costs more to compare than all the rest
+        with plot.batch_update():
+            for old, new in zip(plot.data, figure.data, strict=True):
                 old.update(new.to_plotly_json(), overwrite=True)
-            self._lay_out(layout)
+            # Lists are updated entry by entry, and would keep what the new figure no longer has.
+            plot.layout.shapes, plot.layout.annotations = layout.pop("shapes", ()), layout.pop("annotations", ())
+            plot.layout.update(layout, overwrite=True)
 
-    def _lay_out(self, layout: dict[str, Any]) -> None:
-        # Lists are updated entry by entry, and would keep what the new figure no longer has.
-        self.layout.shapes, self.layout.annotations = layout.pop("shapes", ()), layout.pop("annotations", ())
-        self.layout.update(layout, overwrite=True)
+    def _plotted(self, figure: go.Figure) -> go.FigureWidget:
+        plot = go.FigureWidget(figure)
+        plot._config = plot._config | {"displayModeBar": False}  # it would lie over what stands on top
+        for trace in plot.data if self._clicked else ():
+            trace.on_click(self._hear)
+        return plot
 
     def _hear(self, trace: Any, points: Any, state: Any) -> None:
         if self._clicked is not None and points.xs:
