@@ -21,6 +21,7 @@ from unittest import mock
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is first imported; Dask's workers have one thread, too
 
+import dask
 from distributed import Client, LocalCluster
 
 import tedlens as tl
@@ -31,6 +32,8 @@ import timing
 
 HOW: dict[str, Any] = {"lam": [0, 0.25, 0.5, 0.75, 1], "radius": 4, "progress": False}
 NAMED: dict[str, Any] = {"motion": "mini", "appearance": "mini"}
+# As tedlens/sweeping/README.md advises for workers on CPUs.
+MALLOC = {"MALLOC_TRIM_THRESHOLD_": 2**27, "MALLOC_MMAP_THRESHOLD_": 2**25}
 TAUS = range(0, 1000, 100)
 
 
@@ -119,6 +122,7 @@ def main() -> None:
     print("\n| clips x taus | peak MB |\n|---|---|")
     for number, taus in ((1, 1), (1, 10), (8, 1), (8, 10)):
         print(f"| {number} x {taus} | {peak_megabytes(number, taus):.0f} |")
+    dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": size for name, size in MALLOC.items()})
     cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
     with cluster, Client(cluster) as client:
         here, both = processor_seconds(client)
