@@ -32,8 +32,8 @@ CELLS = [
     "tl.widgets.track_explorer(labels, tl.Clip(clip.frames))",
 ]
 PCA, TAU, DECOMPOSITION, TRACK, WRONG = range(1, 6)  # cells
-# What is no fault of a page of ours: a machine without network, favicons, and the one step that plotly.js still draws of
-# a plot whose cell was cleared meanwhile (its layout is gone, and nobody sees it).
+# What is no fault of a page of ours: a machine without network, favicons, and the one step that plotly.js still draws
+# of a plot whose cell was cleared meanwhile (its layout is gone, and nobody sees it).
 HARMLESS = ("favicon", "ERR_INTERNET_DISCONNECTED", "ERR_NAME_NOT_RESOLVED", "'_rangeSliderData'")
 
 
