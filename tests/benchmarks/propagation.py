@@ -147,14 +147,14 @@ def growth() -> None:
         print(f"| {name} | {value:.2f} | {1000 * value / (int(name) - 1):.0f} |")
 
     wide = features(128, (135, 240))
-    windows = {str(radius): partial(last_frame, [wide], [1.0], radius) for radius in (4, 8, 12, 16, 24, 32)}
+    windows = {str(radius): partial(last_frame, [wide], [1.0], radius) for radius in (4, 8, 12, 16, 24)}
     print("\n| radius (135x240, 128 channels) | window, cells | s a frame | µs a window cell |\n|---|---|---|---|")
     for name, value in timing.medians(windows).items():
         area = (2 * int(name) + 1) ** 2
         print(f"| {name} | {area} | {value:.2f} | {1e6 * value / area:.0f} |")
 
     print("\n| frames (135x240, 16 channels) | extra MB |\n|---|---|")
-    for frames in (10, 100, 300):
+    for frames in (10, 300):
         print(f"| {frames} | {extra_megabytes(Clip(frames)):.0f} |")
 
 
