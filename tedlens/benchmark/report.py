@@ -13,7 +13,6 @@ from tedlens.benchmark.similar import HARDEST, LONG, Found, Setup, similar_clip
 from tedlens.plots import (
     decoding_curves,
     lambda_curve,
-    latex_table,
     main_table,
     overlap_bars,
     pca_map,
@@ -22,6 +21,8 @@ from tedlens.plots import (
     tau_block_map,
     tau_curve,
 )
+from tedlens.plots.pictures import low_and
+from tedlens.plots.tables import markdown_table, write_table
 from tedlens.probing import probe
 from tedlens.store import save, whole_folder
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 METRIC = "J"  # the paper reports J for its clips of identical objects
-LOW_TAU = 100
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ def write_report(found: Found, setup: Setup, out: Path) -> Report:
     tables = dict(zip(titles, map(plain_table, numbers.values()), strict=True))
     with whole_folder(out) as folder:
         for name, table in numbers.items():
-            table.to_csv(folder / f"{name}.csv")
-        (folder / "main.tex").write_text(latex_table(numbers["main"]))
+            write_table(table, folder, name)
         (folder / "report.md").write_text(page(found, setup, list(tables.values())))
         for name in ("alone", "fused", "overlap", "checks", "decoding"):
             save(getattr(found, name), folder / "scores" / f"{name}.zarr")
@@ -78,7 +77,7 @@ def figures(found: Found, setup: Setup) -> dict[str, go.Figure]:
     made["lambda"] = lambda_curve(found.fused, metric=METRIC)
     made["overlap"] = overlap_bars(found.overlap, metric=METRIC)
     made["decoding"] = decoding_curves(found.decoding)
-    levels = sorted({min(setup.taus, key=lambda tau: abs(tau - LOW_TAU)), choice.motion["tau"]})
+    levels = low_and(choice.motion["tau"], setup.taus)
     clip = similar_clip(HARDEST, setup.test_seeds[0])
     feats = probe(setup.motion, clip, tau=levels, blocks=choice.motion["block"], seed=setup.seeds[0])
     made["pca"] = pca_map(feats, clip)
@@ -109,26 +108,20 @@ def page(found: Found, setup: Setup, tables: list[pd.DataFrame]) -> str:
             "",
             "## Sets",
             "",
-            *markdown(main),
+            *markdown_table(main),
             "",
             "## Is it motion?",
             "",
             "Motion features of identical objects, as they are; where the model sees the frames in another order; and",
             "with all layers bypassed that mix frames.",
             "",
-            *markdown(checks),
+            *markdown_table(checks),
             "",
             "## Overlap of windows",
             "",
             f"Motion features on {LONG} frames of identical objects.",
             "",
-            *markdown(overlap),
+            *markdown_table(overlap),
             "",
         ]
     )
-
-
-def markdown(table: pd.DataFrame) -> list[str]:
-    """Lines of a table of texts."""
-    lines = [f"| {table.index.name} | {' | '.join(map(str, table.columns))} |", "|---" * (len(table.columns) + 1) + "|"]
-    return lines + [f"| {name} | {' | '.join(cells)} |" for name, cells in table.iterrows()]
