@@ -42,7 +42,7 @@ class Sweep:
     def over(self, *axes: str) -> xr.Dataset:
         """Scores along some axes, of which the first must have been swept, at the best cell's value of all others."""
         if self.scores.sizes.get(axes[0], 1) < 2:
-            raise TedlensError(f"{self.path} has one {axes[0]} only")
+            raise TedlensError(f"The store {self.name} has one {axes[0]} only")
         return self.scores.sel({axis: value for axis, value in self.best.items() if axis not in axes})
 
     def held(self, *axes: str) -> str:
@@ -62,7 +62,7 @@ class Sweep:
     def features(self, clip: str, tau: int, seed: int) -> dict[str, xr.DataArray]:
         """What was kept of a cell (tau, seed, frame, channel, y, x), by block."""
         if "features" not in self.scores.attrs["keep"]:
-            raise TedlensError(f'{self.path} keeps no features; tl.sweep(..., keep="features") does')
+            raise TedlensError(f'The store {self.name} keeps no features; tl.sweep(..., keep="features") does')
         kept = open_kept(self.path, clip=clip, tau=tau, seed=seed)
         return {name: _whole(node.to_dataset()) for name, node in kept["features"].children.items()}
 
