@@ -93,6 +93,7 @@ def benchmark_similar(
     """Two balls that pass one another: identical, similar and distinct. A run that was stopped goes on."""
     from tedlens.benchmark import QUICK, Setup, run, write_report
     from tedlens.models import load_image_model, load_video_model
+    from tedlens.store import check_free
 
     check_free(out)
     few = QUICK if quick else {"clips": clips}
@@ -191,7 +192,7 @@ def track(
     """Track the objects of a first mask: DAVIS-style PNGs, a video."""
     from tedlens.clip import read_clip
     from tedlens.media import overlay, write_masks, write_video
-    from tedlens.store import whole_folder
+    from tedlens.store import check_free, whole_folder
 
     check_free(out)
     frames = read_clip(clip, masks=mask)
@@ -274,6 +275,37 @@ def sweep(
     run(**words, dry_run=dry_run)
     if not dry_run:
         print(f"Done. Open it with tl.open_sweep({str(store)!r}); tedlens info {store} says how it was made.")
+
+
+@app.command()
+def figures(
+    stores: Annotated[list[str], typer.Argument(help="Stores of sweeps.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for tables and figures.")] = Path("figures"),
+    metric: Annotated[str, typer.Option(help="J, F or JF (their mean).")] = "JF",
+    clips: Annotated[
+        Path | None,
+        typer.Option(help="The sweep's grid file, for its clips' frames: stores do not hold them.", show_default=False),
+    ] = None,
+    clip: Annotated[
+        str | None, typer.Option(help="Name of the clip to show; by default the first.", show_default=False)
+    ] = None,
+) -> None:
+    """Draw a paper's figures and tables from the stores of sweeps."""
+    from tedlens.gridfile import read_gridfile
+    from tedlens.store import check_free
+
+    check_free(out)
+    sources = read_gridfile(clips)["clips"] if clips else ()
+    # torch only now: a wrong path should not have to wait for it.
+    from tedlens.figures import write_figures
+
+    made = write_figures(stores, out, clips=sources, clip=clip, metric=metric)
+    for title, table in made.tables.items():
+        print(f"\n{title}")
+        Console().print(rich_table(table))
+    list_paths(made.written)
+    for why, names in made.left_out.items():
+        print(f"Left out {', '.join(names)}: {why}.")
 
 
 @app.command()
@@ -380,12 +412,6 @@ def frame_size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def check_free(out: Path) -> None:
-    """Results go to a new folder: nothing of the user's is mixed with or replaced."""
-    if out.exists():
-        raise TedlensError(f"{out} exists already, so nothing was written; choose another --out or remove it.")
-
-
 def write_csv(scores: xr.Dataset, out: Path) -> None:
     try:
         scores[["J", "F", "JF"]].to_dataframe().to_csv(out)
@@ -396,11 +422,11 @@ def write_csv(scores: xr.Dataset, out: Path) -> None:
 def rich_table(table: pd.DataFrame) -> Table:
     """A table of texts."""
     shown = Table()
-    shown.add_column(str(table.index.name))
+    shown.add_column(", ".join(map(str, table.index.names)))
     for column in table.columns:
         shown.add_column(str(column), justify="right")
     for name, cells in table.iterrows():
-        shown.add_row(str(name), *cells)
+        shown.add_row(", ".join(map(str, name)) if isinstance(name, tuple) else str(name), *cells)
     return shown
 
 

@@ -46,6 +46,12 @@ def check_replaceable(path: Path) -> None:
         raise TedlensError(f"{path} exists and is not a Zarr store, so it is left alone; choose another path.")
 
 
+def check_free(out: Path) -> None:
+    """Results go to a new folder: nothing of the user's is mixed with or replaced."""
+    if out.exists():
+        raise TedlensError(f"{out} exists already, so nothing was written; choose another --out or remove it.")
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of `path` if the block ends well, and is gone if not."""

@@ -120,13 +120,19 @@ def best_cell(
             f"{', '.join(names) or '(none)'}."
         )
     means = each.sel(clip=list(validation)).mean("clip")
-    chosen = means.isel(means.argmax(...)) if means.ndim else means
-    place = {dim: chosen[dim].item() for dim in means.dims}
+    place = greatest(means)
+    chosen = means.sel(place)
     return (
         _statistics(each.sel({"clip": others, **place}), interval)
         .assign(validation_mean=chosen)
         .assign_attrs(metric=metric, validation=list(validation), reported_on=others)
     )
+
+
+def greatest(means: xr.DataArray) -> dict[str, Any]:
+    """Where a mean is greatest: the value on each axis."""
+    chosen = means.isel(means.fillna(-np.inf).argmax(...)) if means.ndim else means
+    return {str(dim): chosen[dim].item() for dim in means.dims}
 
 
 def _clip_scores(scores: xr.Dataset, metric: str) -> xr.DataArray:

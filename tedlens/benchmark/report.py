@@ -14,7 +14,6 @@ from tedlens.benchmark.similar import CHECKS, HARDEST, LONG, OVERLAPS, Found, Se
 from tedlens.plots import (
     decoding_curves,
     lambda_curve,
-    latex_table,
     main_table,
     overlap_bars,
     pca_map,
@@ -23,6 +22,7 @@ from tedlens.plots import (
     tau_block_map,
     tau_curve,
 )
+from tedlens.plots.tables import markdown_table, write_table
 from tedlens.probing import probe
 from tedlens.store import save, whole_folder
 
@@ -50,8 +50,7 @@ def write_report(found: Found, setup: Setup, out: Path) -> Report:
     tables["Differences, clip by clip"] = differences(found)
     with whole_folder(out) as folder:
         for name, table in numbers.items():
-            table.to_csv(folder / f"{name}.csv")
-        (folder / "main.tex").write_text(latex_table(numbers["main"]))
+            write_table(table, folder, name)
         (folder / "report.md").write_text(page(found, setup, list(tables.values())))
         for name in ("alone", "fused", "overlap", "checks", "decoding"):
             save(getattr(found, name), folder / "scores" / f"{name}.zarr")
@@ -130,32 +129,26 @@ def page(found: Found, setup: Setup, tables: list[pd.DataFrame]) -> str:
             "",
             "## Sets",
             "",
-            *markdown(main),
+            *markdown_table(main),
             "",
             "## Is it motion?",
             "",
             "Motion features of identical objects, as they are; where the model sees the frames in another order; and",
             "with all layers bypassed that mix frames.",
             "",
-            *markdown(checks),
+            *markdown_table(checks),
             "",
             "## Overlap of windows",
             "",
             f"Motion features on {LONG} frames of identical objects.",
             "",
-            *markdown(overlap),
+            *markdown_table(overlap),
             "",
             "## Differences",
             "",
             "Clip by clip, mean and 95 % bootstrap interval over clips.",
             "",
-            *markdown(pairs),
+            *markdown_table(pairs),
             "",
         ]
     )
-
-
-def markdown(table: pd.DataFrame) -> list[str]:
-    """Lines of a table of texts."""
-    lines = [f"| {table.index.name} | {' | '.join(map(str, table.columns))} |", "|---" * (len(table.columns) + 1) + "|"]
-    return lines + [f"| {name} | {' | '.join(cells)} |" for name, cells in table.iterrows()]

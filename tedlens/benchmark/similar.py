@@ -18,6 +18,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from tedlens.analysis import decode, object_features, without_temporal_layers
+from tedlens.analysis.statistics import greatest
 from tedlens.clip import Clip
 from tedlens.datasets import similar
 from tedlens.errors import TedlensError
@@ -247,9 +248,7 @@ def _shuffled(setup: Setup, clip: Clip, cell: dict[str, Any]) -> xr.Dataset:
 
 def _best(scores: xr.Dataset, axes: list[str]) -> dict[str, Any]:
     """Where J, averaged over all else, is greatest."""
-    mean = scores["J"].mean([d for d in scores["J"].dims if d not in axes]).stack(cell=axes)
-    best = mean.isel(cell=mean.argmax("cell"))
-    return {axis: best[axis].item() for axis in axes}
+    return greatest(scores["J"].mean([d for d in scores["J"].dims if d not in axes]))
 
 
 def _joined(axis: str, each: dict[Any, xr.Dataset]) -> xr.Dataset:

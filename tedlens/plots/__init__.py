@@ -1,6 +1,6 @@
 """Pure functions from labelled results to plotly figures, in one house style."""
 
-from tedlens.plots.curves import decoding_curves, lambda_curve, overlap_bars, tau_block_map, tau_curve
+from tedlens.plots.curves import decoding_curves, lambda_curve, overlap_bars, setting_bars, tau_block_map, tau_curve
 from tedlens.plots.export import notebook_renderer, save_figures
 from tedlens.plots.maps import decomposition, margin_curves, similarity_map
 from tedlens.plots.pictures import overlay, pca_map
@@ -20,6 +20,7 @@ __all__ = [
     "pca_map",
     "plain_table",
     "save_figures",
+    "setting_bars",
     "similarity_map",
     "tau_block_map",
     "tau_curve",

@@ -61,20 +61,27 @@ def lambda_curve(scores: xr.Dataset, *, metric: str = "JF") -> go.Figure:
 
 
 def overlap_bars(scores: xr.Dataset, *, metric: str = "JF") -> go.Figure:
-    """Score by ``overlap`` of the windows: a bar for each cell of the other swept axes, with its standard error."""
-    _need(scores, "overlap")
+    """Score by ``overlap`` of the windows: bars as in `setting_bars`."""
+    return setting_bars(scores, "overlap", metric=metric)
+
+
+def setting_bars(scores: xr.Dataset, setting: str, *, metric: str = "JF") -> go.Figure:
+    """Score by a setting (an axis such as ``radius``): a bar for each cell of the other swept axes, with its standard
+    error.
+    """
+    _need(scores, setting)
     figure = go.Figure()
-    for cell in _cells(clip_statistics(scores, metric).sortby("overlap"), "overlap"):
+    for cell in _cells(clip_statistics(scores, metric).sortby(setting), setting):
         figure.add_bar(
-            x=[f"{overlap:g}" for overlap in cell.statistics["overlap"].values],
+            x=[value if isinstance(value, str) else f"{value:g}" for value in cell.statistics[setting].values],
             y=100 * cell.statistics["mean"].values,
             error_y={"array": 100 * cell.statistics["error"].values, "thickness": 1.5, "width": 4},
             name=cell.name,
             showlegend=bool(cell.name),
             marker_color=cell.colour,
-            hovertemplate=f"overlap %{{x}}: %{{y:.1f}} ± %{{error_y.array:.1f}}<extra>{cell.name}</extra>",
+            hovertemplate=f"{setting} %{{x}}: %{{y:.1f}} ± %{{error_y.array:.1f}}<extra>{cell.name}</extra>",
         )
-    figure.update_xaxes(title=AXES["overlap"], type="category")
+    figure.update_xaxes(title=AXES.get(setting, setting), type="category")
     figure.update_yaxes(title=METRICS[metric], rangemode="tozero")
     return styled(figure, width=420, height=340).update_layout(bargap=0.4, bargroupgap=0.08)
 
@@ -212,8 +219,9 @@ def _cells(statistics: xr.Dataset, along: str) -> list[_Cell]:
 
 
 def _line(cell: _Cell, x: str, *, scale: float = 100, digits: int = 1) -> list[go.Scatter]:
-    """Band and line of ``mean`` and ``error``; where log SNR is infinite a point has no place."""
-    shown = cell.statistics.isel({cell.statistics[x].dims[0]: np.isfinite(cell.statistics[x].values)})
+    """Band and line of ``mean`` and ``error``; a point without a score, or at an infinite log SNR, has no place."""
+    known = np.isfinite(cell.statistics[x].values) & np.isfinite(cell.statistics["mean"].values)
+    shown = cell.statistics.isel({cell.statistics[x].dims[0]: known})
     at, mean, error = shown[x].values, scale * shown["mean"].values, scale * shown["error"].values
     outline: dict[str, Any] = {
         "x": np.concatenate([at, at[::-1]]),

@@ -21,6 +21,7 @@ from tedlens.errors import TedlensError
 from tedlens.media import overlay as overlay_frames
 from tedlens.plots.style import styled
 
+LOW_TAU = 100  # where appearance shows
 PICTURE = 110  # height of a small picture, in pixels
 LABEL = 110  # room for the names of rows
 
@@ -52,7 +53,7 @@ def overlay(
 
 def pca_map(
     feats: xr.DataTree | xr.DataArray,
-    clip: Clip,
+    clip: Clip | None = None,
     *,
     block: str | None = None,
     tau: int | Sequence[int] | None = None,
@@ -67,6 +68,8 @@ def pca_map(
     ----------
     feats
         From `probe`, or one block's features.
+    clip
+        The clip that was probed; without it, its frames are left out.
     block
         By default the last of the tree.
     tau, seed
@@ -75,19 +78,26 @@ def pca_map(
         Which frames; by default six, evenly spread.
     """
     features = choose_block(feats, block)
-    check_clip(features, clip)
+    if clip is not None:
+        check_clip(features, clip)
     if "seed" in features.dims:
         features = features.isel(seed=0) if seed is None else choose(features, "seed", seed)
     if "tau" not in features.dims:
         features = features.expand_dims("tau")
     levels = features["tau"].values if tau is None else np.atleast_1d(tau)
-    chosen = chosen_frames(len(clip), frames)
-    rows = [("clip", np.asarray(clip.frames[chosen]))]
+    chosen = chosen_frames(features.sizes["frame"], frames)
+    rows = [] if clip is None else [("clip", np.asarray(clip.frames[chosen]))]
     for level in levels:
         name = f"τ = {level}" if "tau" in features.coords else "features"
         one = choose(features, "tau", level) if "tau" in features.coords else features.isel(tau=0)
         rows.append((name, pca_colours(one)[chosen]))
     return strip(rows, chosen)
+
+
+def low_and(tau: int, taus: Sequence[int]) -> list[int]:
+    """A low noise level of `taus`, at which appearance shows, and the one given, or the highest if that is as low."""
+    low = min(taus, key=lambda one: abs(one - LOW_TAU))
+    return sorted({low, tau if tau != low else max(taus)})
 
 
 def pca_colours(features: xr.DataArray, masks: npt.NDArray[np.uint8] | None = None) -> Images:

@@ -16,6 +16,11 @@ AXES = {
     "log_snr": "noise level (log SNR)",
     "lam": "weight of motion λ",
     "overlap": "overlap of windows (frames)",
+    "top_k": "cells that vote (top-K)",
+    "radius": "radius (cells)",
+    "n_last": "frames referred to, besides the first",
+    "temperature": "temperature",
+    "convention": "convention",
     "block": "block",
     "frame": "frame",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import xarray as xr
@@ -62,6 +63,23 @@ def latex_table(table: pd.DataFrame) -> str:
     cells.columns = cells.columns.map(_escaped)
     cells.columns.name = None
     return str(cells.to_latex(escape=False))
+
+
+def markdown_table(table: pd.DataFrame) -> list[str]:
+    """Lines of Markdown, of a table of texts (`plain_table`)."""
+    rows = {", ".join(map(str, name)) if isinstance(name, tuple) else str(name): c for name, c in table.iterrows()}
+    lines = [
+        f"| {', '.join(map(str, table.index.names))} | {' | '.join(map(str, table.columns))} |",
+        "|---" * (len(table.columns) + 1) + "|",
+    ]
+    return lines + [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
+
+
+def write_table(table: pd.DataFrame, folder: Path, name: str) -> None:
+    """A table from `main_table` for a spreadsheet, a paper and a page: ``name.csv``, ``name.tex``, ``name.md``."""
+    table.to_csv(folder / f"{name}.csv")
+    (folder / f"{name}.tex").write_text(latex_table(table))
+    (folder / f"{name}.md").write_text("\n".join([*markdown_table(plain_table(table)), ""]))
 
 
 def _escaped(name: object) -> str:

@@ -85,6 +85,12 @@ def _facts(clip: Clip, protocol: metrics.Protocol) -> ClipFacts:
         objects = tuple(metrics.check_truth(clip.masks, protocol).tolist())
     except TedlensError as error:
         raise TedlensError(f"Clip {clip.name!r}: {error}") from error
+    return ClipFacts(clip.name, len(clip), clip.height, clip.width, objects, clip_sha256(clip))
+
+
+def clip_sha256(clip: Clip) -> str:
+    """Hash of a clip's frames and masks."""
     digest = hashlib.sha256(clip.frames.tobytes())
-    digest.update(clip.masks.tobytes())
-    return ClipFacts(clip.name, len(clip), clip.height, clip.width, objects, digest.hexdigest())
+    if clip.masks is not None:
+        digest.update(clip.masks.tobytes())
+    return digest.hexdigest()

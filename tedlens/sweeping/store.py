@@ -309,6 +309,14 @@ def open_kept(store: str | Path, *, clip: str, tau: int, seed: int = 0) -> xr.Da
     )
 
 
+def swept_clips(store: str | Path) -> dict[str, str]:
+    """Hash of the frames and masks of each clip of which there are scores, by its name."""
+    opened = SweepStore(store)
+    about = opened.about()
+    cells = opened.cells(kind_of(about["fixed"]))[0] if about else []
+    return {cell.about["clip"]: cell.about["clip_sha256"] for cell in cells}
+
+
 def describe_sweep(store: str | Path) -> str | None:
     """For a person: what was asked of a store, how much is done, and how it came to be; None if it is no sweep's."""
     opened = SweepStore(store)

@@ -1,0 +1,213 @@
+"""`tedlens figures`: all that stores allow, each figure with the numbers of the store; what is left out is said."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+import tiny
+import xarray as xr
+
+import tedlens as tl
+from tedlens.cli import main
+from tedlens.figures import Made, write_figures
+from tedlens.figures.drawing import draw_all
+from tedlens.figures.stores import known_clips, open_sweeps
+from tedlens.plots import export
+
+CLIPS, TAUS = 6, [100, 500, 900]
+SEEN = {"radius": 2, "top_k": 2, "progress": False}
+
+
+def make_clip(number: int, frames: int = 6) -> tl.Clip:
+    return tl.datasets.similar(number, frames=frames, size=16)
+
+
+def sweep(store: Path, clips: int = CLIPS, frames: int = 6, **how: Any) -> None:
+    tl.sweep([make_clip(number, frames) for number in range(clips)], store=store, **(SEEN | how))
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Motion and appearance alone, fused, and two overlaps; and a grid file for the clips of the first three."""
+    folder = tmp_path_factory.mktemp("stores")
+    video, image = tiny.Toy(), tiny.Toy(window=None)
+    blocks = list(video.blocks)
+    sweep(folder / "motion.zarr", motion=video, tau=TAUS, blocks=blocks, keep="features")
+    sweep(folder / "appearance.zarr", appearance=image, tau=[100, 500], blocks=blocks, keep="features", components=6)
+    sweep(folder / "fused.zarr", 2, motion=video, appearance=image, tau=500, lam=[0, 0.5, 1], **{"radius": [1, 2]})
+    for overlap in (0, 2):
+        sweep(folder / f"overlap-{overlap}.zarr", 2, 10, motion=video, tau=500, overlap=overlap)
+    lines = [f"  - similar: {{seed: {number}, frames: 6, size: 16}}" for number in range(CLIPS)]
+    (folder / "grid.yaml").write_text("\n".join(["clips:", *lines, "tau: 500", ""]))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTML alone, without a browser, and two probes to fit."""
+    monkeypatch.setattr("tedlens.figures.drawing.TARGETS", ("position", "identity"))
+    monkeypatch.setattr("tedlens.plots.save_figures", lambda figures, folder: export.save_figures(figures, folder, ()))
+
+
+def clips() -> list[tl.Clip]:
+    return [make_clip(number) for number in range(CLIPS)]
+
+
+def drawn(stores: Path, *names: str, given: Any = (), shown: str | None = None) -> tuple[dict[str, go.Figure], Any]:
+    sweeps = list(open_sweeps([stores / f"{name}.zarr" for name in names], "J"))
+    figures, left_out = draw_all(sweeps, known_clips(given, sweeps), shown or make_clip(0).name)
+    return {name: figure for name, (figure, _) in figures.items()}, left_out
+
+
+def lines(figure: go.Figure) -> dict[str, list[float]]:
+    """Heights of the lines by name."""
+    return {trace.name: list(trace.y) for trace in figure.data if trace.type == "scatter" and trace.name}
+
+
+def mean(scores: xr.Dataset, **cell: Any) -> np.ndarray:
+    """J_m in percent."""
+    return 100 * scores["J"].sel(cell).mean("frame").mean("object").mean(["seed", "clip"]).values.squeeze()
+
+
+def test_figures_hold_the_numbers_of_the_store(stores: Path) -> None:
+    figures, _ = drawn(stores, "motion")
+    scores = tl.open_sweep(stores / "motion.zarr")
+    for block, heights in lines(figures["tau_curve"]).items():
+        np.testing.assert_allclose(heights, mean(scores, block=block))
+    np.testing.assert_allclose(figures["tau_block_map"].data[0].z, mean(scores))
+    assert [note.text for note in figures["pca_map"].layout.annotations if "τ" in note.text] == ["τ = 100", "τ = 900"]
+
+
+def test_what_a_figure_does_not_show_is_at_the_best_cell(stores: Path) -> None:
+    figures, _ = drawn(stores, "fused")
+    scores = tl.open_sweep(stores / "fused.zarr").squeeze(["tau"])
+    each = scores["J"].mean("frame").mean("object").mean(["seed", "clip"])
+    best = {axis: each[axis][place].item() for axis, place in each.argmax(...).items()}
+    (curve,) = (trace for trace in figures["lambda_curve"].data if trace.mode == "lines+markers")
+    np.testing.assert_allclose(curve.y, 100 * each.sel(radius=best["radius"], block=best["block"]))
+    np.testing.assert_allclose(figures["radius_bars"].data[0].y, 100 * each.sel(lam=best["lam"], block=best["block"]))
+
+
+def test_kinds_of_features_side_by_side(stores: Path) -> None:
+    figures, left_out = drawn(stores, "motion", "appearance", "fused")
+    curves = lines(figures["features_curve"])
+    assert len(curves) == 2  # fused has one noise level
+    for (name, heights), kind in zip(curves.items(), ("motion", "appearance"), strict=True):
+        assert name.startswith(kind)
+        every = mean(tl.open_sweep(stores / f"{kind}.zarr"))
+        np.testing.assert_allclose(heights, every[np.argmax(every.max(1))])
+    assert not any("features_curve" in names for names in left_out.values())
+
+
+def test_overlaps_side_by_side(stores: Path) -> None:
+    figures, _ = drawn(stores, "overlap-0", "overlap-2")
+    scores = [tl.open_sweep(stores / f"overlap-{overlap}.zarr") for overlap in (0, 2)]
+    both = np.stack([mean(each) for each in scores])  # overlap, block
+    (bars,) = figures["overlap_bars"].data
+    assert list(bars.x) == ["0", "2"]
+    np.testing.assert_allclose(bars.y, both[:, both.mean(0).argmax()] if both.ndim > 1 else both)
+
+
+def test_with_clips_features_are_taken_apart(stores: Path) -> None:
+    figures, left_out = drawn(stores, "motion", "appearance", given=clips())
+    assert {"decomposition", "margin_curves", "motion_decoding_curves", "appearance_decoding_curves"} <= figures.keys()
+    titles = [note.text for note in figures["motion_decoding_curves"].layout.annotations]
+    assert titles == ["position", "identity"]
+    assert figures["motion_pca_map"].layout.annotations[6].text == "clip"
+    assert list(left_out.values()) == [["overlap_bars"]]
+
+
+def test_components_that_were_kept_are_features_again(stores: Path) -> None:
+    (kept,) = open_sweeps([stores / "appearance.zarr"], "J")
+    again = kept.features(make_clip(0).name, 500, 0)["up_0"]  # of six channels, and six components were kept
+    whole = tl.probe(tiny.Toy(window=None), make_clip(0), tau=500, blocks="up_0")["up_0"]["features"]
+    np.testing.assert_allclose(again.transpose(*whole.dims), whole, atol=0.01 * float(abs(whole).max()))
+
+
+def test_files_and_page(stores: Path, tmp_path: Path) -> None:
+    out = tmp_path / "figures"
+    made = write_figures([stores / "motion.zarr"], out, metric="J")
+    assert isinstance(made, Made)
+    written = {path.name for path in out.iterdir()}
+    tables = {"main.csv", "main.tex", "main.md"}
+    assert written == {"figures.md", "tau_curve.html", "tau_block_map.html", "pca_map.html", *tables}
+    numbers = pd.read_csv(out / "main.csv", header=[0, 1], index_col=0).xs("mean", axis=1, level=1)
+    np.testing.assert_allclose(numbers, mean(tl.open_sweep(stores / "motion.zarr")))
+    page = (out / "figures.md").read_text()
+    for why, names in made.left_out.items():
+        assert f"- `{'`, `'.join(names)}`: {why}." in page
+    for row in next(iter(made.tables.values())).values:
+        assert " | ".join(row) in page
+
+
+def test_an_unfinished_sweep_is_drawn_as_far_as_it_goes(stores: Path, tmp_path: Path) -> None:
+    path = tmp_path / "half.zarr"
+    sweep(path, motion=tiny.Toy(), tau=[100, 500], blocks="up_0")
+    for marker in list(path.glob("cells/*tau500*/zarr.json"))[:2]:
+        marker.unlink()
+    made = write_figures([path], tmp_path / "figures")
+    assert "computed: 10 of 12 scores" in (tmp_path / "figures" / "figures.md").read_text()
+    assert "nan" not in str(made.tables)
+
+
+# --- from the command line ------------------------------------------------------------------------
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str | Path
+) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["tedlens", "figures", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    return int(ended.value.code or 0), said.out, said.err
+
+
+def test_command(
+    stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [stores / "motion.zarr", stores / "appearance.zarr"]
+    options = ["--clips", stores / "grid.yaml", "--clip", make_clip(1).name, "--out", tmp_path / "out"]
+    code, said, complaint = run(monkeypatch, capsys, *names, *options)
+    assert code == 0, complaint
+    assert "±" in said
+    assert "Left out overlap_bars: It needs stores that differ in the overlap of windows alone." in said
+    assert make_clip(1).name in (tmp_path / "out" / "figures.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nowhere.zarr"], "There is no sweep at nowhere.zarr"),
+        (["motion.zarr", "--metric", "K"], "metric='K' is not known; choose from J, F, JF"),
+        (["motion.zarr", "--clip", "bear"], "There is no clip 'bear' in the stores; choose from"),
+        (["motion.zarr", "motion.zarr"], "each of its own name"),
+        (["motion.zarr", "--clips", "other.yaml"], "is not the one that was swept"),
+        (["motion.zarr", "--clips", "none.yaml"], "None of the clips given is in the stores"),
+        (["motion.zarr", "--out", "grid.yaml"], "exists already"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(
+    stores: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(stores)
+    (stores / "other.yaml").write_text("clips: [{similar: {seed: 0, frames: 6, size: 32}}]\ntau: 500\n")
+    (stores / "none.yaml").write_text("clips: [{similar: {seed: 99, frames: 6, size: 16}}]\ntau: 500\n")
+    out = [] if "--out" in arguments else ["--out", tmp_path / "out"]
+    code, _, complaint = run(monkeypatch, capsys, *arguments, *out)
+    assert code == 2
+    assert complaint.startswith("tedlens: ")
+    assert sentence in complaint
+    assert complaint.count("\n") == 1
+    assert not (tmp_path / "out").exists()
