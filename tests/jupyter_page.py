@@ -45,7 +45,7 @@ def notebook_page(folder: Path, cells: Sequence[str]) -> Iterator[tuple[Page, li
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.goto(f"{address}/lab/tree/notebook.ipynb")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-        run_all(page, "notebook:run-all-cells")
+        execute(page, "notebook:run-all-cells")
         yield page, errors
         browser.close()
 
@@ -92,7 +92,7 @@ def _wait_for(address: str, running: subprocess.Popen[bytes]) -> None:
     raise TimeoutError("JupyterLab did not answer")
 
 
-def run_all(page: Page, command: str) -> None:
+def execute(page: Page, command: str) -> None:
     page.wait_for_function("window.jupyterapp && jupyterapp.shell.currentWidget?.sessionContext?.isReady")
     # Not awaited: a restart asks first, and its answer is ours to give.
     page.evaluate(f"() => {{ jupyterapp.commands.execute('{command}') }}")

@@ -14,7 +14,7 @@ from stored_results import store_all
 
 pytest.importorskip("playwright", reason="needs playwright, which drives the browser: pip install playwright")
 
-from jupyter_page import CHROMIUM, ROOT, cell, changes, click, drawn, figure, move, notebook_page, run_all
+from jupyter_page import CHROMIUM, ROOT, cell, changes, click, drawn, execute, figure, move, notebook_page
 from playwright.sync_api import Page
 
 if CHROMIUM is None:
@@ -30,8 +30,9 @@ CELLS = [
     "labels = xr.open_zarr('labels.zarr', consolidated=False)['labels'].sel(tau=600, block='up_2')\n"
     "tl.widgets.track_explorer(labels, clip)",
     "tl.widgets.track_explorer(labels, tl.Clip(clip.frames))",
+    "tl.widgets.track_explorer(labels, clip)",
 ]
-PCA, TAU, DECOMPOSITION, TRACK, WRONG = range(1, 6)  # cells
+PCA, TAU, DECOMPOSITION, TRACK, WRONG, TWIN = range(1, 7)  # cells
 # What is no fault of a page of ours: a machine without network, favicons, and the one step that plotly.js still draws
 # of a plot whose cell was cleared meanwhile (its layout is gone, and nobody sees it).
 HARMLESS = ("favicon", "ERR_INTERNET_DISCONNECTED", "ERR_NAME_NOT_RESOLVED", "'_rangeSliderData'")
@@ -50,6 +51,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 def screenshot(page: Page, number: int, name: str) -> None:
     cell(page, number).screenshot(path=SCREENSHOTS / f"{name}.png")
+
+
+def move_far(page: Page, number: int) -> None:
+    """The frame slider to its other end, wherever an earlier test left it."""
+    at_start = cell(page, number).locator(".widget-readout").first.inner_text() == "0"
+    move(page, number, "frame", "End" if at_start else "Home")
 
 
 # --- the explorers ----------------------------------------------------------------------------------
@@ -129,10 +136,31 @@ def test_track_explorer(lab: Page) -> None:
 def test_explorers_on_one_page_do_not_disturb_each_other(lab: Page) -> None:
     others = {n: drawn(figure(lab, n, 0)) for n in (PCA, TAU, DECOMPOSITION)}
     before = drawn(figure(lab, TRACK, 0))
-    at_start = cell(lab, TRACK).locator(".widget-readout").first.inner_text() == "0"
-    move(lab, TRACK, "frame", "End" if at_start else "Home")
+    move_far(lab, TRACK)
     changes(figure(lab, TRACK, 0), before)
     assert {n: drawn(figure(lab, n, 0)) for n in others} == others
+
+
+def test_two_explorers_of_one_result_do_not_disturb_each_other(lab: Page) -> None:
+    for moved, other in ((TWIN, TRACK), (TRACK, TWIN)):
+        before, still = drawn(figure(lab, moved, 0)), drawn(figure(lab, other, 0))
+        readout = cell(lab, other).locator(".widget-readout").first.inner_text()
+        move_far(lab, moved)
+        changes(figure(lab, moved, 0), before)
+        assert drawn(figure(lab, other, 0)) == still
+        assert cell(lab, other).locator(".widget-readout").first.inner_text() == readout
+
+
+def test_a_cell_that_is_run_again_works(lab: Page) -> None:
+    old: Any = figure(lab, PCA, 0).element_handle()
+    other = drawn(figure(lab, DECOMPOSITION, 0))
+    cell(lab, PCA).locator(".jp-InputArea-editor").click()
+    execute(lab, "notebook:run-cell")
+    lab.wait_for_function("old => !old.isConnected", arg=old)
+    before = drawn(figure(lab, PCA, 0))
+    move(lab, PCA, "frame")
+    changes(figure(lab, PCA, 0), before)
+    assert drawn(figure(lab, DECOMPOSITION, 0)) == other
 
 
 def test_what_does_not_fit_is_said_in_the_widget(lab: Page) -> None:
@@ -146,7 +174,7 @@ def test_what_does_not_fit_is_said_in_the_widget(lab: Page) -> None:
 
 def test_after_a_restart_of_the_kernel_everything_works_again(lab: Page) -> None:
     old: Any = figure(lab, DECOMPOSITION, 0).element_handle()
-    run_all(lab, "notebook:restart-run-all")
+    execute(lab, "notebook:restart-run-all")
     lab.locator(".jp-Dialog button.jp-mod-accept").click()
     lab.wait_for_function("old => !old.isConnected", arg=old)
     before = drawn(figure(lab, DECOMPOSITION, 0))
