@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tedlens.analysis.decomposition import UNSEEN
 from tedlens.propagation import Convention, keys_in_sight
 
 
@@ -23,6 +22,7 @@ def best_matches(
     labels: npt.NDArray[np.uint8],
     objects: Sequence[int],
     *,
+    unseen: float,
     radius: int,
     n_last: int,
     convention: Convention,
@@ -36,13 +36,15 @@ def best_matches(
         Of the reference frames.
     objects
         The labels to match.
+    unseen
+        Similarity with an object of which a cell sees none.
     radius, n_last, convention
         What a cell sees, see `propagate_labels`.
 
     Returns
     -------
     (part, candidate, object, frame, y, x), of all frames but the first. Candidates are in order from the best
-    in motion to the best in appearance, the last repeated; `UNSEEN` where a cell sees none of an object.
+    in motion to the best in appearance, the last repeated.
     """
     known = torch.from_numpy(labels).to(parts[0].device)
     frames = []
@@ -52,7 +54,7 @@ def best_matches(
         for strip, (motion, appearance), label in keys_in_sight(
             parts, known, t, radius=radius, n_last=n_last, convention=convention
         ):
-            hulls = [_hull(motion, appearance, label == o) for o in objects]
+            hulls = [_hull(motion, appearance, label == o, unseen) for o in objects]
             most = max(frame.shape[1], *(hull.shape[1] for hull in hulls))
             frame = _padded(frame, most)
             found = torch.stack([_padded(hull, most) for hull in hulls], 2)  # part, candidate, object, query
@@ -63,12 +65,12 @@ def best_matches(
     return np.asarray(stacked.cpu())
 
 
-def _hull(motion: Tensor, appearance: Tensor, member: Tensor) -> Tensor:
+def _hull(motion: Tensor, appearance: Tensor, member: Tensor, unseen: float) -> Tensor:
     """Corners (part, corner, query) of the upper right hull of an object's similarities (query, key).
 
     From the greatest in motion to the greatest in appearance; where a query has fewer than others, its last again.
     """
-    motion, appearance = (part.masked_fill(~member, UNSEEN) for part in (motion, appearance))
+    motion, appearance = (part.masked_fill(~member, unseen) for part in (motion, appearance))
     first, last = (
         torch.stack([part.gather(1, at) for part in (motion, appearance)])
         for at in (motion.argmax(1, keepdim=True), appearance.argmax(1, keepdim=True))

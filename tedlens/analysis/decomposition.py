@@ -102,7 +102,7 @@ def decomposition(
     if truth is not None:
         named["truth"] = _on_grid(np.asarray(truth), frames, grid, "truth")
     objects = [BACKGROUND, *np.setdiff1d(np.stack(list(named.values())), [BACKGROUND, VOID]).tolist()]
-    found = best_matches(parts, named["labels"], objects, **sight)
+    found = best_matches(parts, named["labels"], objects, unseen=UNSEEN, **sight)
     axes = ("frame", "y", "x")
     return xr.Dataset(
         {part: (("candidate", "object", *axes), each) for part, each in zip(PARTS, found, strict=True)}
