@@ -16,10 +16,10 @@ from tedlens.analysis.statistics import clip_statistics, greatest
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.figures.stores import Sweep
-from tedlens.plots.pictures import low_and
 from tedlens.plots.style import PLAIN_METRICS
 from tedlens.sweeping.grid import SETTINGS
 
+LOW_TAU = 100  # where appearance shows
 LEAST_DECODED = 6  # clips, so that there are two folds
 Drawn = tuple[go.Figure, str]  # with what it shows, in words
 Maker = Callable[[], Drawn]
@@ -112,9 +112,15 @@ def _same_clips(scores: Sequence[xr.Dataset]) -> list[xr.Dataset]:
 
 def _pca_map(sweep: Sweep, shown: str, clip: Clip | None) -> Drawn:
     block, seed = sweep.best["block"], int(sweep.scores["seed"][0])
-    levels = low_and(sweep.best["tau"], sweep.scores["tau"].values.tolist())
+    levels = _low_and(sweep.best["tau"], sweep.scores["tau"].values.tolist())
     features = xr.concat([sweep.features(shown, tau, seed)[block] for tau in levels], "tau", coords="minimal")
     return plots.pca_map(features, clip), f"principal components of {block}, {shown}"
+
+
+def _low_and(tau: int, taus: Sequence[int]) -> list[int]:
+    """A low noise level of `taus`, at which appearance shows, and the one given, or the highest if that is as low."""
+    low = min(taus, key=lambda one: abs(one - LOW_TAU))
+    return sorted({low, tau if tau != low else max(taus)})
 
 
 def _decoding_curves(sweep: Sweep, clips: Mapping[str, Clip]) -> Drawn:

@@ -21,7 +21,6 @@ from tedlens.errors import TedlensError
 from tedlens.media import overlay as overlay_frames
 from tedlens.plots.style import styled
 
-LOW_TAU = 100  # where appearance shows
 PICTURE = 110  # height of a small picture, in pixels
 LABEL = 110  # room for the names of rows
 
@@ -92,12 +91,6 @@ def pca_map(
         one = choose(features, "tau", level) if "tau" in features.coords else features.isel(tau=0)
         rows.append((name, pca_colours(one)[chosen]))
     return strip(rows, chosen)
-
-
-def low_and(tau: int, taus: Sequence[int]) -> list[int]:
-    """A low noise level of `taus`, at which appearance shows, and the one given, or the highest if that is as low."""
-    low = min(taus, key=lambda one: abs(one - LOW_TAU))
-    return sorted({low, tau if tau != low else max(taus)})
 
 
 def pca_colours(features: xr.DataArray, masks: npt.NDArray[np.uint8] | None = None) -> Images:
