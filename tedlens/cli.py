@@ -103,7 +103,7 @@ def benchmark_similar(
     for title, table in report.tables.items():
         print(f"\n{title}")
         Console().print(rich_table(table))
-    list_paths(report.written)
+    list_paths(report.written | {"sweeps, to go on from": sweeps})
 
 
 @app.command()

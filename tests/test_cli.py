@@ -253,3 +253,14 @@ def test_demo(tmp_path: Path) -> None:
     table = found.table
     assert table.sel(features="motion", tau=600) > table.sel(features="appearance", tau=600) + 10
     assert table.sel(features="appearance", tau=100) > table.sel(features="appearance", tau=600) + 10
+
+
+def test_benchmark_says_what_does_not_fit(tedlens: Run, tmp_path: Path) -> None:
+    ran = tedlens("benchmark", "similar", "--clips", "65", "--out", tmp_path / "out")
+    assert ran.returncode == 2
+    assert ran.stderr == "tedlens: clips=65 does not fit the benchmark; choose 2 to 64.\n"
+    (tmp_path / "mine").mkdir()
+    ran = tedlens("benchmark", "similar", "--out", tmp_path / "mine")
+    assert ran.returncode == 2
+    assert "mine exists" in ran.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,9 @@ class Setup:
     def validation_seeds(self) -> range:
         return recipe.VALIDATION_SEEDS[: max(self.clips // 2, 2)]
 
-    def sweep(self, name: str, clips: Sequence[Source], **grid: Any) -> xr.Dataset:
-        """A sweep with the settings of propagation that suit the grid of the embedded models."""
-        store = self.sweeps / f"{name}.zarr"
+    def sweep(self, name: str | None, clips: Sequence[Source], **grid: Any) -> xr.Dataset:
+        """A sweep with the settings of propagation that suit the grid of the embedded models, kept if it has a name."""
+        store = None if name is None else self.sweeps / f"{name}.zarr"
         return sweep(clips, **grid, **recipe.PROPAGATION, store=store, progress=False)
 
 
@@ -82,16 +82,16 @@ class Choice:
     lam: float
 
 
-@dataclass
+@dataclass(frozen=True)
 class Found:
     """Scores by what they are over; each holds clip, seed, object and frame besides."""
 
-    choices: dict[str, Choice] = field(default_factory=dict)
-    alone: xr.Dataset = field(default_factory=xr.Dataset)  # set, features, block, tau
-    fused: xr.Dataset = field(default_factory=xr.Dataset)  # set, lam
-    overlap: xr.Dataset = field(default_factory=xr.Dataset)  # overlap
-    checks: xr.Dataset = field(default_factory=xr.Dataset)  # check
-    decoding: xr.Dataset = field(default_factory=xr.Dataset)  # block, tau, target (no clips: see `decode`)
+    choices: dict[str, Choice]
+    alone: xr.Dataset  # set, features, block, tau
+    fused: xr.Dataset  # set, lam
+    overlap: xr.Dataset  # overlap
+    checks: xr.Dataset  # check
+    decoding: xr.Dataset  # block, tau, target (no clips: see `decode`)
 
     def chosen(self) -> xr.Dataset:
         """Test scores of what was chosen: (set, features, ..)."""
@@ -109,25 +109,23 @@ class Found:
 
 def run(setup: Setup) -> Found:
     """All stages of the benchmark, one after another."""
-    found = Found()
     with tqdm(total=2 * len(SETS) + 3, desc="benchmark", unit="stage", leave=False) as bar:
-        alone, fused = {}, {}
+        choices, alone, fused = {}, {}, {}
         for looks in SETS:
             with _stage(bar, f"validation, {looks}"):
-                found.choices[looks] = choose(setup, looks)
+                choices[looks] = choose(setup, looks)
             with _stage(bar, f"test, {looks}"):
                 clips = _clips(looks, setup.test_seeds)
                 alone[looks] = _alone(setup, f"test-{looks}", clips, setup.seeds)
-                fused[looks] = _fused(setup, f"test-{looks}", clips, setup.seeds, found.choices[looks])
-        found.alone, found.fused = _joined("set", alone), _joined("set", fused)
-        cell = found.choices[HARDEST].motion
+                fused[looks] = _fused(setup, f"test-{looks}", clips, setup.seeds, choices[looks])
+        cell = choices[HARDEST].motion
         with _stage(bar, "overlap"):
-            found.overlap = over_windows(setup, cell)
+            overlap = over_windows(setup, cell)
         with _stage(bar, "checks"):
-            found.checks = checks(setup, cell)
+            checked = checks(setup, cell, alone[HARDEST].sel(features="motion", **cell))
         with _stage(bar, "decoding"):
-            found.decoding = decoding(setup)
-    return found
+            decoded = decoding(setup)
+    return Found(choices, _joined("set", alone), _joined("set", fused), overlap, checked, decoded)
 
 
 @contextmanager
@@ -161,14 +159,15 @@ def over_windows(setup: Setup, cell: dict[str, Any]) -> xr.Dataset:
     return _joined("overlap", {n: _motion(setup, f"overlap-{n}", clips, cell, overlap=n) for n in OVERLAPS})
 
 
-def checks(setup: Setup, cell: dict[str, Any]) -> xr.Dataset:
+def checks(setup: Setup, cell: dict[str, Any], as_it_is: xr.Dataset) -> xr.Dataset:
     """Motion features with the frames in another order, and without the layers that mix frames: (check, ..)."""
     clips = _clips(HARDEST, setup.test_seeds)
-    as_it_is = _motion(setup, "check-as-it-is", clips, cell)
     shuffled = _joined("clip", {clip.name: _shuffled(setup, clip, cell) for clip in (make() for make in clips)})
     with without_temporal_layers(setup.motion):
-        alone = _motion(setup, "check-no-temporal-layers", clips, cell)
-    return _joined("check", dict(zip(CHECKS, [as_it_is, shuffled, alone], strict=True)))
+        # In no store, whose attributes would name the whole model.
+        alone = _motion(setup, None, clips, cell)
+    each = [as_it_is.reset_coords(drop=True), shuffled, alone]
+    return _joined("check", dict(zip(CHECKS, each, strict=True)))
 
 
 def decoding(setup: Setup) -> xr.Dataset:
@@ -225,7 +224,9 @@ def _fused(setup: Setup, name: str, clips: Sequence[Source], seeds: Sequence[int
     return scores.squeeze(["tau", "block"], drop=True)
 
 
-def _motion(setup: Setup, name: str, clips: Sequence[Source], cell: dict[str, Any], **options: Any) -> xr.Dataset:
+def _motion(
+    name: str | None, setup: Setup, clips: Sequence[Source], cell: dict[str, Any], **options: Any
+) -> xr.Dataset:
     """Motion features at one tau and block."""
     how = {"motion": setup.motion, "tau": cell["tau"], "blocks": cell["block"], "seeds": setup.seeds}
     return setup.sweep(name, clips, **how, **options).squeeze(["tau", "block"], drop=True)
