@@ -225,7 +225,7 @@ def _fused(setup: Setup, name: str, clips: Sequence[Source], seeds: Sequence[int
 
 
 def _motion(
-    name: str | None, setup: Setup, clips: Sequence[Source], cell: dict[str, Any], **options: Any
+    setup: Setup, name: str | None, clips: Sequence[Source], cell: dict[str, Any], **options: Any
 ) -> xr.Dataset:
     """Motion features at one tau and block."""
     how = {"motion": setup.motion, "tau": cell["tau"], "blocks": cell["block"], "seeds": setup.seeds}
