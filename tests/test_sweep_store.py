@@ -25,6 +25,7 @@ import xarray as xr
 import tedlens as tl
 from tedlens.cli import about_store
 from tedlens.sweeping import store as store_module
+from tedlens.sweeping.store import SweepStore
 
 CLIPS, TAUS, SEEDS = 3, [100, 500, 900], [0, 1]
 CELLS = CLIPS * len(TAUS) * len(SEEDS)
@@ -497,6 +498,28 @@ def test_two_writers_at_once(straight: Path, tmp_path: Path) -> None:
         writer.join(120)
     assert [writer.exitcode for writer in writers] == [0, 0]
     assert content(path) == content(straight)
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_a_cell_that_another_writer_made_absent(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, always: bool
+) -> None:
+    """One that begins takes a cell half written for a broken one: it is computed again, but not for ever."""
+    path, commit, removed = tmp_path / "sweep.zarr", SweepStore.commit, []
+
+    def commit_and_lose(store: SweepStore, *cell: Any) -> None:
+        commit(store, *cell)
+        if always or not removed:
+            removed.append(min((path / "cells").glob("*/zarr.json")))
+            removed[-1].unlink()
+
+    monkeypatch.setattr(SweepStore, "commit", commit_and_lose)
+    if always:
+        with pytest.raises(tl.TedlensError, match="cells that were written are not in"):
+            toy_sweep(path)
+    else:
+        toy_sweep(path)
+        assert content(path) == content(straight)
 
 
 def sweep_apart(path: Path, ready: Connection | None = None) -> None:

@@ -23,6 +23,10 @@ from tedlens.sweeping.store import SweepStore, missing_cells
 if TYPE_CHECKING:
     from distributed import Client
 
+# Over the cells, at most: another writer that begins meanwhile takes a cell half written for a broken one, and makes it
+# absent just when it is done.
+PASSES = 3
+
 
 def sweep(
     clips: Clips,
@@ -172,21 +176,23 @@ def _computed(
         return found
     if disk is not None and any(wanted.values()):
         disk.begin(grid, clips, cells, broken)
-    left = sum(map(len, wanted.values()))
-    with tqdm(total=left, desc="sweeping", unit="cell", disable=not progress or not left) as bar:
-        for some in engine.run(sources, clips, grid, wanted, None if disk is None else disk.address):
-            found += some
-            bar.update(len(some))
-    if disk is None:
-        return found
-    cells, _ = disk.held(grid, clips)
-    if lost := sum(map(len, missing_cells(grid, clips, cells).values())):
-        raise TedlensError(
-            f"{lost} cells that were written are not in {store}; if other machines write to it, give a path that all "
-            "share, and call the same sweep again."
-        )
-    disk.finish(cells)
-    return [cell.scores for cell in cells]
+    for _ in range(PASSES):
+        left = sum(map(len, wanted.values()))
+        with tqdm(total=left, desc="sweeping", unit="cell", disable=not progress or not left) as bar:
+            for some in engine.run(sources, clips, grid, wanted, None if disk is None else disk.address):
+                found += some
+                bar.update(len(some))
+        if disk is None:
+            return found
+        cells, _ = disk.held(grid, clips)
+        wanted = missing_cells(grid, clips, cells)
+        if not any(wanted.values()):
+            disk.finish(cells)
+            return [cell.scores for cell in cells]
+    raise TedlensError(
+        f"{sum(map(len, wanted.values()))} cells that were written are not in {store}; if other machines write to it, "
+        "give a path that all share, and call the same sweep again."
+    )
 
 
 def grid_axes(grid: Grid, clips: Sequence[ClipFacts]) -> dict[str, Sequence[Any]]:
