@@ -17,7 +17,8 @@ from tedlens.models.mini import recipe
 
 def setup(folder: Path, **other: Any) -> Setup:
     models = {"motion": tl.load_video_model("mini"), "appearance": tl.load_image_model("mini")}
-    return Setup(**({**models, "clips": 2, "sweeps": folder / "sweeps", "taus": (0, 600), "lams": (0.0, 1.0)} | other))
+    few: Any = {"clips": 2, "decoded": 10, "taus": (0, 600), "lams": (0.0, 1.0)}
+    return Setup(**(models | few | {"sweeps": folder / "sweeps"} | other))
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +36,15 @@ def test_it_measures_what_it_says(found: Found) -> None:
     assert list(found.alone["set"].values) == list(SETS) == list(found.choices)
     assert list(found.alone["tau"].values) == [0, 600]
     assert list(found.alone["block"].values) == ["up_0", "up_1", "up_2", "up_3"]
-    assert found.alone["J"].notnull().all()
+    assert found.alone["J"].sel(features="motion").notnull().all()
+    appearance = found.alone["J"].sel(features="appearance").dropna("block", how="all")
+    assert appearance.notnull().all()
+    assert list(appearance["block"].values) == ["up_0", "up_1"]  # the others have cells of one pixel
     assert list(found.overlap["overlap"].values) == list(OVERLAPS)
     assert found.overlap.sizes["frame"] == 38
     assert list(found.checks["check"].values) == list(CHECKS)
     assert list(found.decoding["target"].values) == list(DECODED)
+    assert found.decoding.attrs["clips"] == 10
     table = found.chosen()
     assert list(table["features"].values) == ["appearance", "motion", "fused"]
     # lambda 1 is motion alone.
