@@ -16,7 +16,7 @@ from tedlens.models.mini import recipe
 
 
 def setup(folder: Path, **other: Any) -> Setup:
-    models = {"motion": tl.load_video_model("mini"), "appearance": tl.load_image_model("mini")}
+    models = {"motion": tl.load_video_model("mini", size=32), "appearance": tl.load_image_model("mini", size=32)}
     few: Any = {"clips": 2, "decoded": 10, "taus": (0, 600), "lams": (0.0, 1.0)}
     return Setup(**(models | few | {"sweeps": folder / "sweeps"} | other))
 
