@@ -83,9 +83,8 @@ def differences(found: Found) -> pd.DataFrame:
 
 
 def read_out(found: Found) -> pd.DataFrame:
-    """R^2 of each target by block, at every other noise level, as texts: mean and standard error over folds."""
-    shown = found.decoding.isel(tau=slice(None, None, 2))
-    stacked = (shown[each].stack(row=("target", "block")).transpose("row", "tau") for each in ("score", "error"))
+    """R^2 of each target by block and noise level, as texts: mean and standard error over folds."""
+    stacked = (found.decoding[each].stack(row=("target", "block")).transpose("row", "tau") for each in ("score", "error"))
     score, error = (each.to_pandas().map("{:.2f}".format) for each in stacked)
     table = cast("pd.DataFrame", score + " ± " + error)
     return table.rename(columns="tau {}".format).rename_axis(["target", "block"])
