@@ -84,8 +84,8 @@ def differences(found: Found) -> pd.DataFrame:
 
 def read_out(found: Found) -> pd.DataFrame:
     """R^2 of each target by block and noise level, as texts: mean and standard error over folds."""
-    stacked = (found.decoding[each].stack(row=("target", "block")).transpose("row", "tau") for each in ("score", "error"))
-    score, error = (each.to_pandas().map("{:.2f}".format) for each in stacked)
+    stacked = found.decoding.stack(row=("target", "block")).transpose("row", "tau")
+    score, error = (stacked[each].to_pandas().map("{:.2f}".format) for each in ("score", "error"))
     table = cast("pd.DataFrame", score + " ± " + error)
     return table.rename(columns="tau {}".format).rename_axis(["target", "block"])
 
