@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,22 @@ from tedlens.errors import TedlensError
 Protocol = Literal["davis", "all"]
 Masks = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.intp]
 Scores = npt.NDArray[np.float64]
 
-
 BOUND_TH = 0.008  # tolerance of F, as a share of the picture's diagonal (DAVIS)
+
+
+class Disc(NamedTuple):
+    """Disc x^2 + y^2 <= radius^2 around a pixel, row by row."""
+
+    rows: Places  # -radius to radius
+    reach: Places  # how far each row goes left and right of its middle
+
+    @classmethod
+    def of_radius(cls, radius: int) -> Disc:
+        rows = range(-radius, radius + 1)
+        return cls(np.array(rows), np.array([math.isqrt(radius**2 - row**2) for row in rows]))
 
 
 def evaluate(
@@ -63,15 +75,11 @@ def evaluate(
     predicted, true = _masks(labels, "labels"), _masks(truth, "truth")
     ids = _check(predicted, true, protocol)
     kept = np.arange(len(true))[slice(1, -1) if protocol == "davis" else slice(None)]
-    j, f = np.full((2, len(ids), len(kept)), np.nan)
+    j, f = np.empty((2, len(ids), len(kept)))
     # np.linalg.norm, because another way to round the diagonal could tip ceil() over where DAVIS does not.
-    radius = int(np.ceil(BOUND_TH * np.linalg.norm(true.shape[1:])))
+    disc = Disc.of_radius(int(np.ceil(BOUND_TH * np.linalg.norm(true.shape[1:]))))
     for k, t in enumerate(kept):
-        void = true[t] == VOID
-        if not void.all():
-            found = predicted[t] * ~void if void.any() else predicted[t]
-            for i, number in enumerate(ids.tolist()):  # a plain int keeps the comparison in uint8
-                j[i, k], f[i, k] = _scores(found == number, true[t] == number, radius)
+        j[:, k], f[:, k] = _scores(predicted[t], true[t], ids.tolist(), disc)  # plain ints: comparisons stay in uint8
     coords, attrs = _context(labels)
     coords |= {"object": ids, "frame": coords.get("frame", np.arange(len(true)))[kept]}
     dims = ("object", "frame")
@@ -146,7 +154,8 @@ def _masks(given: xr.DataArray | npt.ArrayLike, name: str) -> Masks:
             f"{name} is {array.dtype} of shape {array.shape}, but needs whole-number ids of shape"
             " (frames, height, width) with at least one pixel; convert or reshape it."
         )
-    for extreme in (int(array.min()), int(array.max())):
+    extremes = () if array.dtype == np.uint8 else (int(array.min()), int(array.max()))
+    for extreme in extremes:
         if not 0 <= extreme <= VOID:
             raise TedlensError(
                 f"{name} holds the id {extreme}, but ids are 0 (background), 1 to 254 and,"
@@ -157,13 +166,19 @@ def _masks(given: xr.DataArray | npt.ArrayLike, name: str) -> Masks:
 
 def _ids(masks: Masks) -> npt.NDArray[np.intp]:
     """All ids in masks, in order."""
+    flat = np.ascontiguousarray(masks).ravel()
+    # An id shows first where pixels change: looked for eight pixels at a time, then one at a time in those.
+    whole = len(flat) // 8 * 8
+    pixels = np.concatenate([flat[:8], _changed(flat[:whole].view(np.uint64)).view(np.uint8), flat[whole:]])
     seen = np.zeros(256, np.bool_)
-    for mask in masks:
-        pixels = mask.ravel()
-        seen[pixels[0]] = True
-        # Elsewhere an id shows first where it follows another; few pixels do.
-        seen[pixels[1:][pixels[1:] != pixels[:-1]]] = True
+    seen[pixels[0]] = True
+    seen[_changed(pixels)] = True
     return np.flatnonzero(seen)
+
+
+def _changed(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Those values that differ from the one before them."""
+    return values[1:].take(np.flatnonzero(values[1:] != values[:-1]))
 
 
 def check_truth(true: Masks, protocol: Protocol) -> npt.NDArray[np.intp]:
@@ -212,18 +227,41 @@ def _context(labels: xr.DataArray | npt.ArrayLike) -> tuple[dict[Hashable, Any],
 # --- one frame ------------------------------------------------------------------------------------
 
 
-def _scores(predicted: Mask, true: Mask, radius: int) -> tuple[float, float]:
-    """J and F of one object from masks (H, W)."""
-    either = predicted | true
-    rows, columns = np.flatnonzero(either.any(1)), np.flatnonzero(either.any(0))
-    if not len(rows):
-        return 1.0, 1.0
-    # All boundary pixels lie in the box around both masks, one pixel wider: a boundary lies up and left of
-    # its mask, and below and right the mask must be seen to end.
-    box = tuple(slice(max(axis[0] - 1, 0), axis[-1] + 2) for axis in (rows, columns))
-    predicted, true, either = predicted[box], true[box], either[box]
-    similarity = np.count_nonzero(predicted & true) / np.count_nonzero(either)
-    return float(similarity), _f_measure(_boundary(predicted), _boundary(true), radius)
+def _scores(predicted: Masks, true: Masks, ids: list[int], disc: Disc) -> Scores:
+    """J and F (2, object) of every object in ids of one frame (H, W)."""
+    start, length, in_predicted, in_true = _runs(predicted, true)
+    void = in_true == VOID
+    if void.all():
+        return np.full((2, len(ids)), np.nan)
+    in_predicted[void] = 0
+    scores = np.ones((2, len(ids)))
+    for i, number in enumerate(ids):
+        here, there = in_predicted == number, in_true == number
+        either = here | there
+        if not either.any():
+            continue
+        scores[0, i] = length[here & there].sum() / length[either].sum()
+        # All boundary pixels lie in the box around both masks, one pixel wider: a boundary lies up and left of
+        # its mask, and below and right the mask must be seen to end.
+        row, left = np.divmod(start[either], true.shape[1])
+        right = left + length[either]
+        box = slice(max(row[0] - 1, 0), row[-1] + 2), slice(max(left.min() - 1, 0), right.max() + 1)
+        found = predicted[box] == number
+        if void.any():
+            found &= true[box] != VOID
+        scores[1, i] = _f_measure(_boundary(found), _boundary(true[box] == number), disc)
+    return scores
+
+
+def _runs(predicted: Masks, true: Masks) -> tuple[Places, Places, Masks, Masks]:
+    """A frame (H, W) as runs of pixels of one row that agree in both ids: start in the flat frame, length, both ids."""
+    flat = predicted.ravel(), true.ravel()
+    begins = np.zeros(true.size, np.bool_)
+    begins[:: true.shape[1]] = True
+    for ids in flat:
+        begins[1:] |= ids[1:] != ids[:-1]
+    start = np.flatnonzero(begins)
+    return start, np.diff(start, append=true.size), flat[0][start], flat[1][start]
 
 
 def _boundary(mask: Mask) -> Mask:
@@ -232,39 +270,50 @@ def _boundary(mask: Mask) -> Mask:
     So the last row looks only to the right, the last column only down, and the last pixel is never
     boundary: the special cases of DAVIS' `_seg2bmap`.
     """
-    edge = np.zeros_like(mask)
-    edge[:, :-1] |= mask[:, :-1] != mask[:, 1:]
-    edge[:-1] |= mask[:-1] != mask[1:]
-    edge[:-1, :-1] |= mask[:-1, :-1] != mask[1:, 1:]
-    return edge
+    height, width = mask.shape
+    # A neighbour beyond the last row or column repeats it, and so tells nothing new.
+    room = np.empty((height + 1, width + 1), np.bool_)
+    room[:height, :width] = mask
+    room[height, :width] = mask[-1]
+    room[:, width] = room[:, width - 1]
+    # Compared as one flat row, which is twice as fast; the column that wraps around is cut off below.
+    flat, count = room.ravel(), height * (width + 1) - 1
+    edge = np.zeros((height, width + 1), np.bool_)
+    for neighbour in (1, width + 1, width + 2):
+        edge.ravel()[:count] |= flat[:count] != flat[neighbour : neighbour + count]
+    return edge[:, :width]
 
 
-def _f_measure(predicted: Mask, true: Mask, radius: int) -> float:
-    """F of two boundaries (H, W): matched are pixels within `radius` pixels of the other boundary."""
-    if not predicted.any() or not true.any():
+def _f_measure(predicted: Mask, true: Mask, disc: Disc) -> float:
+    """F of two boundaries (H, W): matched are pixels that have one of the other boundary within the disc."""
+    # Places in a picture with room for the disc around every pixel, so that no row of it runs into the next row.
+    margin = len(disc.rows) // 2 + 1
+    height, width = (side + 2 * margin for side in true.shape)
+    places = []
+    for boundary in (predicted, true):
+        rows, columns = np.divmod(np.flatnonzero(boundary), true.shape[1])
+        places.append((rows + margin) * width + columns + margin)
+    found, wanted = places
+    if not len(found) or not len(wanted):
         # An empty boundary has precision 1 and recall 0, or the reverse, against one that is not.
-        return float(predicted.any() == true.any())
-    # Room for the disc around every pixel, so that no row of it runs into the next row of the picture.
-    height, width = predicted.shape
-    room = np.zeros((2, height + 2 * radius + 2, width + 2 * radius + 2), np.bool_)
-    room[:, radius + 1 : radius + 1 + height, radius + 1 : radius + 1 + width] = predicted, true
-    predicted, true = room
-    precision, recall = _matched(predicted, true, radius), _matched(true, predicted, radius)
+        return float(len(found) == len(wanted))
+    shape = height, width
+    precision, recall = _matched(found, wanted, disc, shape), _matched(wanted, found, disc, shape)
     total = precision + recall
     return 2 * precision * recall / total if total else 0.0
 
 
-def _matched(boundary: Mask, other: Mask, radius: int) -> float:
-    """Share of a boundary's pixels that have a pixel of the other within the disc x^2 + y^2 <= radius^2.
+def _matched(pixels: Places, others: Places, disc: Disc, shape: tuple[int, int]) -> float:
+    """Share of pixels that have one of the others within the disc around them.
 
-    DAVIS dilates the other boundary by the disc. Here each row of the disc is looked up in running counts
-    of the other's pixels, for the pixels of the boundary alone.
+    Both are places, in order, in a flat picture of `shape`. DAVIS dilates the others by the disc. Here each
+    row of the disc is looked up in running counts of the others, for these pixels alone.
     """
-    width, count = other.shape[1], np.cumsum(other, dtype=np.int32)
-    rows = np.arange(-radius, radius + 1)
-    reach = np.array([math.isqrt(radius**2 - row**2) for row in rows.tolist()])
-    pixels = np.flatnonzero(boundary)
-    before, last = (rows * width - reach - 1)[:, None] + pixels, (rows * width + reach)[:, None] + pixels
+    height, width = shape
+    steps = np.diff(np.concatenate([[0], others, [height * width]]))
+    count = np.repeat(np.arange(len(others) + 1, dtype=np.int32), steps)
+    middle = disc.rows * width
+    before, last = ((middle + side)[:, None] + pixels for side in (-disc.reach - 1, disc.reach))
     hit = (count.take(last) > count.take(before)).any(axis=0)
     return np.count_nonzero(hit) / len(pixels)
 

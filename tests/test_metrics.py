@@ -131,6 +131,16 @@ def test_ids_with_gaps_and_missing_objects() -> None:
     assert scores.F.values[1, 0] == 0
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 2, 4), (2, 3, 3), (3, 1, 8), (1, 5, 7)])
+def test_an_id_of_one_pixel_is_found_wherever_it_is(shape: tuple[int, int, int]) -> None:
+    """Ids are looked for eight pixels at a time; the last ones may be fewer."""
+    for place in range(np.prod(shape)):
+        truth = np.ones(shape, np.uint8)
+        truth.ravel()[place] = 9
+        assert evaluate(truth, truth, protocol="all").object.values.tolist() == [1, 9]
+        assert evaluate(truth[..., ::-1], truth[..., ::-1], protocol="all").object.values.tolist() == [1, 9]
+
+
 # --- names and numbers ----------------------------------------------------------------------------
 
 
