@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import xarray as xr
 
 import tedlens as tl
 from tedlens.benchmark import Found, Setup, run, similar_clip, write_report
+from tedlens.benchmark.report import figures
 from tedlens.benchmark.similar import CHECKS, DECODED, OVERLAPS, SETS, Choice, _best
 from tedlens.models.mini import recipe
 
@@ -96,6 +98,18 @@ def test_report(found: Found, folder: Path) -> None:
         assert (folder / "out" / "figures" / f"{name}.html").stat().st_size > 0
     again = xr.open_zarr(folder / "out" / "scores" / "alone.zarr", consolidated=False)
     np.testing.assert_array_equal(again["J"], found.alone["J"])
+
+
+def test_tau_curves_show_each_set_at_the_block_that_was_chosen_for_it(found: Found, folder: Path) -> None:
+    blocks = dict(zip(SETS, ("up_1", "up_2", "up_3"), strict=True))
+    choices = {
+        looks: replace(found.choices[looks], motion={"block": block, "tau": 0}) for looks, block in blocks.items()
+    }
+    drawn = figures(replace(found, choices=choices), setup(folder))
+    for looks, block in blocks.items():
+        motion = next(trace for trace in drawn[f"tau_{looks}"].data if trace.mode and "motion" in (trace.name or ""))
+        scores = found.alone["J"].sel(set=looks, features="motion", block=block)
+        np.testing.assert_allclose(motion.y, 100 * scores.mean(["frame", "object"]).mean(["seed", "clip"]))
 
 
 def test_a_run_goes_on_and_refuses_other_settings(found: Found, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,14 +92,12 @@ def read_out(found: Found) -> pd.DataFrame:
 
 def figures(found: Found, setup: Setup) -> dict[str, go.Figure]:
     """The paper's set, for identical objects where a figure shows one set only."""
-    choice = found.choices[HARDEST]
-    at_best = {
-        kind: found.alone.sel(features=kind, block=cell["block"], drop=True)
-        for kind, cell in (("motion", choice.motion), ("appearance", choice.appearance))
-    }
     made = {}
-    for looks in found.choices:
-        best = {kind: scores.sel(set=looks, drop=True) for kind, scores in at_best.items()}
+    for looks, choice in found.choices.items():
+        best = {
+            kind: found.alone.sel(set=looks, features=kind, block=cell["block"], drop=True)
+            for kind, cell in (("motion", choice.motion), ("appearance", choice.appearance))
+        }
         made[f"tau_{looks}"] = tau_curve(
             xr.concat(list(best.values()), xr.Variable("features", list(best))), metric=METRIC
         )
