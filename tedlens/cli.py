@@ -420,7 +420,9 @@ def write_csv(scores: xr.Dataset, out: Path) -> None:
 
 
 def rich_table(table: pd.DataFrame) -> Table:
-    """A table of texts."""
+    """A table of texts, with the longer of its axes downwards: a terminal is narrow."""
+    if len(table.columns) > len(table):
+        table = table.T
     shown = Table()
     shown.add_column(", ".join(map(str, table.index.names)))
     for column in table.columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import xarray as xr
 
 import tedlens as tl
 from tedlens.benchmark import Found, Setup, run, similar_clip, write_report
+from tedlens.benchmark.report import figures
 from tedlens.benchmark.similar import CHECKS, DECODED, OVERLAPS, SETS, Choice, _best
 from tedlens.models.mini import recipe
 
 
 def setup(folder: Path, **other: Any) -> Setup:
-    models = {"motion": tl.load_video_model("mini"), "appearance": tl.load_image_model("mini")}
-    return Setup(**({**models, "clips": 2, "sweeps": folder / "sweeps", "taus": (0, 600), "lams": (0.0, 1.0)} | other))
+    models = {"motion": tl.load_video_model("mini", size=32), "appearance": tl.load_image_model("mini", size=32)}
+    few: Any = {"clips": 2, "decoded": 10, "taus": (0, 600), "lams": (0.0, 1.0)}
+    return Setup(**(models | few | {"sweeps": folder / "sweeps"} | other))
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +38,15 @@ def test_it_measures_what_it_says(found: Found) -> None:
     assert list(found.alone["set"].values) == list(SETS) == list(found.choices)
     assert list(found.alone["tau"].values) == [0, 600]
     assert list(found.alone["block"].values) == ["up_0", "up_1", "up_2", "up_3"]
-    assert found.alone["J"].notnull().all()
+    assert found.alone["J"].sel(features="motion").notnull().all()
+    appearance = found.alone["J"].sel(features="appearance").dropna("block", how="all")
+    assert appearance.notnull().all()
+    assert list(appearance["block"].values) == ["up_0", "up_1"]  # the others have cells of one pixel
     assert list(found.overlap["overlap"].values) == list(OVERLAPS)
     assert found.overlap.sizes["frame"] == 38
     assert list(found.checks["check"].values) == list(CHECKS)
     assert list(found.decoding["target"].values) == list(DECODED)
+    assert found.decoding.attrs["clips"] == 10
     table = found.chosen()
     assert list(table["features"].values) == ["appearance", "motion", "fused"]
     # lambda 1 is motion alone.
@@ -91,6 +98,18 @@ def test_report(found: Found, folder: Path) -> None:
         assert (folder / "out" / "figures" / f"{name}.html").stat().st_size > 0
     again = xr.open_zarr(folder / "out" / "scores" / "alone.zarr", consolidated=False)
     np.testing.assert_array_equal(again["J"], found.alone["J"])
+
+
+def test_tau_curves_show_each_set_at_the_block_that_was_chosen_for_it(found: Found, folder: Path) -> None:
+    blocks = dict(zip(SETS, ("up_1", "up_2", "up_3"), strict=True))
+    choices = {
+        looks: replace(found.choices[looks], motion={"block": block, "tau": 0}) for looks, block in blocks.items()
+    }
+    drawn = figures(replace(found, choices=choices), setup(folder))
+    for looks, block in blocks.items():
+        motion = next(trace for trace in drawn[f"tau_{looks}"].data if trace.mode and "motion" in (trace.name or ""))
+        scores = found.alone["J"].sel(set=looks, features="motion", block=block)
+        np.testing.assert_allclose(motion.y, 100 * scores.mean(["frame", "object"]).mean(["seed", "clip"]))
 
 
 def test_a_run_goes_on_and_refuses_other_settings(found: Found, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

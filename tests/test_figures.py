@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import plotly.graph_objects as go
 import pytest
 import tiny
 import xarray as xr
+from rich.console import Console
 
 import tedlens as tl
-from tedlens.cli import main
+from tedlens.cli import main, rich_table
 from tedlens.figures import Made, write_figures
 from tedlens.figures.drawing import draw_all
 from tedlens.figures.stores import known_clips, open_sweeps
@@ -179,6 +181,15 @@ def test_command(
     assert "±" in said
     assert "Left out overlap_bars: It needs stores that differ in the overlap of windows alone." in said
     assert make_clip(1).name in (tmp_path / "out" / "figures.md").read_text()
+
+
+def test_a_wide_table_is_whole_in_a_narrow_terminal() -> None:
+    table = pd.DataFrame({f"{tau}": ["44.4 ± 2.3", "66.6 ± 3.3"] for tau in range(0, 1100, 100)}, ["up_0", "up_1"])
+    shown = Console(width=80, file=io.StringIO())
+    shown.print(rich_table(table.rename_axis("block").rename_axis("tau", axis=1)))
+    text = shown.file.getvalue()  # type: ignore[attr-defined]
+    assert text.count("44.4 ± 2.3") == text.count("66.6 ± 3.3") == 11
+    assert text.splitlines()[1].replace("┃", "").split() == ["tau", "up_0", "up_1"]
 
 
 @pytest.mark.parametrize(

@@ -327,8 +327,11 @@ def test_embedded_models_load_with_their_blocks() -> None:
     assert type(image.unet).__name__ == "UNet2DModel"
     assert video.window == 16
     assert image.window is None
-    assert len(video.weights_sha256) == 64
-    assert video.weights_sha256 != image.weights_sha256
+    other = tl.load_video_model("mini-svd")
+    assert type(other.unet).__name__ == "UNetSpatioTemporalConditionModel"
+    assert (other.blocks, other.window, other.block) == (video.blocks, 16, "up_2")
+    assert {len(model.weights_sha256) for model in (video, other, image)} == {64}
+    assert len({model.weights_sha256 for model in (video, other, image)}) == 3
 
 
 def message(error: pytest.ExceptionInfo[tl.TedlensError]) -> str:
@@ -341,7 +344,7 @@ def test_unknown_name() -> None:
     with pytest.raises(tl.TedlensError) as error:
         tl.load_video_model("i2vgen")
     assert "'i2vgen'" in message(error)
-    assert "mini, i2vgen-xl, svd, svd-xt" in message(error)
+    assert "mini, mini-svd, i2vgen-xl, svd, svd-xt" in message(error)
 
 
 def test_hub_without_network() -> None:

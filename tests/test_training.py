@@ -40,6 +40,23 @@ def test_video_stages_leave_models_that_load(vae: Path, stage: str) -> None:
     assert len(step["losses"]) == 1
 
 
+@pytest.mark.parametrize(("name", "tau"), [("mini", 500), ("mini-svd", 280)])
+def test_embedded_video_models_have_learnt_to_denoise(name: str, tau: int) -> None:
+    """The error of the v-prediction on a clip it never saw, at a log-SNR of 0; always saying 0 would have about 1."""
+    model, clip = tl.load_video_model(name), tl.datasets.similar(0, size=recipe.SIZE, frames=recipe.FRAMES)
+    clean = model.encode(clip.frames)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    predicted: list[torch.Tensor] = []
+    with torch.no_grad(), model.unet.register_forward_hook(lambda *seen: predicted.append(seen[-1][0])):
+        model.run(model.add_noise(clean, noise, tau), tau, model.condition(clip.frames, clean, range(recipe.FRAMES)))
+    (got,) = predicted[0]
+    got = got if got.shape == clean.shape else got.transpose(0, 1)
+    assert abs(model.log_snr(tau)) < 0.2
+    wanted = train.edm_target(clean, noise, torch.tensor(model.sigma(tau)))
+    assert 0.9 < float(wanted.square().mean()) < 1.1
+    assert float((got - wanted).square().mean()) < 0.5
+
+
 def test_image_stage(tmp_path: Path) -> None:
     train.image(tmp_path, steps=1, batch=2)
     assert tl.load_image_model(tmp_path / "image").unet.config.sample_size == recipe.SIZE

@@ -33,8 +33,9 @@ CELLS = [
     "tl.widgets.track_explorer(labels, clip)",
 ]
 PCA, TAU, DECOMPOSITION, TRACK, WRONG, TWIN = range(1, 7)  # cells
-# What is no fault of a page of ours: a machine without network, and favicons. And an error of plotly.js that came in
-# some runs without a visible fault; its cause is not known (perhaps a plot that is taken away half drawn).
+# What is no fault of a page of ours: a machine without network, and favicons. And what plotly.js writes where a plot is
+# taken off the page (an output that is cleared, a kernel that is restarted) while a draw of it still waits: its `purge`
+# deletes the layout, in which the waiting step then looks for range sliders. Nobody sees it, as the plot is gone.
 HARMLESS = ("favicon", "ERR_INTERNET_DISCONNECTED", "ERR_NAME_NOT_RESOLVED", "'_rangeSliderData'")
 
 

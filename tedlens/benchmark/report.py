@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -32,7 +33,7 @@ PCA_TAUS = (100, 600)  # low and high noise
 
 @dataclass(frozen=True)
 class Report:
-    """Tables to read, by title: J_m in percent, mean and standard error over clips. And the files that were written."""
+    """Tables to read, by title, and the files that were written."""
 
     tables: dict[str, pd.DataFrame]
     written: dict[str, Path]
@@ -48,6 +49,7 @@ def write_report(found: Found, setup: Setup, out: Path) -> Report:
     titles = ("J_m (%) by set", "Is it motion? J_m (%), identical", f"Overlap of windows, {LONG} frames, identical")
     tables = dict(zip(titles, map(plain_table, numbers.values()), strict=True))
     tables["Differences, clip by clip"] = differences(found)
+    tables["What can be read out: R^2 by tau"] = read_out(found)
     with whole_folder(out) as folder:
         for name, table in numbers.items():
             write_table(table, folder, name)
@@ -80,16 +82,22 @@ def differences(found: Found) -> pd.DataFrame:
     return pd.DataFrame({"J_m, 95 % interval": texts}).rename_axis("difference")
 
 
+def read_out(found: Found) -> pd.DataFrame:
+    """R^2 of each target by block and noise level, as texts: mean and standard error over folds."""
+    stacked = found.decoding.stack(row=("target", "block")).transpose("row", "tau")
+    score, error = (stacked[each].to_pandas().map("{:.2f}".format) for each in ("score", "error"))
+    table = cast("pd.DataFrame", score + " ± " + error)
+    return table.rename(columns="tau {}".format).rename_axis(["target", "block"])
+
+
 def figures(found: Found, setup: Setup) -> dict[str, go.Figure]:
     """The paper's set, for identical objects where a figure shows one set only."""
-    choice = found.choices[HARDEST]
-    at_best = {
-        kind: found.alone.sel(features=kind, block=cell["block"], drop=True)
-        for kind, cell in (("motion", choice.motion), ("appearance", choice.appearance))
-    }
     made = {}
-    for looks in found.choices:
-        best = {kind: scores.sel(set=looks, drop=True) for kind, scores in at_best.items()}
+    for looks, choice in found.choices.items():
+        best = {
+            kind: found.alone.sel(set=looks, features=kind, block=cell["block"], drop=True)
+            for kind, cell in (("motion", choice.motion), ("appearance", choice.appearance))
+        }
         made[f"tau_{looks}"] = tau_curve(
             xr.concat(list(best.values()), xr.Variable("features", list(best))), metric=METRIC
         )
@@ -107,7 +115,7 @@ def figures(found: Found, setup: Setup) -> dict[str, go.Figure]:
 
 def page(found: Found, setup: Setup, tables: list[pd.DataFrame]) -> str:
     """The report as Markdown."""
-    main, checks, overlap, pairs = tables
+    main, checks, overlap, pairs, decoded = tables
     chosen = [
         f"| {looks} | {choice.motion['block']}, {choice.motion['tau']} | "
         f"{choice.appearance['block']}, {choice.appearance['tau']} | {choice.lam:g} |"
@@ -149,6 +157,13 @@ def page(found: Found, setup: Setup, tables: list[pd.DataFrame]) -> str:
             "Clip by clip, mean and 95 % bootstrap interval over clips.",
             "",
             *markdown_table(pairs),
+            "",
+            "## What can be read out",
+            "",
+            "R^2 of ridge regression from the mean motion feature of an object (distinct ones), held out by clip, mean",
+            f"and standard error over {found.decoding.attrs['folds']} folds of {found.decoding.attrs['clips']} clips.",
+            "",
+            *markdown_table(decoded),
             "",
         ]
     )

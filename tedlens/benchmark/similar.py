@@ -25,6 +25,7 @@ from tedlens.errors import TedlensError
 from tedlens.metrics import evaluate
 from tedlens.models.base import DiffusionModel
 from tedlens.models.mini import recipe
+from tedlens.models.structure import block_paths, hook_points
 from tedlens.probing import probe
 from tedlens.sweeping import sweep
 from tedlens.ted import propagate
@@ -34,11 +35,11 @@ HARDEST = SETS[0]
 MOST_CLIPS = 64
 TAUS = (*range(0, 1000, 100), 950)
 LAMS = tuple(i / 10 for i in range(11))
-QUICK: dict[str, Any] = {"clips": 3, "taus": (0, 300, 600, 900), "lams": (0.0, 0.3, 0.5, 0.7, 1.0)}
+QUICK: dict[str, Any] = {"clips": 3, "decoded": 12, "taus": (0, 300, 600, 900), "lams": (0.0, 0.3, 0.5, 0.7, 1.0)}
 LONG, OVERLAPS = 40, (0, 2)  # frames of the clips that need several windows
 CHECKS = ("as it is", "frames shuffled", "no temporal layers")
 DECODED = ("velocity", "colour", "position")
-LEAST_DECODED = 6  # clips, so that there are two folds
+FOLDS = 5  # of clips, in decoding
 
 Source = Callable[[], Clip]
 
@@ -52,6 +53,7 @@ class Setup:
     clips: int  # of the test, in each set; and half as many of validation
     sweeps: Path
     seeds: Sequence[int] = (0,)
+    decoded: int = 128  # test clips that are probed for decoding: many, as a probe has an input for each channel
     taus: Sequence[int] = TAUS
     lams: Sequence[float] = LAMS
 
@@ -171,14 +173,13 @@ def checks(setup: Setup, cell: dict[str, Any], as_it_is: xr.Dataset) -> xr.Datas
 
 
 def decoding(setup: Setup) -> xr.Dataset:
-    """What can be read out of the motion model's blocks, on clips of objects that look distinct."""
-    numbers = recipe.TEST_SEEDS[: max(setup.clips, LEAST_DECODED)]
-    how: dict[str, Any] = {"tau": setup.taus, "blocks": _up(setup.motion), "seed": setup.seeds[0]}
+    """What can be read out of the motion model's blocks at every other tau, from objects that look distinct."""
+    how: dict[str, Any] = {"tau": setup.taus[::2], "blocks": _up(setup.motion), "seed": setup.seeds[0]}
     features, truths = [], []
-    for clip in (similar_clip("distinct", seed) for seed in numbers):
+    for clip in (similar_clip("distinct", seed) for seed in recipe.TEST_SEEDS[: setup.decoded]):
         features.append(object_features(probe(setup.motion, clip, **how), clip))
         truths.append(_truth(clip))
-    return decode(features, truths, targets=DECODED, folds=min(5, len(truths) // 3))
+    return decode(features, truths, targets=DECODED, folds=FOLDS)
 
 
 # --- parts ----------------------------------------------------------------------------------------
@@ -189,7 +190,10 @@ def _clips(looks: str, seeds: Sequence[int], frames: int = recipe.FRAMES) -> lis
 
 
 def _up(model: DiffusionModel) -> list[str]:
-    return [block for block in model.blocks if block.startswith("up_")]
+    """Up blocks with cells of at least two pixels: finer ones take most of the time, and their window shows little."""
+    points = hook_points(model, (model.size, model.size))
+    rows = {block: points[path].grid[0] for block, path in block_paths(model).items() if block.startswith("up_")}
+    return [block for block, number in rows.items() if 2 * number <= model.size]
 
 
 def _truth(clip: Clip) -> xr.Dataset:

@@ -19,7 +19,7 @@ from tedlens.figures.stores import Sweep
 from tedlens.plots.style import PLAIN_METRICS
 from tedlens.sweeping.grid import SETTINGS
 
-LOW_TAU = 100  # where appearance shows
+STRIP_TAUS = (100, 800)  # low noise, where appearance shows, and high, where motion is left
 LEAST_DECODED = 6  # clips, so that there are two folds
 Drawn = tuple[go.Figure, str]  # with what it shows, in words
 Maker = Callable[[], Drawn]
@@ -112,15 +112,10 @@ def _same_clips(scores: Sequence[xr.Dataset]) -> list[xr.Dataset]:
 
 def _pca_map(sweep: Sweep, shown: str, clip: Clip | None) -> Drawn:
     block, seed = sweep.best["block"], int(sweep.scores["seed"][0])
-    levels = _low_and(sweep.best["tau"], sweep.scores["tau"].values.tolist())
+    taus = sweep.scores["tau"].values.tolist()
+    levels = sorted({min(taus, key=lambda tau: abs(tau - level)) for level in STRIP_TAUS})
     features = xr.concat([sweep.features(shown, tau, seed)[block] for tau in levels], "tau", coords="minimal")
     return plots.pca_map(features, clip), f"principal components of {block}, {shown}"
-
-
-def _low_and(tau: int, taus: Sequence[int]) -> list[int]:
-    """A low noise level of `taus`, at which appearance shows, and the one given, or the highest if that is as low."""
-    low = min(taus, key=lambda one: abs(one - LOW_TAU))
-    return sorted({low, tau if tau != low else max(taus)})
 
 
 def _decoding_curves(sweep: Sweep, clips: Mapping[str, Clip]) -> Drawn:
@@ -146,7 +141,10 @@ def _object_features(sweep: Sweep, clip: Clip) -> xr.DataTree:
             pooled = object_features(features, clip)
             assert isinstance(pooled, xr.DataArray)
             by_block.setdefault(block, []).append(pooled)
-    joined = {block: xr.concat(each, "tau", coords="minimal") for block, each in by_block.items()}
+    blocks = sweep.scores[
+        "block"
+    ].values.tolist()  # their order, which gives blocks their colours, is one in all figures
+    joined = {block: xr.concat(by_block[block], "tau", coords="minimal") for block in blocks}
     return xr.DataTree.from_dict({block: each.to_dataset(name="features") for block, each in joined.items()})
 
 

@@ -64,7 +64,7 @@ HUB: dict[Kind, dict[str, str]] = {
 }
 # Short names of embedded models: folder in the package, and what the adapter should know of it.
 EMBEDDED: dict[Kind, dict[str, tuple[str, dict[str, Any]]]] = {
-    "video": {"mini": ("video", {"size": recipe.SIZE})},
+    "video": {"mini": ("video", {"size": recipe.SIZE}), "mini-svd": ("svd", {"size": recipe.SIZE})},
     "image": {"mini": ("image", {"size": recipe.SIZE, "block": "up_0"})},
 }
 
@@ -83,7 +83,7 @@ def load_video_model(
     Parameters
     ----------
     name
-        ``"mini"`` (embedded), ``"i2vgen-xl"``, ``"svd"``, ``"svd-xt"``, ``"modelscope"``, a
+        ``"mini"``, ``"mini-svd"`` (embedded), ``"i2vgen-xl"``, ``"svd"``, ``"svd-xt"``, ``"modelscope"``, a
         hub id, or a folder in diffusers' pipeline format. Weights are read from safetensors only.
     motion_adapter
         For AnimateDiff from its two halves: hub id or folder of the motion adapter (for example
@@ -195,7 +195,7 @@ def model_kinds(name: str | Path) -> list[Kind]:
 
 
 def embedded_folder(kind: str) -> Path:
-    """Folder of the package that holds the embedded ``"video"`` or ``"image"`` model."""
+    """Folder of the package that holds the embedded ``"video"``, ``"svd"`` or ``"image"`` model."""
     return Path(str(files("tedlens.models.mini"))) / kind
 
 

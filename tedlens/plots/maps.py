@@ -204,7 +204,7 @@ def _add_legend(figure: go.Figure, number: int, middle: float, kind: str, values
     legend = f"legend{number}"
     for code, (name, colour) in enumerate(KINDS[kind].items()):
         share = 100 * int((values == code).sum()) / known
-        entry = go.Scatter(x=[None], y=[None], mode="markers", name=f"{name} {share:.0f} %", legend=legend)
+        entry = go.Scatter(x=[None], y=[None], mode="markers", name=f"{name} {share:.1f} %", legend=legend)
         entry.update(marker={"symbol": "square", "size": 10, "color": colour, "line": {"color": "#999999", "width": 1}})
         figure.add_trace(entry)
     place = {"x": 1.005, "xanchor": "left", "y": middle, "yanchor": "middle", "orientation": "v"}

@@ -294,19 +294,31 @@ def open_kept(store: str | Path, *, clip: str, tau: int, seed: int = 0) -> xr.Da
     TedlensError
         Where there is no such cell, or nothing was kept.
     """
-    opened = SweepStore(store)
-    about = opened.about()
-    cells = opened.cells(kind_of(about["fixed"]))[0] if about else []
-    found = [cell for cell in cells if cell.place == (clip, tau, seed)]
-    if not found or not any(name.startswith("kept/") for name in found[-1].about["files"]):
-        raise TedlensError(
-            f"{store} keeps nothing of clip {clip!r} at tau={tau} and seed={seed} beside scores; it has "
-            f"clips {', '.join(sorted({cell.place[0] for cell in cells})) or '(none)'}, and keeps what "
-            'tl.sweep(..., keep=("labels", "features")) asked for.'
-        )
-    return xr.open_datatree(
-        f"{opened.url.rstrip('/')}/cells/{found[-1].key}", group="kept", engine="zarr", consolidated=False
-    )
+    return KeptCells(store).open(clip, tau, seed)
+
+
+class KeptCells:
+    """What a sweep kept, as `open_kept` gives it, of many cells: the store is looked through once."""
+
+    def __init__(self, store: str | Path) -> None:
+        self._store = SweepStore(store)
+        about = self._store.about()
+        cells = self._store.cells(kind_of(about["fixed"]))[0] if about else []
+        self._clips = sorted({cell.place[0] for cell in cells})
+        self._keys = {
+            cell.place: cell.key for cell in cells if any(name.startswith("kept/") for name in cell.about["files"])
+        }
+
+    def open(self, clip: str, tau: int, seed: int) -> xr.DataTree:
+        key = self._keys.get((clip, tau, seed))
+        if key is None:
+            raise TedlensError(
+                f"{self._store.url} keeps nothing of clip {clip!r} at tau={tau} and seed={seed} beside scores; it has "
+                f"clips {', '.join(self._clips) or '(none)'}, and keeps what "
+                'tl.sweep(..., keep=("labels", "features")) asked for.'
+            )
+        address = f"{self._store.url.rstrip('/')}/cells/{key}"
+        return xr.open_datatree(address, group="kept", engine="zarr", consolidated=False)
 
 
 def swept_clips(store: str | Path) -> dict[str, str]:

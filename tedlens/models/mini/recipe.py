@@ -16,8 +16,8 @@ SIZE = 64  # pixels
 LATENTS = SIZE // 2
 FRAMES = 16  # as I2VGen-XL was trained
 
-# The grid of the embedded weights is 16 cells high where DAVIS's is 60: the window of propagation shrinks with it.
-PROPAGATION: dict[str, Any] = {"top_k": 10, "radius": 4, "n_last": 20, "temperature": 0.1, "convention": "dift"}
+# The finest grid of the video model is 32 cells high where DAVIS's is 60: the window of propagation shrinks with it.
+PROPAGATION: dict[str, Any] = {"top_k": 10, "radius": 6, "n_last": 20, "temperature": 0.1, "convention": "dift"}
 
 # Seeds of `similar` by their use. Training takes from TRAINING only; everything reported is TEST.
 TEST_SEEDS = range(0, 10_000)
