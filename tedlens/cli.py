@@ -424,9 +424,9 @@ def rich_table(table: pd.DataFrame) -> Table:
     if len(table.columns) > len(table):
         table = table.T
     shown = Table()
-    shown.add_column(", ".join(map(str, table.index.names)))
+    shown.add_column(", ".join(map(str, table.index.names)), overflow="fold")
     for column in table.columns:
-        shown.add_column(str(column), justify="right")
+        shown.add_column(str(column), justify="right", overflow="fold")
     for name, cells in table.iterrows():
         shown.add_row(", ".join(map(str, name)) if isinstance(name, tuple) else str(name), *cells)
     return shown

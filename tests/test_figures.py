@@ -183,13 +183,19 @@ def test_command(
     assert make_clip(1).name in (tmp_path / "out" / "figures.md").read_text()
 
 
-def test_a_wide_table_is_whole_in_a_narrow_terminal() -> None:
-    table = pd.DataFrame({f"{tau}": ["44.4 ± 2.3", "66.6 ± 3.3"] for tau in range(0, 1100, 100)}, ["up_0", "up_1"])
-    shown = Console(width=80, file=io.StringIO())
-    shown.print(rich_table(table.rename_axis("block").rename_axis("tau", axis=1)))
-    text = shown.file.getvalue()  # type: ignore[attr-defined]
+def in_terminal(table: pd.DataFrame) -> str:
+    shown = io.StringIO()
+    Console(width=80, file=shown).print(rich_table(table))
+    return shown.getvalue()
+
+
+def test_tables_are_whole_in_a_narrow_terminal() -> None:
+    wide = pd.DataFrame({f"{tau}": ["44.4 ± 2.3", "66.6 ± 3.3"] for tau in range(0, 1100, 100)}, ["up_0", "up_1"])
+    text = in_terminal(wide.rename_axis("block").rename_axis("tau", axis=1))
     assert text.count("44.4 ± 2.3") == text.count("66.6 ± 3.3") == 11
     assert text.splitlines()[1].replace("┃", "").split() == ["tau", "up_0", "up_1"]
+    rows = pd.MultiIndex.from_product([["velocity", "position"], ["up_0", "up_1", "up_2"]], names=["target", "block"])
+    assert "…" not in in_terminal(pd.DataFrame({f"tau {tau}": ["-0.05 ± 0.03"] * 6 for tau in range(6)}, rows))
 
 
 @pytest.mark.parametrize(
