@@ -134,7 +134,9 @@ def panels(
         for column, traces in enumerate(cells):
             number = row * len(columns) + column + 1
             n = str(number) if number > 1 else ""  # plotly calls its first axis x, and its second x2
-            data += [trace.update(xaxis=f"x{n}", yaxis=f"y{n}") for trace in traces]
+            for trace in traces:
+                trace.xaxis, trace.yaxis = f"x{n}", f"y{n}"
+            data += traces
             fixed = {"visible": False, "constrain": "domain"}
             across = {"domain": column_domain(column, len(columns)), "range": [-0.5, size[1] - 0.5], "anchor": f"y{n}"}
             upward = {"domain": down, "range": [size[0] - 0.5, -0.5], "anchor": f"x{n}", "scaleanchor": f"x{n}"}

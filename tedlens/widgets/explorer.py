@@ -76,7 +76,8 @@ class LiveFigure(ipywidgets.VBox):  # type: ignore[misc]
     def __init__(self, on_click: Click | None = None) -> None:
         self._clicked = on_click
         self._shown: Any = None
-        self.plot = self._plotted(go.Figure())
+        self._figure = go.Figure()  # on show, as it was drawn
+        self.plot = self._plotted(self._figure)
         super().__init__([self.plot])
 
     @property
@@ -87,8 +88,9 @@ class LiveFigure(ipywidgets.VBox):  # type: ignore[misc]
     def show_figure(self, what: Any, draw: Callable[[], go.Figure]) -> None:
         """Show what `draw` draws, unless it is on show: `what` is all that the figure depends on."""
         if what != self._shown:
-            self._become(draw())
-            self._shown = what
+            figure = draw()
+            self._become(figure)
+            self._shown, self._figure = what, figure
 
     def _become(self, figure: go.Figure) -> None:
         plot = self.plot
@@ -97,14 +99,15 @@ class LiveFigure(ipywidgets.VBox):  # type: ignore[misc]
             self.children = [self.plot]
             plot.close()
             return
-        layout = figure.layout.to_plotly_json()
-        del layout["template"]  # it is the same for all, and costs more to compare than all the rest
+        before, after = self._figure.layout, figure.layout
+        # The template is the same for all, and costs more to compare than all the rest.
+        differs = [name for name in after if name != "template" and (name not in before or after[name] != before[name])]
         with plot.batch_update():
-            for old, new in zip(plot.data, figure.data, strict=True):
-                old.update(new.to_plotly_json(), overwrite=True)
-            # Lists are updated entry by entry, and would keep what the new figure no longer has.
-            plot.layout.shapes, plot.layout.annotations = layout.pop("shapes", ()), layout.pop("annotations", ())
-            plot.layout.update(layout, overwrite=True)
+            for live, old, new in zip(plot.data, self._figure.data, figure.data, strict=True):
+                if new != old:  # most of a figure stays: to look costs less than to set
+                    live.update(new.to_plotly_json(), overwrite=True)
+            for name in differs:
+                plot.layout[name] = after[name]
 
     def _plotted(self, figure: go.Figure) -> go.FigureWidget:
         plot = go.FigureWidget(figure)
