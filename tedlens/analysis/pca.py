@@ -52,7 +52,7 @@ def pca(features: xr.DataArray, n_components: int = 3, *, masks: npt.NDArray[np.
             f"n_components={n_components} does not fit features with {channels} channels; choose 1 to {channels}."
         )
     kept = {name: c for name, c in features.coords.items() if "channel" not in c.dims}
-    cells = features.transpose(..., "y", "x", "channel")
+    cells = features.transpose(..., "channel", "y", "x")
     count, mean, covariance = _moments(cells, None if masks is None else _of_objects(cells, masks))
     if n_components > count:
         raise TedlensError(
@@ -63,12 +63,14 @@ def pca(features: xr.DataArray, n_components: int = 3, *, masks: npt.NDArray[np.
     loading = vectors.T[::-1][:n_components]
     largest = np.abs(loading).argmax(axis=1)
     loading = loading * np.sign(loading[np.arange(n_components), largest])[:, None]
-    score = np.empty((*cells.shape[:-1], n_components), np.float32)
-    for place, values in _frames(cells):
-        score[place] = (values - mean) @ loading.T
+    score = np.empty((*cells.shape[:-3], n_components, *cells.shape[-2:]), np.float32)
+    for place, rows in _frames(cells):
+        centred = loading.astype(np.float32) @ rows - (loading @ mean)[:, None]
+        score[place] = centred.reshape(score.shape[-3:])
+    named = ["component" if d == "channel" else d for d in cells.dims]
     return xr.Dataset(
         {
-            "score": xr.DataArray(score, dims=(*cells.dims[:-1], "component"), coords=kept).transpose(
+            "score": xr.DataArray(score, dims=named, coords=kept).transpose(
                 *["component" if d == "channel" else d for d in features.dims]
             ),
             "loading": (("component", "channel"), loading),
@@ -80,24 +82,24 @@ def pca(features: xr.DataArray, n_components: int = 3, *, masks: npt.NDArray[np.
 
 
 def _frames(cells: xr.DataArray) -> Iterator[tuple[tuple[int, ...], Array]]:
-    """Features (y, x, channel), a frame at a time, and their place along the other axes."""
+    """Features (channel, cell), a frame at a time, and their place along the other axes."""
     for place in np.ndindex(cells.shape[:-3]):
-        yield place, cells[place].values
+        yield place, cells[place].values.reshape(cells.sizes["channel"], -1)
 
 
 def _moments(cells: xr.DataArray, chosen: Array | None) -> tuple[int, Array, Array]:
     """Number of cells (all, or those of a mask (..., y, x)), and mean and covariance of their channels."""
-    channels = cells.shape[-1]
+    channels = cells.sizes["channel"]
     count, shift = 0, None
     total, products = np.zeros(channels), np.zeros((channels, channels))
     for place, values in _frames(cells):
-        rows = values.reshape(-1, channels) if chosen is None else values[chosen[place]]
-        if not len(rows):
+        rows = values if chosen is None else values[:, chosen[place].ravel()]
+        if not rows.size:
             continue
         if shift is None:
-            shift = rows.mean(0)  # near the mean of all, so that what is summed stays small
-        rows = rows - shift
-        count, total, products = count + len(rows), total + rows.sum(0), products + rows.T @ rows
+            shift = rows.mean(1)  # near the mean of all, so that what is summed stays small
+        rows = rows - shift[:, None]
+        count, total, products = count + rows.shape[1], total + rows.sum(1), products + rows @ rows.T
     if shift is None:
         raise TedlensError("The masks show no object on the grid of these features; fit on all cells instead.")
     return count, shift + total / count, products / count - np.outer(total, total) / count**2
@@ -112,4 +114,5 @@ def _of_objects(cells: xr.DataArray, masks: npt.NDArray[np.uint8]) -> Array:
         )
     small = on_grid(masks, (cells.sizes["y"], cells.sizes["x"]))
     of_frame = xr.DataArray((small != 0) & (small != VOID), dims=("frame", "y", "x"))
-    return of_frame.broadcast_like(cells.isel(channel=0).drop_vars(cells.coords)).transpose(*cells.dims[:-1]).values
+    one = cells.isel(channel=0).drop_vars(cells.coords)
+    return of_frame.broadcast_like(one).transpose(*one.dims).values
