@@ -36,6 +36,7 @@ VOID = 255  # in masks, as in DAVIS: nobody has said what is here
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 ARRAY_SUFFIXES = (".npz", ".npy")
 MOST_IDS = 64  # different values in one mask; with more it is a photograph or has soft edges
+FIRST_OBJECTS = ("E69F00", "56B4E9", "CC79A7", "F0E442", "009E73", "D55E00", "0072B2")  # rgb, where objects are shown
 BT709 = 1  # in FFmpeg's and PyAV's numbering of colour spaces
 
 
@@ -455,6 +456,15 @@ def palette() -> npt.NDArray[np.uint8]:
     return colours
 
 
+def object_colours() -> npt.NDArray[np.uint8]:
+    """The colours (id, rgb) in which objects are shown: seven that colour-blind readers tell apart (Okabe and Ito),
+    then those of the palette, brighter. Files of masks have the palette itself.
+    """
+    colours = np.minimum(palette().astype(int) * 255 // 192, 255).astype(np.uint8)
+    colours[1 : len(FIRST_OBJECTS) + 1] = [tuple(bytes.fromhex(code)) for code in FIRST_OBJECTS]
+    return colours
+
+
 @contextmanager
 def _aside(target: Path, given: Path) -> Iterator[Path]:
     """A hidden name beside `target` to write under; what is left there on an error is removed."""
@@ -622,7 +632,7 @@ def check_frames(frames: npt.ArrayLike, what: str = "frames") -> Pictures:
 
 
 def overlay(frames: Pictures, labels: npt.ArrayLike, alpha: float = 0.5) -> Pictures:
-    """Pictures with their objects tinted and outlined in the palette's colours.
+    """Pictures with their objects tinted and outlined, each in its colour (`object_colours`).
 
     Parameters
     ----------
@@ -647,10 +657,8 @@ def overlay(frames: Pictures, labels: npt.ArrayLike, alpha: float = 0.5) -> Pict
         raise TedlensError(f"labels has shape {ids.shape} but frames has {frames.shape}; give one label a pixel.")
     if not 0 <= alpha <= 1:
         raise TedlensError(f"alpha={alpha} is no share; give a number from 0 to 1.")
-    # The palette is dark: tints are brightened as far as the first 64 colours stay apart, outlines fully.
-    colours = palette().astype(np.float32)
-    tints = np.minimum(colours * (255 / 192), 255)
-    lines = 0.8 * colours * (255 / np.maximum(colours.max(axis=1, keepdims=True), 1)) + 0.2 * 255
+    tints = object_colours().astype(np.float32)
+    lines = 0.8 * tints * (255 / np.maximum(tints.max(axis=1, keepdims=True), 1)) + 0.2 * 255
     edges = 1 + (min(frames.shape[1:3]) >= 240)
     out = frames.copy()
     for picture, label in zip(out, ids, strict=True):

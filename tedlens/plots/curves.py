@@ -203,12 +203,12 @@ def _cells(statistics: xr.Dataset, along: str) -> list[_Cell]:
     cells = []
     for number, chosen in enumerate(dict(zip(swept, each, strict=True)) for each in values):
         texts = [str(v) if d in ("features", "block") else f"{AXES.get(d, d)} {v}" for d, v in chosen.items()]
-        # Features have fixed colours; any other axis takes its turn.
+        # Features have fixed colours; any other axis takes its turn, theirs last.
         kind = next((text for text in texts if text in COLOURS), None) if len(values) <= len(COLOURS) else None
         cells.append(
             _Cell(
                 ", ".join(NAMES.get(text, text) for text in texts),
-                COLOURS[kind] if kind else [*COLOURS.values(), *OTHERS][number % 8],
+                COLOURS[kind] if kind else [*OTHERS, *COLOURS.values()][number % 8],
                 DASHES[kind] if kind else DASHES_IN_TURN[number % len(DASHES_IN_TURN)],
                 SYMBOLS[kind] if kind else SYMBOLS_IN_TURN[number % len(SYMBOLS_IN_TURN)],
                 {axis: v.item() if isinstance(v, np.generic) else v for axis, v in chosen.items()},

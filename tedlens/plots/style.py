@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 COLOURS = {"motion": "#D55E00", "appearance": "#0072B2", "fused": "#009E73"}
 NAMES = {"motion": "motion R<sub>m</sub>", "appearance": "appearance R<sub>a</sub>", "fused": "fused R<sub>f</sub>"}
-OTHERS = ["#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
+OTHERS = ["#000000", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442"]
 DASHES = {"motion": "solid", "appearance": "dash", "fused": "dot"}  # and readable without colour
 DASHES_IN_TURN = ["solid", "dash", "dot"]
 SYMBOLS_IN_TURN = ["circle", "square", "diamond", "triangle-up", "cross"]

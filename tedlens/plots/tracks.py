@@ -10,8 +10,8 @@ import xarray as xr
 
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
+from tedlens.media import object_colours
 from tedlens.media import overlay as overlay_frames
-from tedlens.media import palette
 from tedlens.plots.pictures import PICTURE, chosen_frames, panels, picture
 from tedlens.plots.style import AXES, SYMBOLS_IN_TURN, styled
 
@@ -64,7 +64,7 @@ def track_curves(scores: xr.Dataset, swapped: xr.DataArray | None = None, *, fra
         )
     figure = go.Figure()
     for number, o in enumerate(scores["object"].values):
-        colour = "rgb({},{},{})".format(*palette()[o])  # as in the pictures; the symbols tell without colour
+        colour = "rgb({},{},{})".format(*object_colours()[o])  # as in the pictures; the symbols tell without colour
         for name, dash in (("J", "solid"), ("F", "dot")):
             curve = 100 * scores[name].sel(object=o)
             figure.add_scatter(
