@@ -460,7 +460,7 @@ def object_colours() -> npt.NDArray[np.uint8]:
     """The colours (id, rgb) in which objects are shown: seven that colour-blind readers tell apart (Okabe and Ito),
     then those of the palette, brighter. Files of masks have the palette itself.
     """
-    colours = np.minimum(palette().astype(int) * 255 // 192, 255).astype(np.uint8)
+    colours: npt.NDArray[np.uint8] = np.minimum(palette().astype(int) * 255 // 192, 255).astype(np.uint8)
     colours[1 : len(FIRST_OBJECTS) + 1] = [tuple(bytes.fromhex(code)) for code in FIRST_OBJECTS]
     return colours
 

@@ -29,6 +29,7 @@ PINNED: list[tuple[dict[str, Any], str]] = [
         {"seed": 3, "view": "top", "pan": 1.5, "frames": 6, "size": (40, 56)},
         "1a159c9165680b08218facbcb3d1ffbc7f71d7d9200dd122c6a29e5670c9432f",
     ),
+    ({"seed": 4, "texture": 0.5, **SMALL}, "39b46e47ea447c0b86b9cd56f8c9ae1c27bf77933db9f54a8af848dd27e441dc"),
 ]
 
 
@@ -46,7 +47,7 @@ def digest(clip: Clip) -> str:
     return hashlib.sha256(np.asarray(clip.frames).tobytes() + masks_of(clip).tobytes()).hexdigest()
 
 
-@pytest.mark.parametrize(("arguments", "expected"), PINNED, ids=["ball", "block", "disc", "top-pan"])
+@pytest.mark.parametrize(("arguments", "expected"), PINNED, ids=["ball", "block", "disc", "top-pan", "painted"])
 def test_the_same_pixels_on_every_machine(arguments: dict[str, Any], expected: str) -> None:
     assert digest(tl.datasets.similar(**arguments)) == expected
 
@@ -208,6 +209,7 @@ def test_pan_moves_the_background() -> None:
         ({"frames": 0}, "frames=0"),
         ({"size": 4}, "size=(4, 4)"),
         ({"seed": -1}, "seed=-1"),
+        ({"texture": 1.5}, "texture=1.5"),
     ],
 )
 def test_errors_name_the_value_in_one_sentence(wrong: dict[str, Any], named: str) -> None:
@@ -218,3 +220,30 @@ def test_errors_name_the_value_in_one_sentence(wrong: dict[str, Any], named: str
     assert message.endswith(".")
     assert ". " not in message
     assert "\n" not in message
+
+
+def test_a_pattern_moves_with_its_object() -> None:
+    how: dict[str, Any] = {"frames": 16, "size": 96, "objects": 1}
+    plain, painted = tl.datasets.similar(5, **how), tl.datasets.similar(5, texture=0.8, **how)
+    masks = masks_of(plain)
+    np.testing.assert_array_equal(masks_of(painted), masks)
+    np.testing.assert_array_equal(np.asarray(painted.frames)[masks == 0], np.asarray(plain.frames)[masks == 0])
+    assert (np.asarray(painted.frames)[masks == 1] != np.asarray(plain.frames)[masks == 1]).any(1).mean() > 0.9
+    brightness = np.asarray(painted.frames).sum(-1) / np.maximum(np.asarray(plain.frames).sum(-1), 1)
+    centres = truth_of(plain)["centre"].sel(object=1).values.round().astype(int)
+    patches = [b[y - 6 : y + 7, x - 6 : x + 7].ravel() for b, (y, x) in zip(brightness, centres, strict=True)]
+    assert np.corrcoef(patches[6], patches[9])[0, 1] > 0.9
+    assert np.std(patches[6]) > 0.1
+
+
+def test_identical_objects_have_one_pattern_and_distinct_ones_their_own() -> None:
+    def likeness(looks: Any) -> float:
+        how: dict[str, Any] = {"frames": 1, "size": 128, "shape": "disc", "view": "top", "looks": looks}
+        plain, painted = tl.datasets.similar(1, **how), tl.datasets.similar(1, texture=1, **how)
+        brightness = np.asarray(painted.frames[0]).sum(-1) / np.maximum(np.asarray(plain.frames[0]).sum(-1), 1)
+        centres = truth_of(plain)["centre"].isel(frame=0).values.round().astype(int)
+        one, other = (brightness[y - 5 : y + 6, x - 5 : x + 6].ravel() for y, x in centres)
+        return float(np.corrcoef(one, other)[0, 1])
+
+    assert likeness("identical") > 0.7  # not 1: one is nearer, and so larger
+    assert likeness("distinct") < 0.3

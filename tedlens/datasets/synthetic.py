@@ -50,6 +50,14 @@ class _Body:
     colour: tuple[float, float, float]
 
 
+@dataclass(frozen=True)
+class _Pattern:
+    """What is painted on an object: how strongly, and the key of its random numbers, apart from all others."""
+
+    contrast: float
+    key: tuple[int, int]
+
+
 def similar(
     seed: int = 0,
     *,
@@ -61,6 +69,7 @@ def similar(
     frames: int = 16,
     size: int | tuple[int, int] = 128,
     pan: float = 0.0,
+    texture: float = 0.0,
     fps: float = 8.0,
 ) -> Clip:
     """A clip of `objects` moving objects that look alike, with the exact truth about them.
@@ -85,6 +94,9 @@ def similar(
         Number of frames; height and width in pixels (one number: square).
     pan
         Sideways motion of the camera, in pixels a frame at the middle of the scene.
+    texture
+        Contrast of a pattern on the objects that moves with them, 0 (plain) to 1. Identical and similar
+        objects have the same pattern.
     fps
         Written on the clip.
 
@@ -107,13 +119,14 @@ def similar(
     if len(sides) != 2:
         raise TedlensError(f"size={size} is no size; give one number for a square, or (height, width).")
     height, width = sides
-    _check(seed, objects, looks, shape, motion, view, frames, height, width)
+    _check(seed, objects, looks, shape, motion, view, frames, height, width, texture)
     rng = np.random.Generator(np.random.Philox(key=np.array([seed, 0x51D1], np.uint64)))
     bodies = _bodies(rng, objects, looks, shape)
     path = _simulate(rng, bodies, motion, view, frames)
     step = pan * 2 * HALF_WIDTH / width
     eye = _eye(view, [step * (t - (frames - 1) / 2) for t in range(frames + 1)])
-    picture, masks, visible = _render(rng, bodies, path[:, :frames], eye[:frames], view, height, width)
+    patterns = [_Pattern(texture, (seed, 0x7E57 + (i if looks == "distinct" else 0))) for i in range(objects)]
+    picture, masks, visible = _render(rng, bodies, patterns, path[:, :frames], eye[:frames], view, height, width)
     centre, depth = _project(path, eye, view, height, width)
     truth = xr.Dataset(
         {
@@ -136,13 +149,23 @@ def similar(
             "frames": frames,
             "size": [height, width],
             "pan": pan,
+            "texture": texture,
         },
     )
     return Clip(picture, masks=masks, fps=fps, name=f"similar-{motion}-{seed}", objects=truth)
 
 
 def _check(
-    seed: int, objects: int, looks: str, shape: str, motion: str, view: str, frames: int, height: int, width: int
+    seed: int,
+    objects: int,
+    looks: str,
+    shape: str,
+    motion: str,
+    view: str,
+    frames: int,
+    height: int,
+    width: int,
+    texture: float,
 ) -> None:
     if not 0 <= seed < 2**64:
         raise TedlensError(f"seed={seed} is no seed; choose a whole number from 0 to 2**64 - 1.")
@@ -156,6 +179,8 @@ def _check(
             raise TedlensError(f"{name}={value!r} is not known to similar(); choose one of {', '.join(allowed)}.")
     if not 1 <= objects <= MAX_OBJECTS:
         raise TedlensError(f"objects={objects} does not fit into the box; choose 1 to {MAX_OBJECTS}.")
+    if not 0 <= texture <= 1:
+        raise TedlensError(f"texture={texture} is no contrast; choose 0 (plain) to 1.")
     if frames < 1 or min(height, width) < 8:
         raise TedlensError(
             f"frames={frames}, size=({height}, {width}) is too small; give at least 1 frame of 8 x 8 pixels."
@@ -454,6 +479,7 @@ def _texture(rng: np.random.Generator, u: Array, v: Array) -> Array:
 def _render(
     rng: np.random.Generator,
     bodies: list[_Body],
+    patterns: list[_Pattern],
     path: npt.NDArray[np.float64],
     eye: npt.NDArray[np.float64],
     view: str,
@@ -478,7 +504,7 @@ def _render(
     masks = np.zeros(nearest.shape, np.uint8)
     lit = np.ones(nearest.shape, np.float32)
     outline = []
-    for number, (body, track) in enumerate(zip(bodies, path, strict=True), start=1):
+    for number, (body, pattern_on, track) in enumerate(zip(bodies, patterns, path, strict=True), start=1):
         centre = _vector(track)
         blocked, _ = _hit(body, ground - centre, light)
         lit = np.where(np.isfinite(blocked) & (blocked > 0), np.float32(0.55), lit)
@@ -488,6 +514,9 @@ def _render(
         nearest = np.where(front, distance, nearest)
         masks[front] = number
         shaded = _shade(body, normal, light, ray)
+        if pattern_on.contrast:
+            reach = np.where(front, distance, np.float32(0)).astype(np.float32, copy=False)
+            shaded = shaded * _painted(pattern_on, camera - centre + reach * ray)
         lit = np.where(front, np.float32(1), lit)
         picture = np.where(front, shaded, picture)
     # Objects keep their own light; only what is still background can lie in shadow.
@@ -497,6 +526,16 @@ def _render(
     whole = np.stack(outline)
     visible = np.where(whole > 0, seen / np.maximum(whole, 1), 0.0)
     return np.ascontiguousarray(pixels.transpose(1, 2, 3, 0)), masks, visible
+
+
+def _painted(pattern: _Pattern, surface: Array) -> Array:
+    """Factor of brightness at points (xyz, ..) of a surface, seen from the body's centre."""
+    rng = np.random.Generator(np.random.Philox(key=np.array(pattern.key, np.uint64)))
+    # Slanted, so that it varies over what is seen from the side and from above; four or five spots across an object.
+    u, v = (np.float32(2) * (surface[k] + np.float32(slant) * surface[1]) for k, slant in ((0, 0.25), (2, 0.75)))
+    spots = np.float32(3) * (_texture(rng, u, v) - np.float32(0.5))
+    factor: Array = np.float32(1) + np.float32(pattern.contrast) * np.minimum(np.maximum(spots, -1), 1)
+    return factor
 
 
 def _shade(body: _Body, normal: Array, light: Array, ray: Array) -> Array:
