@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,31 +55,7 @@ SVD_SCHEDULE: dict[str, Any] = {
 SVD_LOG_SIGMA = (0.7, 1.6)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One of the stretches in which the video model is trained, each from where the one before it ended."""
-
-    name: str
-    steps: int
-    rate: float  # peak learning rate
-    batch: int
-    size: int = SIZE  # of the clips, in pixels
-    painted: bool = True  # whether objects have patterns
-    decay: float = 0.0  # share of the steps, at the end, over which the learning rate falls to nothing
-    used: int = 0  # training clips that are passed over
-
-
-# At half the size a step takes a quarter of the time, and nearly all is learnt there. Patterns are what teaches motion:
-# a plain ball can be denoised by itself, frame by frame, a painted one better by following it through the frames.
-VIDEO_STAGES = (
-    Stage("plain", 2600, 7e-4, 2, SIZE // 2, painted=False),
-    Stage("painted", 3200, 7e-4, 2, SIZE // 2),
-    Stage("video", 1600, 5e-4, 1, decay=0.2, used=100_000),
-)
-NOISY_SHARE = 0.6  # of the video model's examples are from the noisier half of the noise levels
-
-
-def training_clip(seed: int, frames: int = FRAMES, *, size: int = SIZE, painted: bool = True) -> Clip:
+def training_clip(seed: int, frames: int = FRAMES) -> Clip:
     """A clip of wide variety, weighted towards crossings in which appearance cannot help."""
     if seed not in TRAINING_SEEDS:
         raise ValueError(f"seed {seed} is held out from training")
@@ -91,14 +66,14 @@ def training_clip(seed: int, frames: int = FRAMES, *, size: int = SIZE, painted:
 
     return similar(
         seed,
-        objects=pick([1, 2, 3, 4], [0.1, 0.55, 0.25, 0.1]),
-        looks=pick(["identical", "similar", "distinct"], [0.6, 0.15, 0.25]),
-        shape=pick(["ball", "block", "disc"], [0.7, 0.15, 0.15]),
-        motion=pick(["cross", "bounce", "fall"], [0.8, 0.15, 0.05]),
+        objects=pick([1, 2, 3, 4, 5], [0.1, 0.45, 0.25, 0.15, 0.05]),
+        looks=pick(["identical", "similar", "distinct"], [0.5, 0.15, 0.35]),
+        shape=pick(["ball", "block", "disc"], [0.6, 0.2, 0.2]),
+        motion=pick(["cross", "bounce", "fall"], [0.5, 0.35, 0.15]),
         view=pick(["perspective", "top"], [0.5, 0.5]),
-        texture=float(rng.uniform(0.3, 1)) if painted and rng.random() < 0.75 else 0.0,
+        pan=float(pick([0.0, 1.0], [0.5, 0.5]) * rng.uniform(-2, 2)),
         frames=frames,
-        size=size,
+        size=SIZE,
     )
 
 

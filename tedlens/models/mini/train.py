@@ -1,8 +1,8 @@
 """Train the embedded models: ``python -m tedlens.models.mini.train vae|video|svd|image``.
 
 Each stage is a pure function of its arguments: step n draws its clips, noise levels and noise from
-(seed, n), so a run that was stopped goes on from its checkpoint as if it never had been. Where the learning
-rate falls, it does so at the end: a run may be prolonged until it gets there.
+(seed, n), so a run that was stopped goes on from its checkpoint as if it never had been. The learning
+rate stays the same until the last fifth of the steps: a run may be prolonged until it gets there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from diffusers import (
     DiffusionPipeline,
     EulerDiscreteScheduler,
     I2VGenXLPipeline,
-    I2VGenXLUNet,
     StableVideoDiffusionPipeline,
 )
 from diffusers.training_utils import EMAModel
@@ -43,7 +42,7 @@ Out = Annotated[Path, typer.Option(help="Folder for checkpoints, log and the fin
 Seed = Annotated[int, typer.Option(help="Seed of weights, clips, noise levels and noise.")]
 Rate = Annotated[float, typer.Option(help="Peak learning rate.")]
 WARM_UP = 100  # steps
-DECAY = 0.2  # share of the steps, at the end, over which the learning rate falls to nothing
+DECAY = 0.2  # share of the steps over which the learning rate falls to nothing
 SAVE_EVERY = 100
 
 
@@ -61,7 +60,6 @@ def run(
     seed: int,
     out: Path,
     name: str,
-    decay: float = DECAY,
 ) -> None:
     """Optimise `model` with AdamW, warm-up and a linear decay at the end; leave its moving average in `model`."""
     out.mkdir(parents=True, exist_ok=True)
@@ -80,7 +78,7 @@ def run(
     progress = tqdm(range(first, steps), initial=first, total=steps, desc=name)
     for step in progress:
         for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / WARM_UP, (steps - step) / max(decay * steps, 1))
+            group["lr"] = rate * min(1.0, (step + 1) / WARM_UP, (steps - step) / (DECAY * steps))
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         loss, record = loss_at(step, generator)
         loss.backward()
@@ -104,21 +102,10 @@ def run(
 
 
 def denoising_loss(
-    scheduler: Any,
-    predict: Callable[[Tensor, Tensor], Tensor],
-    clean: Tensor,
-    generator: torch.Generator,
-    noisy_share: float = 0.0,
+    scheduler: Any, predict: Callable[[Tensor, Tensor], Tensor], clean: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, float]]:
-    """Mean squared error of the model's prediction at one random noise level an example.
-
-    Levels are drawn evenly, but for a share of the examples from the noisier half.
-    """
-    levels, each_one = scheduler.config.num_train_timesteps, (len(clean),)
-    tau = torch.randint(0, levels, each_one, generator=generator)
-    if noisy_share:
-        noisier = torch.randint(levels // 2, levels, each_one, generator=generator)
-        tau = torch.where(torch.rand(each_one, generator=generator) < noisy_share, noisier, tau)
+    """Mean squared error of the model's prediction at one random noise level an example."""
+    tau = torch.randint(0, scheduler.config.num_train_timesteps, (len(clean),), generator=generator)
     noise = torch.randn(clean.shape, generator=generator)
     predicted = predict(scheduler.add_noise(clean, noise, tau), tau)
     if scheduler.config.prediction_type == "v_prediction":
@@ -173,48 +160,31 @@ def load_vae(out: Path) -> AutoencoderKL:
     return vae
 
 
-def training_videos(vae: AutoencoderKL, step: int, count: int, *, used: int = 0, **how: Any) -> tuple[Tensor, Tensor]:
-    """First frames (count, 3, y, x) and latents (count, frame, channel, y, x) of `count` training clips.
-
-    `used` clips are passed over; for `how` see `recipe.training_clip`.
-    """
-    start = recipe.TRAINING_SEEDS.start + used + step * count
-    clips = [frames_tensor(recipe.training_clip(start + i, **how)) for i in range(count)]
+def training_videos(vae: AutoencoderKL, step: int, count: int) -> tuple[Tensor, Tensor]:
+    """First frames (count, 3, y, x) and latents (count, frame, channel, y, x) of `count` training clips."""
+    start = recipe.TRAINING_SEEDS.start + step * count
+    clips = [frames_tensor(recipe.training_clip(start + i)) for i in range(count)]
     latents = torch.stack([encode_with_vae(vae, clip) for clip in clips]) * vae.config.scaling_factor
     return torch.stack([clip[0] for clip in clips]), latents
 
 
 @app.command()
-def video(out: Out, seed: Seed = 0) -> None:
-    """The video UNet in the manner of I2VGen-XL, conditioned as the adapter does, in the stages of the recipe."""
+def video(out: Out, steps: Steps = 4000, batch: Batch = 1, rate: Rate = 5e-4, seed: Seed = 0) -> None:
+    """The video UNet in the manner of I2VGen-XL, conditioned as the adapter does."""
     torch.manual_seed(seed)
     vae, model = load_vae(out), recipe.new_video_unet()
     scheduler = DDIMScheduler(**recipe.I2VGEN_XL_SCHEDULE)
-    for stage in recipe.VIDEO_STAGES:
-        train_video(model, vae, scheduler, stage, out=out, seed=seed)
-    pipeline = I2VGenXLPipeline(
-        vae=vae, text_encoder=None, tokenizer=None, image_encoder=None, feature_extractor=None,
-        unet=model, scheduler=scheduler,
-    )  # fmt: skip
-    finish(pipeline, out / "video")
-
-
-def train_video(
-    model: I2VGenXLUNet, vae: AutoencoderKL, scheduler: DDIMScheduler, stage: recipe.Stage, *, out: Path, seed: int
-) -> None:
-    """One stage of the video model's training, from the weights that it has."""
-    text, image = (tokens(model).expand(stage.batch, -1, -1) for tokens in (no_text, no_image))
+    text, image = no_text(model).expand(batch, -1, -1), no_image(model).expand(batch, -1, -1)
 
     def loss_at(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        how = {"used": stage.used, "size": stage.size, "painted": stage.painted}
-        _, clean = training_videos(vae, step, stage.batch, **how)
+        _, clean = training_videos(vae, step, batch)
         first = torch.cat([image_latents(latents[0], len(latents)) for latents in clean])
 
         def predict(noisy: Tensor, tau: Tensor) -> Tensor:
             prediction: Tensor = model(
                 noisy,
                 tau,
-                fps=torch.full((stage.batch,), 16),
+                fps=torch.full((batch,), 16),
                 image_latents=first,
                 image_embeddings=image,
                 encoder_hidden_states=text,
@@ -222,9 +192,14 @@ def train_video(
             )[0]
             return prediction
 
-        return denoising_loss(scheduler, predict, clean.transpose(1, 2), generator, recipe.NOISY_SHARE)
+        return denoising_loss(scheduler, predict, clean.transpose(1, 2), generator)
 
-    run(model, loss_at, steps=stage.steps, rate=stage.rate, seed=seed, out=out, name=stage.name, decay=stage.decay)
+    run(model, loss_at, steps=steps, rate=rate, seed=seed, out=out, name="video")
+    pipeline = I2VGenXLPipeline(
+        vae=vae, text_encoder=None, tokenizer=None, image_encoder=None, feature_extractor=None,
+        unet=model, scheduler=scheduler,
+    )  # fmt: skip
+    finish(pipeline, out / "video")
 
 
 @app.command()
