@@ -65,7 +65,7 @@ def test_overlap_bars() -> None:
             mean, error = expected(scores, "F", overlap=overlap, features=kind)
             assert bar.y[place] == pytest.approx(mean)
             assert bar.error_y.array[place] == pytest.approx(error)
-    assert figure.data[0].marker.color == "#D55E00"
+    assert figure.data[0].marker.line.color == "#D55E00"
 
 
 def test_tau_block_map_frames_the_best_cell() -> None:

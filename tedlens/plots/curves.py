@@ -78,7 +78,8 @@ def setting_bars(scores: xr.Dataset, setting: str, *, metric: str = "JF") -> go.
             error_y={"array": 100 * cell.statistics["error"].values, "thickness": 1.5, "width": 4},
             name=cell.name,
             showlegend=bool(cell.name),
-            marker_color=cell.colour,
+            # Light, so that the error is seen all along.
+            marker={"color": band_colour(cell.colour, 0.35), "line": {"color": cell.colour, "width": 1.5}},
             hovertemplate=f"{setting} %{{x}}: %{{y:.1f}} ± %{{error_y.array:.1f}}<extra>{cell.name}</extra>",
         )
     figure.update_xaxes(title=AXES.get(setting, setting), type="category")
