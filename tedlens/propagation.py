@@ -20,7 +20,7 @@ from tedlens.clip import VOID
 from tedlens.errors import TedlensError
 
 Convention = Literal["dift", "crw"]
-TILE = 8  # side, in cells, of the square of queries that share one product with their keys
+TILE = 6  # side, in cells, of the square of queries that share one product with their keys
 BUDGET = 64 * 2**20  # bytes of working memory, besides features and labels; one tile is always taken
 
 
