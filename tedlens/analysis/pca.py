@@ -65,8 +65,9 @@ def pca(features: xr.DataArray, n_components: int = 3, *, masks: npt.NDArray[np.
     loading = loading * np.sign(loading[np.arange(n_components), largest])[:, None]
     score = np.empty((*cells.shape[:-3], n_components, *cells.shape[-2:]), np.float32)
     for place, rows in _frames(cells):
-        centred = loading.astype(np.float32) @ rows - (loading @ mean)[:, None]
-        score[place] = centred.reshape(score.shape[-3:])
+        # Centred first: of large means, the difference of two products would keep few digits in float32.
+        centred = rows - mean.astype(np.float32)[:, None]
+        score[place] = (loading.astype(np.float32) @ centred).reshape(score.shape[-3:])
     named = ["component" if d == "channel" else d for d in cells.dims]
     return xr.Dataset(
         {
