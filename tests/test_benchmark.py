@@ -48,7 +48,11 @@ def test_it_measures_what_it_says(found: Found) -> None:
     assert list(found.decoding["target"].values) == list(DECODED)
     assert found.decoding.attrs["clips"] == 10
     table = found.chosen()
-    assert list(table["features"].values) == ["appearance", "motion", "fused"]
+    assert list(table["features"].values) == ["appearance", "motion", "fused", "true masks"]
+    # The truth itself loses at the outlines only, or to a cell that holds too little of an object.
+    by_kind = table["J"].mean(["clip", "seed", "object", "frame"])
+    assert (by_kind.sel(features="true masks") > by_kind.drop_sel(features="true masks")).all()
+    assert (by_kind.sel(features="true masks") < 1).all()
     # lambda 1 is motion alone.
     for looks, choice in found.choices.items():
         motion = table["J"].sel(set=looks, features="motion")

@@ -139,6 +139,8 @@ def page(found: Found, setup: Setup, tables: list[pd.DataFrame]) -> str:
             "",
             *markdown_table(main),
             "",
+            "The true masks are the ceiling: as maps on the grid of the motion features, in their place.",
+            "",
             "## Is it motion?",
             "",
             "Motion features of identical objects, as they are; where the model sees the frames in another order; and",

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 import xarray as xr
 from tqdm.auto import tqdm
 
@@ -28,7 +30,7 @@ from tedlens.models.mini import recipe
 from tedlens.models.structure import block_paths, hook_points
 from tedlens.probing import probe
 from tedlens.sweeping import sweep
-from tedlens.ted import propagate
+from tedlens.ted import label_clip, label_masks, propagate, unit
 
 SETS = ("identical", "similar", "distinct")  # how the two objects of a clip look
 HARDEST = SETS[0]
@@ -91,6 +93,7 @@ class Found:
     choices: dict[str, Choice]
     alone: xr.Dataset  # set, features, block, tau
     fused: xr.Dataset  # set, lam
+    ceiling: xr.Dataset  # set: the true masks in place of features
     overlap: xr.Dataset  # overlap
     checks: xr.Dataset  # check
     decoding: xr.Dataset  # block, tau, target (no clips: see `decode`)
@@ -105,6 +108,7 @@ class Found:
             "appearance": alone.sel(features="appearance", **choice.appearance),
             "motion": alone.sel(features="motion", **choice.motion),
             "fused": self.fused.sel(set=looks, lam=choice.lam),
+            "true masks": self.ceiling.sel(set=looks),
         }
         return _joined("features", {kind: scores.reset_coords(drop=True) for kind, scores in kinds.items()})
 
@@ -112,7 +116,7 @@ class Found:
 def run(setup: Setup) -> Found:
     """All stages of the benchmark, one after another."""
     with tqdm(total=2 * len(SETS) + 3, desc="benchmark", unit="stage", leave=False) as bar:
-        choices, alone, fused = {}, {}, {}
+        choices, alone, fused, ceilings = {}, {}, {}, {}
         for looks in SETS:
             with _stage(bar, f"validation, {looks}"):
                 choices[looks] = choose(setup, looks)
@@ -120,6 +124,7 @@ def run(setup: Setup) -> Found:
                 clips = _clips(looks, setup.test_seeds)
                 alone[looks] = _alone(setup, f"test-{looks}", clips, setup.seeds)
                 fused[looks] = _fused(setup, f"test-{looks}", clips, setup.seeds, choices[looks])
+                ceilings[looks] = ceiling(setup, clips, choices[looks].motion["block"])
         cell = choices[HARDEST].motion
         with _stage(bar, "overlap"):
             overlap = over_windows(setup, cell)
@@ -127,7 +132,8 @@ def run(setup: Setup) -> Found:
             checked = checks(setup, cell, alone[HARDEST].sel(features="motion", **cell))
         with _stage(bar, "decoding"):
             decoded = decoding(setup)
-    return Found(choices, _joined("set", alone), _joined("set", fused), overlap, checked, decoded)
+    by_set = [_joined("set", each) for each in (alone, fused, ceilings)]
+    return Found(choices, by_set[0], by_set[1], by_set[2], overlap, checked, decoded)
 
 
 @contextmanager
@@ -153,6 +159,20 @@ def choose(setup: Setup, looks: str) -> Choice:
     motion, appearance = (_best(alone.sel(features=kind), ["block", "tau"]) for kind in ("motion", "appearance"))
     fused = _fused(setup, name, clips, [0], Choice(motion, appearance, lam=0))
     return Choice(motion, appearance, **_best(fused, ["lam"]))
+
+
+def ceiling(setup: Setup, clips: Sequence[Source], block: str) -> xr.Dataset:
+    """What the grid of a block allows: the true masks' own maps, as shares of each cell, in place of features."""
+    grid = hook_points(setup.motion, (recipe.SIZE, recipe.SIZE))[block_paths(setup.motion)[block]].grid
+    each = {}
+    for clip in (make() for make in clips):
+        assert clip.masks is not None
+        maps = np.stack([clip.masks == number for number in range(int(clip.masks.max()) + 1)], axis=1)
+        shares = F.adaptive_avg_pool2d(torch.from_numpy(maps).float(), grid)
+        labels = label_clip(unit(shares), clip.masks[0], (recipe.SIZE, recipe.SIZE), **recipe.PROPAGATION)
+        scores = evaluate(label_masks(labels, np.arange(len(clip)), {}), clip.masks)
+        each[clip.name] = scores.reset_coords(drop=True).expand_dims(seed=list(setup.seeds))
+    return _joined("clip", each)
 
 
 def over_windows(setup: Setup, cell: dict[str, Any]) -> xr.Dataset:
