@@ -82,7 +82,7 @@ def test_probe_to_zarr(tedlens: Run, folder: Path, tmp_path: Path) -> None:
     ran = tedlens("probe", folder / "clip.mp4", "--out", out, "--tau", "100", "--tau", "600", "--block", "up_2")
     assert ran.returncode == 0, ran.stderr
     with xr.open_datatree(out, engine="zarr", consolidated=False) as tree:
-        assert tree["up_2"]["features"].sizes == {"tau": 2, "seed": 1, "frame": 5, "channel": 48, "y": 32, "x": 48}
+        assert tree["up_2"]["features"].sizes == {"tau": 2, "seed": 1, "frame": 5, "channel": 64, "y": 16, "x": 24}
     shown = tedlens("info", out)
     assert "weights_sha256" in shown.stdout or "up_2" in shown.stdout
 

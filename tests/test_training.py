@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
 import tedlens as tl
 from tedlens.models.mini import recipe, train
@@ -37,7 +37,7 @@ def test_video_stages_leave_models_that_load(vae: Path, stage: str) -> None:
     assert model.block == "up_2"
     (step,) = log(vae, stage)
     assert step["step"] == 0
-    assert len(step["losses"]) == 1
+    assert len(step["losses"]) == 4  # one a clip
 
 
 @pytest.mark.parametrize(("name", "tau"), [("mini", 500), ("mini-svd", 280)])
@@ -55,6 +55,30 @@ def test_embedded_video_models_have_learnt_to_denoise(name: str, tau: int) -> No
     wanted = train.edm_target(clean, noise, torch.tensor(model.sigma(tau)))
     assert 0.9 < float(wanted.square().mean()) < 1.1
     assert float((got - wanted).square().mean()) < 0.5
+
+
+@pytest.mark.parametrize(("noisy", "share"), [(0, 0.5), (500, 0.75), (750, 0.75)])
+def test_half_of_the_noise_levels_are_high(noisy: int, share: float) -> None:
+    clean, scheduler = torch.zeros(4000, 1, 1, 1), DDIMScheduler(**recipe.I2VGEN_XL_SCHEDULE)
+    generator = torch.Generator().manual_seed(0)
+    _, record = train.denoising_loss(scheduler, lambda noisy, tau: noisy, clean, generator, noisy)
+    taus = torch.tensor(record["tau"])
+    assert int(taus.min()) < 10
+    assert 990 < int(taus.max()) < 1000
+    assert float((taus >= 500).float().mean()) == pytest.approx(share, abs=0.03)
+    assert float((taus >= noisy).float().mean()) == pytest.approx(0.5 + (1000 - noisy) / 2000, abs=0.03)
+
+
+def test_stages_follow_one_another_and_differ() -> None:
+    for model, start in recipe.RESTLESS_FROM.items():
+        assert recipe.stage_at(start - 1, model) == recipe.CALM
+        assert recipe.stage_at(start, model) == recipe.RESTLESS
+    seeds = range(recipe.TRAINING_SEEDS.start, recipe.TRAINING_SEEDS.start + 40)
+    still = {}
+    for stage in (recipe.CALM, recipe.RESTLESS):
+        about = [recipe.training_clip(seed, frames=1, stage=stage).objects for seed in seeds]
+        still[stage] = sum(objects is not None and objects.attrs["pan"] == 0 for objects in about)
+    assert still[recipe.CALM] > still[recipe.RESTLESS] > 0
 
 
 def test_image_stage(tmp_path: Path) -> None:
@@ -117,4 +141,5 @@ def test_training_clips_vary() -> None:
         "view": {"perspective", "top"},
     }.items():
         assert values <= {one[name] for one in about}, name
-    assert len({one["pan"] for one in about}) > 20
+    assert len({one["pan"] for one in about}) > 5
+    assert len({one["texture"] for one in about}) > 20
