@@ -33,6 +33,7 @@ from tedlens.ted import fuse_features, label_clip, label_masks, unit
 from tedlens.tracking import clip_features, first_mask
 
 TAUS = [0, 100, 200, 300, 400, 500, 600, 700, 800, 900]
+PCA_TAUS = [100, 800]  # little noise and much
 LAM = 0.5
 APPEARANCE_TAU = 51  # of the appearance features in the fusion, as in DIFT
 
@@ -155,12 +156,11 @@ def write_demo(
     write_masks(tracked["motion"].values, out / "masks")
     write_video(overlay(clip.frames, tracked["motion"].values), out / "overlay.mp4", clip.fps)
     PIL.Image.fromarray(overlay_strip(clip, tracked)).save(out / "overlay.png")
-    levels = [TAUS[1], best["motion"]]
     figures = save_figures(
         {
-            "story": story(clip, tracked, feats, levels, scores),
+            "story": story(clip, tracked, feats, scores),
             "tau_curve": tau_curve(scores, metric="J"),
-            "pca_map": pca_map(feats, clip, tau=levels),
+            "pca_map": pca_map(feats, clip, tau=PCA_TAUS),
         },
         out / "figures",
     )
@@ -186,16 +186,17 @@ def overlay_strip(clip: Clip, tracked: dict[str, xr.DataArray]) -> np.ndarray[An
     return np.concatenate(pictures).repeat(3, axis=0).repeat(3, axis=1)
 
 
-def story(
-    clip: Clip, tracked: dict[str, xr.DataArray], feats: xr.DataTree, levels: list[int], scores: xr.Dataset
-) -> go.Figure:
+def story(clip: Clip, tracked: dict[str, xr.DataArray], feats: xr.DataTree, scores: xr.Dataset) -> go.Figure:
     """The finding at a glance: who tracks, what the features look like, and the curve over tau."""
     assert clip.masks is not None
     chosen = chosen_frames(len(clip), None)
     features = feats[feats.attrs["blocks"][-1]].to_dataset()["features"].isel(seed=0)
     rows = [("truth", overlay(clip.frames, clip.masks)[chosen])]
-    rows += [(f"tracked<br>by {kind}", overlay(clip.frames, masks.values)[chosen]) for kind, masks in tracked.items()]
-    rows += [(f"motion features<br>τ = {level}", pca_colours(features.sel(tau=level))[chosen]) for level in levels]
+    rows += [
+        (f"tracked by<br>{kind}, τ = {int(masks['tau'])}", overlay(clip.frames, masks.values)[chosen])
+        for kind, masks in tracked.items()
+    ]
+    rows += [(f"motion features<br>τ = {level}", pca_colours(features.sel(tau=level))[chosen]) for level in PCA_TAUS]
     curve_rows = 3
     figure = make_subplots(
         rows=len(rows) + curve_rows,
