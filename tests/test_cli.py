@@ -123,7 +123,7 @@ def test_probe_a_submodule_by_log_snr_and_samples(tedlens: Run, folder: Path, tm
     with xr.open_datatree(out, engine="zarr", consolidated=False) as tree:
         features = tree[inside]["features"]
         assert abs(float(features["log_snr"][0])) < 0.01
-        assert features.sizes["channel"] == 48
+        assert features.sizes["channel"] == 64
         assert tree.attrs["samples"] == 2
 
 

@@ -42,7 +42,7 @@ def test_video_stages_leave_models_that_load(vae: Path, stage: str) -> None:
 
 @pytest.mark.parametrize(("name", "tau"), [("mini", 500), ("mini-svd", 280)])
 def test_embedded_video_models_have_learnt_to_denoise(name: str, tau: int) -> None:
-    """The error of the v-prediction on a clip it never saw, at a log-SNR of 0; always saying 0 would have about 1."""
+    """The error of the v-prediction on a clip it never saw, at a log-SNR of 0, against that of always saying 0."""
     model, clip = tl.load_video_model(name), tl.datasets.similar(0, size=recipe.SIZE, frames=recipe.FRAMES)
     clean = model.encode(clip.frames)
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
@@ -53,8 +53,9 @@ def test_embedded_video_models_have_learnt_to_denoise(name: str, tau: int) -> No
     got = got if got.shape == clean.shape else got.transpose(0, 1)
     assert abs(model.log_snr(tau)) < 0.2
     wanted = train.edm_target(clean, noise, torch.tensor(model.sigma(tau)))
-    assert 0.9 < float(wanted.square().mean()) < 1.1
-    assert float((got - wanted).square().mean()) < 0.5
+    nothing = float(wanted.square().mean())
+    assert 0.8 < nothing < 1.3  # 1 for latents of unit variance, which those of one clip need not have
+    assert float((got - wanted).square().mean()) < 0.25 * nothing
 
 
 @pytest.mark.parametrize(("noisy", "share"), [(0, 0.5), (500, 0.75), (750, 0.75)])
