@@ -54,7 +54,7 @@ def write_report(found: Found, setup: Setup, out: Path) -> Report:
         for name, table in numbers.items():
             write_table(table, folder, name)
         (folder / "report.md").write_text(page(found, setup, list(tables.values())))
-        for name in ("alone", "fused", "overlap", "checks", "decoding"):
+        for name in ("alone", "fused", "ceiling", "overlap", "checks", "decoding"):
             save(getattr(found, name), folder / "scores" / f"{name}.zarr")
         save_figures(figures(found, setup), folder / "figures")
     return Report(tables, {what: out / what for what in ("report.md", "main.csv", "scores", "figures")})
