@@ -71,15 +71,23 @@ def test_half_of_the_noise_levels_are_high(noisy: int, share: float) -> None:
 
 
 def test_stages_follow_one_another_and_differ() -> None:
-    for model, start in recipe.RESTLESS_FROM.items():
-        assert recipe.stage_at(start - 1, model) == recipe.CALM
-        assert recipe.stage_at(start, model) == recipe.RESTLESS
+    for model, starts in recipe.STAGES.items():
+        assert list(starts.values()) == [recipe.CALM, recipe.RESTLESS, recipe.OPEN]
+        for start, before, after in zip(
+            list(starts)[1:], list(starts.values()), list(starts.values())[1:], strict=False
+        ):
+            assert recipe.stage_at(start - 1, model) == before
+            assert recipe.stage_at(start, model) == after
     seeds = range(recipe.TRAINING_SEEDS.start, recipe.TRAINING_SEEDS.start + 40)
-    still = {}
-    for stage in (recipe.CALM, recipe.RESTLESS):
-        about = [recipe.training_clip(seed, frames=1, stage=stage).objects for seed in seeds]
-        still[stage] = sum(objects is not None and objects.attrs["pan"] == 0 for objects in about)
-    assert still[recipe.CALM] > still[recipe.RESTLESS] > 0
+    still, drifting = {}, {}
+    for stage in (recipe.CALM, recipe.RESTLESS, recipe.OPEN):
+        clips = [recipe.training_clip(seed, frames=1, stage=stage).objects for seed in seeds]
+        about = [objects.attrs for objects in clips if objects is not None]
+        still[stage] = sum(one["pan"] == 0 for one in about)
+        drifting[stage] = sum(one["motion"] == "drift" for one in about)
+    assert still[recipe.CALM] > still[recipe.RESTLESS] == still[recipe.OPEN] > 0
+    assert drifting[recipe.CALM] == drifting[recipe.RESTLESS] == 0
+    assert drifting[recipe.OPEN] > 20
 
 
 def test_image_stage(tmp_path: Path) -> None:

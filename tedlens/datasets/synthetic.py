@@ -23,7 +23,7 @@ from tedlens.errors import TedlensError
 
 Shape = Literal["ball", "block", "disc"]
 Looks = Literal["identical", "similar", "distinct"]
-Motion = Literal["bounce", "cross", "fall"]
+Motion = Literal["bounce", "cross", "drift", "fall"]
 View = Literal["perspective", "top"]
 Array = npt.NDArray[np.float32]
 
@@ -32,6 +32,7 @@ HALF_WIDTH = 1.3  # of the world that is seen at the camera's target; objects li
 CAMERA_DISTANCE = 6.0
 WALL_Z = 1.7  # the back wall, seen in perspective
 SUBSTEPS = 8  # of the physics, a frame
+DRIFT_SPEED = (0.6, 3.0)  # along either axis, in world units over the clip
 # Camera axes (right, up, forward) as exact Pythagorean directions: 7-24-25 looks down by 16 degrees.
 CAMERAS: dict[str, tuple[tuple[float, float, float], ...]] = {
     "perspective": ((1.0, 0.0, 0.0), (0.0, 0.96, 0.28), (0.0, -0.28, 0.96)),
@@ -86,8 +87,11 @@ def similar(
         ``ball``, ``block`` (a box, turned about the vertical) or ``disc`` (a flat cylinder).
     motion
         ``cross``: lasting velocities along separate lanes that meet in the picture mid-clip, passing
-        in front of one another or overtaking. ``bounce``: on the floor, off the walls of the box and
-        elastically off each other. ``fall``: dropped, bouncing on the floor and off each other.
+        in front of one another or overtaking. ``drift``: lasting velocities on such lanes, from and to
+        anywhere; what leaves the picture comes in again at the other side. So neither where an object
+        starts nor where it is tells how it moves, and some are out of sight in the first frame.
+        ``bounce``: on the floor, off the walls of the box and elastically off each other. ``fall``:
+        dropped, bouncing on the floor and off each other.
     view
         ``perspective`` (camera 16 degrees above the floor) or ``top`` (straight down).
     frames, size
@@ -122,9 +126,12 @@ def similar(
     _check(seed, objects, looks, shape, motion, view, frames, height, width, texture)
     rng = np.random.Generator(np.random.Philox(key=np.array([seed, 0x51D1], np.uint64)))
     bodies = _bodies(rng, objects, looks, shape)
-    path = _simulate(rng, bodies, motion, view, frames)
     step = pan * 2 * HALF_WIDTH / width
     eye = _eye(view, [step * (t - (frames - 1) / 2) for t in range(frames + 1)])
+    if motion == "drift":
+        path = _drift(rng, bodies, view, eye, height / width)
+    else:
+        path = _simulate(rng, bodies, motion, view, frames)
     patterns = [_Pattern(texture, (seed, 0x7E57 + (i if looks == "distinct" else 0))) for i in range(objects)]
     picture, masks, visible = _render(rng, bodies, patterns, path[:, :frames], eye[:frames], view, height, width)
     centre, depth = _project(path, eye, view, height, width)
@@ -253,31 +260,58 @@ def _simulate(
 
 
 def _cross(rng: np.random.Generator, bodies: list[_Body], view: str, frames: int) -> npt.NDArray[np.float64]:
-    """Constant velocities on lanes that are apart in depth and meet in the picture mid-clip."""
+    """Constant velocities on lanes that meet in the picture mid-clip."""
     time = np.arange(frames + 1) / max(frames - 1, 1)  # 0..1 over the clip
-    lanes = _shuffled(rng, len(bodies))
-    gap = 2.1 * max(b.radius for b in bodies)
-    # Towards the camera, where many lanes would otherwise reach into the back wall.
-    far = gap * (len(bodies) - 1) / 2 + max(b.radius for b in bodies)
-    ahead = max(0.0, far - WALL_Z)
+    lanes = _lanes(rng, bodies, view)
     meet_x, meet_z = _between(rng, -0.2, 0.2), _between(rng, -0.4, 0.4)
     direction = _sign(rng)
     path = np.empty((len(bodies), frames + 1, 3))
-    for i, body in enumerate(bodies):
+    for i, (y, z) in enumerate(lanes):
         # Neighbours go opposite ways, or (one time in three) the same way at half the speed.
         overtake = i % 2 == 1 and rng.random() < 1 / 3
         way = direction if i % 2 == 0 or overtake else -direction
         vx = way * _between(rng, 1.3, 1.8) * (0.45 if overtake else 1.0)
         vz = _between(rng, -0.8, 0.8) if view == "top" else 0.0
-        lane = lanes[i] - (len(bodies) - 1) / 2
         when = time - _between(rng, 0.4, 0.6)
         path[i, :, 0] = meet_x + vx * when
-        if view == "top":  # lanes are heights
-            path[i, :, 1] = body.height + gap * lanes[i]
-            path[i, :, 2] = meet_z + vz * when
-        else:
-            path[i, :, 1] = body.height
-            path[i, :, 2] = gap * lane - ahead
+        path[i, :, 1] = y
+        path[i, :, 2] = meet_z + vz * when if view == "top" else z
+    return path
+
+
+def _lanes(rng: np.random.Generator, bodies: list[_Body], view: str) -> list[tuple[float, float]]:
+    """Height and depth of a lane for each body, in any order, apart as seen from the camera."""
+    places = _shuffled(rng, len(bodies))
+    gap = 2.1 * max(b.radius for b in bodies)
+    if view == "top":  # lanes are heights
+        return [(body.height + gap * place, 0.0) for body, place in zip(bodies, places, strict=True)]
+    # Towards the camera, where many lanes would otherwise reach into the back wall.
+    middle = (len(bodies) - 1) / 2
+    ahead = max(0.0, gap * middle + max(b.radius for b in bodies) - WALL_Z)
+    return [(body.height, gap * (place - middle) - ahead) for body, place in zip(bodies, places, strict=True)]
+
+
+def _drift(
+    rng: np.random.Generator, bodies: list[_Body], view: str, eye: npt.NDArray[np.float64], aspect: float
+) -> npt.NDArray[np.float64]:
+    """Constant velocities on lanes that come round again: in the picture all places are equally likely at any time.
+
+    `aspect` is the picture's height over its width.
+    """
+    time = np.arange(len(eye)) / max(len(eye) - 2, 1)  # 0..1 over the clip
+    path = np.empty((len(bodies), len(eye), 3))
+    for i, (body, (y, z)) in enumerate(zip(bodies, _lanes(rng, bodies, view), strict=True)):
+        path[i, :, 1], path[i, :, 2] = y, z
+        offset, forward = (0.0, y - eye[0, 1], z - eye[0, 2]), CAMERAS[view][2]
+        depth = forward[0] * offset[0] + forward[1] * offset[1] + forward[2] * offset[2]
+        seen = HALF_WIDTH * depth / CAMERA_DISTANCE
+        for axis, half in ((0, seen), (2, seen * aspect))[: 2 if view == "top" else 1]:
+            velocity = _sign(rng) * _between(rng, *DRIFT_SPEED)
+            way = velocity * time - (eye[:, axis] - eye[0, axis])  # as the camera sees it
+            # Wide enough that what leaves is out of sight for a frame before it comes in again.
+            reach = half + 1.1 * body.radius + float(np.abs(way[1:] - way[:-1]).max())
+            way = way + _between(rng, -reach, reach)
+            path[i, :, axis] = way - 2 * reach * np.floor((way + reach) / (2 * reach)) + eye[:, axis]
     return path
 
 
