@@ -39,7 +39,7 @@ TAUS = (*range(0, 1000, 100), 950)
 LAMS = tuple(i / 10 for i in range(11))
 QUICK: dict[str, Any] = {"clips": 3, "decoded": 12, "taus": (0, 300, 600, 900), "lams": (0.0, 0.3, 0.5, 0.7, 1.0)}
 LONG, OVERLAPS = 40, (0, 2)  # frames of the clips that need several windows
-CHECKS = ("as it is", "frames shuffled", "no temporal layers")
+CHECKS = ("as it is", "first frame alone", "frames shuffled", "no temporal layers")
 DECODED = ("velocity", "colour", "position")
 FOLDS = 5  # of clips, in decoding
 
@@ -143,10 +143,10 @@ def _stage(bar: Any, name: str) -> Iterator[None]:
     bar.update()
 
 
-def similar_clip(looks: Any, seed: int, frames: int = recipe.FRAMES) -> Clip:
-    """Two balls that pass one another, seen from the side and from above in turns."""
+def similar_clip(looks: Any, seed: int, frames: int = recipe.FRAMES, motion: Any = "cross") -> Clip:
+    """Two balls that pass one another, or move otherwise, seen from the side and from above in turns."""
     view: Any = "perspective" if seed % 2 == 0 else "top"
-    return similar(seed, looks=looks, view=view, frames=frames, size=recipe.SIZE)
+    return similar(seed, looks=looks, motion=motion, view=view, frames=frames, size=recipe.SIZE)
 
 
 # --- stages ---------------------------------------------------------------------------------------
@@ -182,21 +182,29 @@ def over_windows(setup: Setup, cell: dict[str, Any]) -> xr.Dataset:
 
 
 def checks(setup: Setup, cell: dict[str, Any], as_it_is: xr.Dataset) -> xr.Dataset:
-    """Motion features with the frames in another order, and without the layers that mix frames: (check, ..)."""
+    """Motion features with less to tell them how things move: (check, ..).
+
+    At the last noise level nothing of the clip is left but the first frame, on which the model is conditioned: what
+    is then tracked is what it expects. Then the frames in another order, and no layers that mix frames.
+    """
     clips = _clips(HARDEST, setup.test_seeds)
+    expected = _motion(setup, "first-frame", clips, cell | {"tau": setup.motion.levels - 1})
     shuffled = _joined("clip", {clip.name: _shuffled(setup, clip, cell) for clip in (make() for make in clips)})
     with without_temporal_layers(setup.motion):
         # In no store, whose attributes would name the whole model.
         alone = _motion(setup, None, clips, cell)
-    each = [as_it_is.reset_coords(drop=True), shuffled, alone]
+    each = [as_it_is.reset_coords(drop=True), expected, shuffled, alone]
     return _joined("check", dict(zip(CHECKS, each, strict=True)))
 
 
 def decoding(setup: Setup) -> xr.Dataset:
-    """What can be read out of the motion model's blocks at every other tau, from objects that look distinct."""
+    """What can be read out of the motion model's blocks at every other tau, from objects that look distinct.
+
+    They drift: in clips that cross, the place of an object would tell its velocity, and so would the first frame.
+    """
     how: dict[str, Any] = {"tau": setup.taus[::2], "blocks": _up(setup.motion), "seed": setup.seeds[0]}
     features, truths = [], []
-    for clip in (similar_clip("distinct", seed) for seed in recipe.TEST_SEEDS[: setup.decoded]):
+    for clip in (similar_clip("distinct", seed, motion="drift") for seed in recipe.TEST_SEEDS[: setup.decoded]):
         features.append(object_features(probe(setup.motion, clip, **how), clip))
         truths.append(_truth(clip))
     return decode(features, truths, targets=DECODED, folds=FOLDS)
