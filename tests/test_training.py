@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,7 @@ def test_half_of_the_noise_levels_are_high(noisy: int, share: float) -> None:
 def test_stages_follow_one_another_and_differ() -> None:
     for model, starts in recipe.STAGES.items():
         assert list(starts.values()) == [recipe.CALM, recipe.RESTLESS, recipe.OPEN]
-        for start, before, after in zip(
-            list(starts)[1:], list(starts.values()), list(starts.values())[1:], strict=False
-        ):
+        for (_, before), (start, after) in pairwise(starts.items()):
             assert recipe.stage_at(start - 1, model) == before
             assert recipe.stage_at(start, model) == after
     seeds = range(recipe.TRAINING_SEEDS.start, recipe.TRAINING_SEEDS.start + 40)
