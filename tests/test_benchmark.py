@@ -45,7 +45,7 @@ def test_it_measures_what_it_says(found: Found) -> None:
     assert list(found.overlap["overlap"].values) == list(OVERLAPS)
     assert found.overlap.sizes["frame"] == 38
     assert list(found.checks["check"].values) == list(CHECKS)
-    assert list(found.decoding["target"].values) == list(DECODED)
+    assert list(found.decoding["target"].values) == [*DECODED, *(f"{target}, with sides" for target in DECODED)]
     assert found.decoding.attrs["clips"] == 10
     table = found.chosen()
     assert list(table["features"].values) == ["appearance", "motion", "fused", "true masks"]

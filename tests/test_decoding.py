@@ -45,6 +45,57 @@ def test_object_features_are_means_over_pixels() -> None:
             np.testing.assert_allclose(found[:, :, number, t], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_sides_are_differences_of_the_halves_of_what_shows() -> None:
+    clip = tl.datasets.similar(1, frames=4, size=(16, 24))
+    assert clip.masks is not None
+    features = made_features(clip)
+    found = object_features(features, clip, sides=True)
+    assert found["part"].values.tolist() == ["mean"] * 6 + ["lower - upper"] * 6 + ["right - left"] * 6
+    mean = found.sel(channel=found["part"] == "mean")
+    np.testing.assert_array_equal(mean, object_features(features, clip))
+    large = features.values.repeat(2, axis=-2).repeat(2, axis=-1)
+    ys, xs = np.mgrid[:16, :24]
+    for t in range(4):
+        for number in (1, 2):
+            mask = np.asarray(clip.masks[t]) == number
+            for part, place in (("lower - upper", ys), ("right - left", xs)):
+                one, other = (mask & side for side in (place > place[mask].mean(), place < place[mask].mean()))
+                expected = large[:, :, t][..., one].mean(-1) - large[:, :, t][..., other].mean(-1)
+                side = found.sel(channel=found["part"] == part)[:, :, number, t]
+                np.testing.assert_allclose(side, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_one_pixel_wide_has_no_sides() -> None:
+    frames = np.zeros((1, 8, 8, 3), np.uint8)
+    masks = np.zeros((1, 8, 8), np.uint8)
+    masks[0, 2:5, 3] = 1
+    found = object_features(made_features(Clip(frames, masks)), Clip(frames, masks), sides=True).sel(object=1)
+    assert np.isnan(found.sel(channel=found["part"] == "right - left")).all()
+    assert not np.isnan(found.sel(channel=found["part"] != "right - left")).any()
+
+
+def test_velocity_that_cancels_in_the_mean_is_read_from_the_sides() -> None:
+    """An edge in front and an edge behind, of opposite signs: what a difference of frames gives."""
+    features, truths = {False: [], True: []}, []
+    for seed in range(24):
+        clip = tl.datasets.similar(seed, objects=1, motion="drift", frames=8, size=32)
+        assert clip.masks is not None
+        assert clip.objects is not None
+        shape = np.pad(clip.masks == 1, ((1, 1), (0, 0), (0, 0)), mode="edge").astype(np.float32)
+        change = (shape[2:] - shape[:-2])[None, None, :, None]
+        made = xr.DataArray(
+            change,
+            dims=("tau", "seed", "frame", "channel", "y", "x"),
+            coords={"tau": [0], "seed": [0], "frame": range(8)},
+        )
+        for sides, each in features.items():
+            each.append(object_features(made, clip, sides=sides))
+        truths.append(clip.objects)
+    of_mean, of_sides = (decode(features[sides], truths, targets=["velocity"])["score"] for sides in (False, True))
+    assert of_mean.item() < 0.1
+    assert of_sides.item() > 0.4
+
+
 @pytest.mark.parametrize("grid", [(5, 7), (32, 48)])  # cells that are no whole number of pixels, and smaller ones
 def test_object_features_fit_any_grid(grid: tuple[int, int]) -> None:
     clip = tl.datasets.similar(1, frames=3, size=(16, 24))

@@ -29,7 +29,9 @@ RIDGE = {"ridge__alpha": [1.0, 1e2, 1e4]}
 LOGISTIC = {"logisticregression__C": [1e-4, 1e-2, 1.0]}
 
 
-def object_features(features: xr.DataTree | xr.DataArray, clip: Clip) -> xr.DataTree | xr.DataArray:
+def object_features(
+    features: xr.DataTree | xr.DataArray, clip: Clip, *, sides: bool = False
+) -> xr.DataTree | xr.DataArray:
     """Mean feature of each object in each frame: small enough to keep for many clips.
 
     Parameters
@@ -38,13 +40,19 @@ def object_features(features: xr.DataTree | xr.DataArray, clip: Clip) -> xr.Data
         From `probe`: a tree, or one block's features (tau, seed, frame, channel, y, x).
     clip
         The clip that was probed, with masks.
+    sides
+        Also how an object's sides differ: after its mean, the mean of its lower half less that of its upper
+        half, and of its right half less its left, three times as many channels in all. A feature that
+        answers to the edge in front and to the one behind, with opposite signs, cancels in the mean.
 
     Returns
     -------
     DataArray (tau, seed, object, frame, channel), or a DataTree of such as ``features``, one node a block.
         An object's mean is over its pixels, each having the features of the cell it lies in; NaN where
-        it does not show. Object 0 is the background: the mean over the objects' mirror images, left to
-        right, as far as no object is there. So it is as large as they are, and no nearer the border.
+        it does not show, and its sides where it is but one pixel high or wide. The halves are those beyond
+        the centre of what shows of it; the coordinate ``part`` along channel says which is which. Object 0
+        is the background: the mean over the objects' mirror images, left to right, as far as no object is
+        there. So it is as large as they are, and no nearer the border.
 
     Raises
     ------
@@ -52,14 +60,15 @@ def object_features(features: xr.DataTree | xr.DataArray, clip: Clip) -> xr.Data
         For a clip without masks or of other frames, or features with other axes.
     """
     if isinstance(features, xr.DataTree):
-        nodes = {name: _pooled(each, clip).to_dataset(name="features") for name, each in blocks_of(features).items()}
+        every = blocks_of(features).items()
+        nodes = {name: _pooled(each, clip, sides).to_dataset(name="features") for name, each in every}
         tree = xr.DataTree.from_dict(nodes)
         tree.attrs = features.attrs
         return tree
-    return _pooled(features, clip)
+    return _pooled(features, clip, sides)
 
 
-def _pooled(features: xr.DataArray, clip: Clip) -> xr.DataArray:
+def _pooled(features: xr.DataArray, clip: Clip, sides: bool) -> xr.DataArray:
     """`object_features` of one block."""
     for axis in ("tau", "seed"):
         if axis in features.coords and axis not in features.dims:
@@ -69,16 +78,19 @@ def _pooled(features: xr.DataArray, clip: Clip) -> xr.DataArray:
         raise TedlensError(f"The features have axes {', '.join(map(str, features.dims))}; give {', '.join(axes)}.")
     ids, regions = _regions(clip)
     check_clip(features, clip)
-    weights = _cell_weights(regions, (features.sizes["y"], features.sizes["x"]))
+    weights = _part_weights(regions, (features.sizes["y"], features.sizes["x"]), sides)
     features = features.transpose(*axes)
-    means = np.empty((*features.shape[:2], *weights.shape[:2], features.sizes["channel"]), np.float32)
-    for tau, seed in np.ndindex(means.shape[:2]):  # one at a time: a store may be larger than memory
-        means[tau, seed] = np.einsum("fcyx,ofyx->ofc", features[tau, seed].values, weights, optimize=True)
+    channels, parts = features.sizes["channel"], list(weights)
+    found = np.empty((*features.shape[:2], *regions.shape[:2], len(parts), channels), np.float32)
+    for tau, seed in np.ndindex(found.shape[:2]):  # one at a time: a store may be larger than memory
+        each = features[tau, seed].values
+        for number, of_part in enumerate(weights.values()):
+            found[tau, seed, ..., number, :] = np.einsum("fcyx,ofyx->ofc", each, of_part, optimize=True)
     kept = {name: c for name, c in features.coords.items() if not {"channel", "y", "x"} & set(c.dims)}
     return xr.DataArray(
-        means,
+        found.reshape(*found.shape[:-2], -1),
         dims=("tau", "seed", "object", "frame", "channel"),
-        coords={**kept, "object": ids},
+        coords={**kept, "object": ids, "part": ("channel", np.repeat(parts, channels))},
         attrs=features.attrs,
     )
 
@@ -155,6 +167,20 @@ def _regions(clip: Clip) -> tuple[list[int], npt.NDArray[np.bool_]]:
     objects = np.stack([clip.masks == i for i in clip.object_ids])
     background = objects[..., ::-1].any(0) & (clip.masks == 0)
     return [BACKGROUND, *clip.object_ids], np.concatenate([background[None], objects])
+
+
+def _part_weights(regions: npt.NDArray[np.bool_], grid: tuple[int, int], sides: bool) -> dict[str, Array]:
+    """Weights of cells (object, frame, y, x) by what of each region they give: its mean, and differences of halves."""
+    weights = {"mean": _cell_weights(regions, grid)}
+    if not sides:
+        return weights
+    ys, xs = np.ogrid[: regions.shape[-2], : regions.shape[-1]]
+    for name, place in (("lower - upper", ys), ("right - left", xs)):
+        with np.errstate(invalid="ignore"):
+            centre = (regions * place).sum((-2, -1), keepdims=True) / regions.sum((-2, -1), keepdims=True)
+        beyond, before = regions & (place > centre), regions & (place < centre)
+        weights[name] = _cell_weights(beyond, grid) - _cell_weights(before, grid)
+    return weights
 
 
 def _cell_weights(regions: npt.NDArray[np.bool_], grid: tuple[int, int]) -> Array:

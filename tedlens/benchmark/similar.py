@@ -41,6 +41,7 @@ QUICK: dict[str, Any] = {"clips": 3, "decoded": 12, "taus": (0, 300, 600, 900), 
 LONG, OVERLAPS = 40, (0, 2)  # frames of the clips that need several windows
 CHECKS = ("as it is", "first frame alone", "frames shuffled", "no temporal layers")
 DECODED = ("velocity", "colour", "position")
+SIDES = ", with sides"  # of an object, in what a target is read from
 FOLDS = 5  # of clips, in decoding
 
 Source = Callable[[], Clip]
@@ -55,7 +56,7 @@ class Setup:
     clips: int  # of the test, in each set; and half as many of validation
     sweeps: Path
     seeds: Sequence[int] = (0,)
-    decoded: int = 128  # test clips that are probed for decoding: many, as a probe has an input for each channel
+    decoded: int = 256  # test clips that are probed for decoding: many, as a probe has several inputs a channel
     taus: Sequence[int] = TAUS
     lams: Sequence[float] = LAMS
 
@@ -201,13 +202,18 @@ def decoding(setup: Setup) -> xr.Dataset:
     """What can be read out of the motion model's blocks at every other tau, from objects that look distinct.
 
     They drift: in clips that cross, the place of an object would tell its velocity, and so would the first frame.
+    Each target is read from the mean feature, and again with the differences of an object's sides.
     """
     how: dict[str, Any] = {"tau": setup.taus[::2], "blocks": _up(setup.motion), "seed": setup.seeds[0]}
-    features, truths = [], []
+    means, with_sides, truths = [], [], []
     for clip in (similar_clip("distinct", seed, motion="drift") for seed in recipe.TEST_SEEDS[: setup.decoded]):
-        features.append(object_features(probe(setup.motion, clip, **how), clip))
+        features = probe(setup.motion, clip, **how)
+        means.append(object_features(features, clip))
+        with_sides.append(object_features(features, clip, sides=True))
         truths.append(_truth(clip))
-    return decode(features, truths, targets=DECODED, folds=FOLDS)
+    of_means, of_both = (decode(each, truths, targets=DECODED, folds=FOLDS) for each in (means, with_sides))
+    of_both = of_both.assign_coords(target=[f"{target}{SIDES}" for target in DECODED])
+    return xr.concat([of_means, of_both], "target")
 
 
 # --- parts ----------------------------------------------------------------------------------------
