@@ -13,7 +13,7 @@ import xarray as xr
 import tedlens as tl
 from tedlens.benchmark import Found, Setup, run, similar_clip, write_report
 from tedlens.benchmark.report import figures
-from tedlens.benchmark.similar import CHECKS, DECODED, OVERLAPS, SETS, Choice, _best
+from tedlens.benchmark.similar import CHECKS, DECODED, OVERLAPS, SETS, SIDES, Choice, _best, _probe_shuffled, decoding
 from tedlens.models.mini import recipe
 
 
@@ -45,7 +45,7 @@ def test_it_measures_what_it_says(found: Found) -> None:
     assert list(found.overlap["overlap"].values) == list(OVERLAPS)
     assert found.overlap.sizes["frame"] == 38
     assert list(found.checks["check"].values) == list(CHECKS)
-    assert list(found.decoding["target"].values) == [*DECODED, *(f"{target}, with sides" for target in DECODED)]
+    assert list(found.decoding["target"].values) == [*DECODED, *(f"{target}{SIDES}" for target in DECODED)]
     assert found.decoding.attrs["clips"] == 10
     table = found.chosen()
     assert list(table["features"].values) == ["appearance", "motion", "fused", "true masks"]
@@ -68,6 +68,27 @@ def test_checks_change_what_the_model_sees(found: Found) -> None:
     for name in CHECKS:
         same = np.allclose(found.checks["J"].sel(check=name), as_it_is)
         assert same == (name == "as it is"), name
+
+
+def test_checks_of_decoding_are_of_the_cells_that_were_chosen(found: Found, folder: Path) -> None:
+    made = setup(folder, taus=(found.choices["identical"].motion["tau"],))
+    assert list(found.decoding_checks["check"].values) == [*CHECKS, "image model"]
+    assert found.decoding_checks["score"].notnull().all()
+    # The same clips, noise and probe as at that cell among all.
+    same = decoding(made)["score"].sel(block=found.choices["identical"].motion["block"]).squeeze("tau", drop=True)
+    as_it_is = found.decoding_checks["score"].sel(check="as it is")
+    np.testing.assert_allclose(as_it_is, same.sel(target=[f"{target}{SIDES}" for target in DECODED]), rtol=1e-3)
+
+
+def test_frames_that_were_shuffled_are_back_in_their_order(folder: Path) -> None:
+    """Of a model without layers that mix frames, features are the same in any order."""
+    motion, clip = setup(folder).motion, similar_clip("distinct", 0, motion="drift")
+    how: Any = {"tau": 0, "blocks": "up_1", "seed": 0}
+    with tl.analysis.without_temporal_layers(motion):
+        shuffled, straight = _probe_shuffled(motion, clip, **how), tl.probe(motion, clip, **how)
+    xr.testing.assert_identical(shuffled["up_1"]["frame"], straight["up_1"]["frame"])
+    first, second = (each["up_1"]["features"].values for each in (shuffled, straight))
+    assert np.corrcoef(first.ravel(), second.ravel())[0, 1] > 0.99  # frames have other noise
 
 
 def test_choices_are_made_on_other_clips_than_scores(folder: Path) -> None:

@@ -50,11 +50,12 @@ def write_report(found: Found, setup: Setup, out: Path) -> Report:
     tables = dict(zip(titles, map(plain_table, numbers.values()), strict=True))
     tables["Differences, clip by clip"] = differences(found)
     tables["What can be read out: R^2 by tau"] = read_out(found)
+    tables["Read from what? R^2 with sides, identical's best cells"] = read_out_checks(found)
     with whole_folder(out) as folder:
         for name, table in numbers.items():
             write_table(table, folder, name)
         (folder / "report.md").write_text(page(found, setup, list(tables.values())))
-        for name in ("alone", "fused", "ceiling", "overlap", "checks", "decoding"):
+        for name in ("alone", "fused", "ceiling", "overlap", "checks", "decoding", "decoding_checks"):
             save(getattr(found, name), folder / "scores" / f"{name}.zarr")
         save_figures(figures(found, setup), folder / "figures")
     return Report(tables, {what: out / what for what in ("report.md", "main.csv", "scores", "figures")})
@@ -84,10 +85,18 @@ def differences(found: Found) -> pd.DataFrame:
 
 def read_out(found: Found) -> pd.DataFrame:
     """R^2 of each target by block and noise level, as texts: mean and standard error over folds."""
-    stacked = found.decoding.stack(row=("target", "block")).transpose("row", "tau")
-    score, error = (stacked[each].to_pandas().map("{:.2f}".format) for each in ("score", "error"))
-    table = cast("pd.DataFrame", score + " ± " + error)
+    table = _with_errors(found.decoding.stack(row=("target", "block")).transpose("row", "tau"))
     return table.rename(columns="tau {}".format).rename_axis(["target", "block"])
+
+
+def read_out_checks(found: Found) -> pd.DataFrame:
+    """R^2 of each target by check, as texts: mean and standard error over folds."""
+    return _with_errors(found.decoding_checks.transpose("check", "target")).rename_axis(columns=None)
+
+
+def _with_errors(decoded: xr.Dataset) -> pd.DataFrame:
+    score, error = (decoded[each].to_pandas().map("{:.2f}".format) for each in ("score", "error"))
+    return cast("pd.DataFrame", score + " ± " + error)
 
 
 def figures(found: Found, setup: Setup) -> dict[str, go.Figure]:
@@ -115,7 +124,8 @@ def figures(found: Found, setup: Setup) -> dict[str, go.Figure]:
 
 def page(found: Found, setup: Setup, tables: list[pd.DataFrame]) -> str:
     """The report as Markdown."""
-    main, checks, overlap, pairs, decoded = tables
+    main, checks, overlap, pairs, decoded, decoded_checks = tables
+    of_motion, of_image = found.choices[HARDEST].motion, found.choices[HARDEST].appearance
     chosen = [
         f"| {looks} | {choice.motion['block']}, {choice.motion['tau']} | "
         f"{choice.appearance['block']}, {choice.appearance['tau']} | {choice.lam:g} |"
@@ -169,6 +179,12 @@ def page(found: Found, setup: Setup, tables: list[pd.DataFrame]) -> str:
             "mean and from what the object's lower and upper, right and left halves differ by.",
             "",
             *markdown_table(decoded),
+            "",
+            f"The same with sides, of {of_motion['block']} at tau {of_motion['tau']}, as it is and with less to tell",
+            "how things move; and of the image model, which sees one frame,",
+            f"of {of_image['block']} at tau {of_image['tau']}.",
+            "",
+            *markdown_table(decoded_checks),
             "",
         ]
     )

@@ -42,6 +42,7 @@ LONG, OVERLAPS = 40, (0, 2)  # frames of the clips that need several windows
 CHECKS = ("as it is", "first frame alone", "frames shuffled", "no temporal layers")
 DECODED = ("velocity", "colour", "position")
 SIDES = ", with sides"  # of an object, in what a target is read from
+IMAGE_MODEL = "image model"
 FOLDS = 5  # of clips, in decoding
 
 Source = Callable[[], Clip]
@@ -98,6 +99,7 @@ class Found:
     overlap: xr.Dataset  # overlap
     checks: xr.Dataset  # check
     decoding: xr.Dataset  # block, tau, target (no clips: see `decode`)
+    decoding_checks: xr.Dataset  # check, target
 
     def chosen(self) -> xr.Dataset:
         """Test scores of what was chosen: (set, features, ..)."""
@@ -116,7 +118,7 @@ class Found:
 
 def run(setup: Setup) -> Found:
     """All stages of the benchmark, one after another."""
-    with tqdm(total=2 * len(SETS) + 3, desc="benchmark", unit="stage", leave=False) as bar:
+    with tqdm(total=2 * len(SETS) + 4, desc="benchmark", unit="stage", leave=False) as bar:
         choices, alone, fused, ceilings = {}, {}, {}, {}
         for looks in SETS:
             with _stage(bar, f"validation, {looks}"):
@@ -133,8 +135,10 @@ def run(setup: Setup) -> Found:
             checked = checks(setup, cell, alone[HARDEST].sel(features="motion", **cell))
         with _stage(bar, "decoding"):
             decoded = decoding(setup)
+        with _stage(bar, "checks of decoding"):
+            decoded_checks = decoding_checks(setup, choices[HARDEST])
     by_set = [_joined("set", each) for each in (alone, fused, ceilings)]
-    return Found(choices, by_set[0], by_set[1], by_set[2], overlap, checked, decoded)
+    return Found(choices, by_set[0], by_set[1], by_set[2], overlap, checked, decoded, decoded_checks)
 
 
 @contextmanager
@@ -206,7 +210,7 @@ def decoding(setup: Setup) -> xr.Dataset:
     """
     how: dict[str, Any] = {"tau": setup.taus[::2], "blocks": _up(setup.motion), "seed": setup.seeds[0]}
     means, with_sides, truths = [], [], []
-    for clip in (similar_clip("distinct", seed, motion="drift") for seed in recipe.TEST_SEEDS[: setup.decoded]):
+    for clip in _drifting(setup):
         features = probe(setup.motion, clip, **how)
         means.append(object_features(features, clip))
         with_sides.append(object_features(features, clip, sides=True))
@@ -216,11 +220,45 @@ def decoding(setup: Setup) -> xr.Dataset:
     return xr.concat([of_means, of_both], "target")
 
 
+def decoding_checks(setup: Setup, choice: Choice) -> xr.Dataset:
+    """The same with sides, of features that have less to tell how things move: (check, target).
+
+    At the cells that were chosen for tracking: the checks of `checks`, and the image model, to which a frame is all.
+    """
+    seed = setup.seeds[0]
+    how: dict[str, Any] = {"tau": choice.motion["tau"], "blocks": choice.motion["block"], "seed": seed}
+    of_image = {"tau": choice.appearance["tau"], "blocks": choice.appearance["block"], "seed": seed}
+
+    def alone(clip: Clip) -> xr.DataTree:
+        with without_temporal_layers(setup.motion):
+            return probe(setup.motion, clip, **how)
+
+    views: list[Callable[[Clip], xr.DataTree]] = [
+        partial(probe, setup.motion, **how),
+        partial(probe, setup.motion, **how | {"tau": setup.motion.levels - 1}),
+        partial(_probe_shuffled, setup.motion, **how),
+        alone,
+        partial(probe, setup.appearance, **of_image),
+    ]
+    clips = list(_drifting(setup))
+    truths = [_truth(clip) for clip in clips]
+    each = {}
+    for check, view in zip((*CHECKS, IMAGE_MODEL), views, strict=True):
+        features = [object_features(view(clip), clip, sides=True) for clip in clips]
+        each[check] = decode(features, truths, targets=DECODED, folds=FOLDS).squeeze(["block", "tau"], drop=True)
+    return _joined("check", each)
+
+
 # --- parts ----------------------------------------------------------------------------------------
 
 
 def _clips(looks: str, seeds: Sequence[int], frames: int = recipe.FRAMES) -> list[Source]:
     return [partial(similar_clip, looks, seed, frames) for seed in seeds]
+
+
+def _drifting(setup: Setup) -> Iterator[Clip]:
+    """Clips to decode from."""
+    return (similar_clip("distinct", seed, motion="drift") for seed in recipe.TEST_SEEDS[: setup.decoded])
 
 
 def _up(model: DiffusionModel) -> list[str]:
@@ -273,16 +311,28 @@ def _motion(
 def _shuffled(setup: Setup, clip: Clip, cell: dict[str, Any]) -> xr.Dataset:
     """Scores (seed, object, frame) of motion features where the model saw the frames in another order."""
     assert clip.masks is not None
-    rest = np.random.default_rng(_truth(clip).attrs["seed"]).permutation(np.arange(1, len(clip)))
-    order = np.concatenate([[0], rest])  # the first stays: the model is conditioned on it
-    seen = probe(setup.motion, Clip(clip.frames[order]), tau=cell["tau"], blocks=cell["block"], seed=list(setup.seeds))
+    seen = _probe_shuffled(setup.motion, clip, tau=cell["tau"], blocks=cell["block"], seed=list(setup.seeds))
     features = seen[cell["block"]]["features"].squeeze("tau", drop=True)
-    features = features.isel(frame=np.argsort(order)).assign_coords(frame=np.arange(len(clip)))
     each = {}
     for seed in setup.seeds:
         labels = propagate(features.sel(seed=seed, drop=True), clip.masks[0], **recipe.PROPAGATION)
         each[seed] = evaluate(labels, clip.masks).reset_coords(drop=True)
     return _joined("seed", each)
+
+
+def _probe_shuffled(model: DiffusionModel, clip: Clip, **how: Any) -> xr.DataTree:
+    """Features of a clip, frame by frame, where the model saw its frames in another order."""
+    rest = np.random.default_rng(_truth(clip).attrs["seed"]).permutation(np.arange(1, len(clip)))
+    order = np.concatenate([[0], rest])  # the first stays: the model is conditioned on it
+    seen = probe(model, Clip(clip.frames[order]), **how)
+
+    def in_order(features: xr.Dataset) -> xr.Dataset:
+        if not features:  # the root of the tree
+            return features
+        return features.isel(frame=np.argsort(order)).assign_coords(frame=np.arange(len(order)))
+
+    tree: xr.DataTree = seen.map_over_datasets(in_order)
+    return tree
 
 
 def _best(scores: xr.Dataset, axes: list[str]) -> dict[str, Any]:
