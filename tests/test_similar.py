@@ -11,7 +11,7 @@ import xarray as xr
 
 import tedlens as tl
 from tedlens.clip import Clip
-from tedlens.datasets.synthetic import WALL_Z, _bodies, _order, _simulate
+from tedlens.datasets.synthetic import WALL_Z, _bodies, _cross, _order
 from tedlens.errors import TedlensError
 
 SMALL: dict[str, Any] = {"frames": 6, "size": 48}
@@ -217,7 +217,7 @@ def test_lanes_end_before_the_wall(objects: int, looks: str) -> None:
     for seed in range(10):
         rng = np.random.Generator(np.random.Philox(seed))
         bodies = _bodies(rng, objects, looks, "ball")
-        far = _simulate(rng, bodies, "cross", "perspective", 2)[:, :, 2].max(axis=1)
+        far = _cross(rng, bodies, "perspective", 2)[:, :, 2].max(axis=1)
         assert all(z + body.radius <= WALL_Z + 1e-9 for z, body in zip(far, bodies, strict=True))
 
 

@@ -128,10 +128,12 @@ def similar(
     bodies = _bodies(rng, objects, looks, shape)
     step = pan * 2 * HALF_WIDTH / width
     eye = _eye(view, [step * (t - (frames - 1) / 2) for t in range(frames + 1)])
-    if motion == "drift":
+    if motion == "cross":
+        path = _cross(rng, bodies, view, frames)
+    elif motion == "drift":
         path = _drift(rng, bodies, view, eye, height / width)
     else:
-        path = _simulate(rng, bodies, motion, view, frames)
+        path = _simulate(rng, bodies, motion, frames)
     patterns = [_Pattern(texture, (seed, 0x7E57 + (i if looks == "distinct" else 0))) for i in range(objects)]
     picture, masks, visible = _render(rng, bodies, patterns, path[:, :frames], eye[:frames], view, height, width)
     centre, depth = _project(path, eye, view, height, width)
@@ -243,12 +245,11 @@ def _bodies(rng: np.random.Generator, count: int, looks: str, shape: str) -> lis
 # --- motion ---------------------------------------------------------------------------------------
 
 
-def _simulate(
-    rng: np.random.Generator, bodies: list[_Body], motion: str, view: str, frames: int
-) -> npt.NDArray[np.float64]:
-    """Centres of the bodies in the world (object, frame + 1, xyz); y is up, the floor at 0."""
-    if motion == "cross":
-        return _cross(rng, bodies, view, frames)
+# Each gives centres of the bodies in the world (object, frame + 1, xyz); y is up, the floor at 0.
+
+
+def _simulate(rng: np.random.Generator, bodies: list[_Body], motion: str, frames: int) -> npt.NDArray[np.float64]:
+    """Free flight and collisions: ``bounce`` and ``fall``."""
     place, speed = _start(rng, bodies, motion, frames)
     gravity = 10.0 / (frames * frames) if motion == "fall" else 0.0
     path = [[list(p) for p in place]]
