@@ -168,7 +168,7 @@ def choose(setup: Setup, looks: str) -> Choice:
 
 def ceiling(setup: Setup, clips: Sequence[Source], block: str) -> xr.Dataset:
     """What the grid of a block allows: the true masks' own maps, as shares of each cell, in place of features."""
-    grid = hook_points(setup.motion, (recipe.SIZE, recipe.SIZE))[block_paths(setup.motion)[block]].grid
+    grid = _grids(setup.motion)[block]
     each = {}
     for clip in (make() for make in clips):
         assert clip.masks is not None
@@ -263,9 +263,13 @@ def _drifting(setup: Setup) -> Iterator[Clip]:
 
 def _up(model: DiffusionModel) -> list[str]:
     """Up blocks with cells of at least two pixels: finer ones take most of the time, and their window shows little."""
+    return [block for block, (rows, _) in _grids(model).items() if block.startswith("up_") and 2 * rows <= model.size]
+
+
+def _grids(model: DiffusionModel) -> dict[str, tuple[int, int]]:
+    """Cells of each block, for the benchmark's clips as the model is given them: square, of its own size."""
     points = hook_points(model, (model.size, model.size))
-    rows = {block: points[path].grid[0] for block, path in block_paths(model).items() if block.startswith("up_")}
-    return [block for block, number in rows.items() if 2 * number <= model.size]
+    return {block: points[path].grid for block, path in block_paths(model).items()}
 
 
 def _truth(clip: Clip) -> xr.Dataset:
