@@ -3,7 +3,8 @@
     python notebooks/run.py                        # all of them
     python notebooks/run.py 02_tau_and_blocks ...  # some
 
-What a widget shows is left out: it would not move without its kernel, and the plot below it is its picture.
+What a widget shows is left out: it would not move without its kernel, and the plot below it is its picture. So is
+what goes to stderr.
 """
 
 from __future__ import annotations
@@ -29,10 +30,15 @@ def run(path: Path) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when it ran
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            cell.outputs = [output for output in cell.outputs if not left_out(output)]
     notebook.metadata.pop("widgets", None)
     notebook.metadata["language_info"] = {"name": "python"}
     nbformat.write(notebook, path)
+
+
+def left_out(output: nbformat.NotebookNode) -> bool:
+    """Widgets, and what libraries log of the machine that they ran on."""
+    return WIDGET in output.get("data", {}) or output.get("name") == "stderr"
 
 
 if __name__ == "__main__":

@@ -348,7 +348,12 @@ def about_store(store: str) -> None:
     from tedlens.sweeping import describe_sweep
 
     sweep = describe_sweep(store)
-    print(sweep or xr.open_datatree(store, engine="zarr", consolidated=False))
+    if not sweep:
+        try:
+            sweep = str(xr.open_datatree(store, engine="zarr", consolidated=False))
+        except (ValueError, KeyError, OSError, TypeError) as error:  # zarr's and JSON's own, for what is damaged
+            raise TedlensError(f"Cannot read the Zarr store {store}: {' '.join(str(error).split())}.") from error
+    print(sweep)
 
 
 def about_model(name: str, frame: str | None, inside: str | None) -> None:
@@ -448,8 +453,17 @@ def main() -> None:
     try:
         app()
     except TedlensError as error:
-        print(f"tedlens: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(failed(str(error)))
+    except OSError as error:
+        if error.filename is None:  # not about a path that the user gave
+            raise
+        sys.exit(failed(f"{error.filename}: {error.strerror}."))
+
+
+def failed(sentence: str) -> int:
+    """Say what went wrong; the exit code for it."""
+    print(f"tedlens: {sentence}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,10 @@ def read_gridfile(path: str | Path) -> dict[str, Any]:
 def _clips(given: Any, path: str | Path) -> list[Callable[[], Clip]]:
     """Functions that give the clips that an item of ``clips`` means."""
     if isinstance(given, Mapping) and "path" in given:
+        try:
+            inspect.signature(read_clip).bind(**given)
+        except TypeError as error:
+            raise TedlensError(f"{path} has a clip {dict(given)!r} that cannot be read so ({error}).") from error
         return [partial(read_clip, **given)]
     if isinstance(given, Mapping) and len(given) == 1:
         name, arguments = next(iter(given.items()))

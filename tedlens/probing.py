@@ -19,7 +19,7 @@ from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.models.base import Condition, DiffusionModel, Frames
 from tedlens.models.noise import frame_noise
-from tedlens.models.structure import HookPoint, block_paths, first_tensor, hook_points, matching
+from tedlens.models.structure import HookPoint, first_tensor, hook_points, matching, named_point
 from tedlens.provenance import clip_provenance, versions
 
 IMAGE_BATCH = 8  # frames that an image model sees at once, where memory allows
@@ -159,11 +159,7 @@ class Prepared:
             # Blocks give maps and run in their order: no need to look inside the UNet.
             taps = {name: Tap(self.model.module(name), first_tensor) for name in names}
             return taps, max(names, key=self.model.blocks.index)
-        paths = block_paths(self.model)
-        points = {
-            name: self._points[paths[name]] if name in paths else next(matching(self.model, self._points, name))[1]
-            for name in names
-        }
+        points = {name: named_point(self.model, self._points, name) for name in names}
         order = list(self._points)
         deepest = max(names, key=lambda name: order.index(points[name].path))
         modules = {name: self.model.unet.get_submodule(point.path) for name, point in points.items()}
@@ -178,8 +174,7 @@ class Prepared:
         windows. `blocks` are names as `names` gives them.
         """
         taus = [self.model.check_tau(t) for t in taus]
-        if int(samples) != samples or samples < 1:
-            raise TedlensError(f"samples={samples} is out of range; choose a whole number of at least 1.")
+        check_samples(samples)
         taps, deepest = self._taps(blocks)
         # Only what takes over two seconds shows a bar.
         bar = tqdm(
@@ -288,6 +283,18 @@ def block_names(
     for name in wanted:
         names += [name] if name in model.blocks else [found for found, _ in matching(model, points(), name)]
     return list(dict.fromkeys(names))
+
+
+def check_samples(samples: int) -> None:
+    if int(samples) != samples or samples < 1:
+        raise TedlensError(f"samples={samples} is out of range; choose a whole number of at least 1.")
+
+
+def only_one(names: Sequence[str], block: str) -> str:
+    """The one name that a pattern means where several make no sense."""
+    if len(names) != 1:
+        raise TedlensError(f"{block!r} means {len(names)} submodules; name one of them, for example {names[0]!r}.")
+    return names[0]
 
 
 def window_length(model: DiffusionModel, window: int | None) -> int | None:

@@ -28,8 +28,7 @@ def save(result: xr.DataTree | xr.Dataset | xr.DataArray, path: str | Path) -> P
     check_replaceable(path)
     if isinstance(result, xr.DataArray):
         result = result.to_dataset(name=result.name or "values")
-    if isinstance(result, xr.Dataset):
-        result = storable(result)
+    result = result.map_over_datasets(storable) if isinstance(result, xr.DataTree) else storable(result)
     with whole_folder(path) as folder:
         result.to_zarr(folder, zarr_format=3, consolidated=False, mode="w")
     return path

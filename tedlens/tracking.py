@@ -11,8 +11,8 @@ from torch import Tensor
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.models.base import DiffusionModel
-from tedlens.probing import Prepared
-from tedlens.propagation import Convention, check_lams
+from tedlens.probing import Prepared, check_samples, only_one
+from tedlens.propagation import Convention, check_lams, check_settings
 from tedlens.ted import fuse_features, label_clip, label_masks, unit
 
 
@@ -67,25 +67,6 @@ def track(
     TedlensError
         For a clip without first mask, a missing model, or settings out of range.
     """
-    mask = first_mask(clip)
-    check_lams([lam])
-    parts: list[Tensor] = []
-    prepared: dict[str, Prepared] = {}
-    about: dict[str, Any] = {}
-    for role, model, needed, level, name, samples in (
-        ("motion", motion, lam > 0, tau, block, 1),
-        ("appearance", appearance, lam < 1, appearance_tau, appearance_block, appearance_samples),
-    ):
-        if not needed:
-            continue
-        if model is None:
-            raise TedlensError(f"lam={lam} needs a model for {role}; give {role}=tl.load_..._model(...).")
-        prepared[role] = Prepared(model, clip, overlap=overlap, size=size)
-        name = name or model.block
-        parts.append(clip_features(prepared[role], level, seed, name, samples))
-        about |= {f"{role}_{k}": v for k, v in prepared[role].provenance().items()}
-        about |= {f"{role}_tau": level, f"{role}_block": name, f"{role}_samples": samples}
-    feats = fuse_features(parts[0], parts[1], lam) if len(parts) == 2 else unit(parts[0])
     settings: dict[str, Any] = {
         "top_k": top_k,
         "radius": radius,
@@ -93,6 +74,29 @@ def track(
         "temperature": temperature,
         "convention": convention,
     }
+    mask = first_mask(clip)
+    check_lams([lam])
+    check_settings(**settings)
+    roles: list[tuple[str, DiffusionModel, int, str | None, int]] = []
+    for role, model, needed, level, name, samples in (
+        ("motion", motion, lam > 0, tau, block, 1),
+        ("appearance", appearance, lam < 1, appearance_tau, appearance_block, appearance_samples),
+    ):
+        if needed:
+            if model is None:
+                raise TedlensError(f"lam={lam} needs a model for {role}; give {role}=tl.load_..._model(...).")
+            check_samples(samples)
+            roles.append((role, model, model.check_tau(level), name, samples))
+    parts: list[Tensor] = []
+    prepared: dict[str, Prepared] = {}
+    about: dict[str, Any] = {}
+    for role, model, level, name, samples in roles:
+        prepared[role] = Prepared(model, clip, overlap=overlap, size=size)
+        name = name or model.block
+        parts.append(clip_features(prepared[role], level, seed, name, samples))
+        about |= {f"{role}_{k}": v for k, v in prepared[role].provenance().items()}
+        about |= {f"{role}_tau": level, f"{role}_block": name, f"{role}_samples": samples}
+    feats = fuse_features(parts[0], parts[1], lam) if len(parts) == 2 else unit(parts[0])
     labels = label_clip(feats, mask, next(iter(prepared.values())).input_size, **settings)
     attrs = about | settings | {"lam": lam, "seed": seed}
     return label_masks(labels, np.arange(len(clip)), attrs).to_dataset(name="labels").assign_attrs(attrs)
@@ -100,11 +104,9 @@ def track(
 
 def clip_features(prepared: Prepared, tau: int, seed: int, block: str, samples: int = 1) -> Tensor:
     """Features (frame, channel, y, x) of a whole clip at one tau, seed and block, on the device."""
-    names = prepared.names(block)
-    if len(names) != 1:
-        raise TedlensError(f"{block!r} means {len(names)} submodules; name one of them, for example {names[0]!r}.")
-    _, _, features = next(iter(prepared.features([tau], [seed], names, samples)))
-    return features[names[0]]
+    name = only_one(prepared.names(block), block)
+    _, _, features = next(iter(prepared.features([tau], [seed], [name], samples)))
+    return features[name]
 
 
 def first_mask(clip: Clip) -> np.ndarray[Any, np.dtype[np.uint8]]:

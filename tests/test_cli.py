@@ -204,6 +204,8 @@ WRONG_GRIDS = [
     (GRID.replace("similar", "simular"), "an item is like"),
     (GRID.replace("seed", "sead"), "does not take these arguments"),
     (GRID.replace("[100, 900]", "1000"), "tau=1000"),
+    (GRID.replace("masks:", "mask:"), "unexpected keyword argument 'mask'"),
+    (GRID + "keep:\noverlap: two", "overlap='two' is out of range"),
     (GRID.replace("{0}/frames", "nowhere"), "nowhere does not exist"),
     (GRID.replace("{0}/sweep.zarr", "{0}/frames"), "not the store of a sweep"),
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,6 +130,20 @@ def test_object_features_of_a_tree_are_a_tree() -> None:
     np.testing.assert_array_equal(chosen, found["up_2"]["features"].sel(tau=[600]))
 
 
+def test_features_are_the_same_from_disk(tmp_path: Path) -> None:
+    clip = tl.datasets.similar(1, frames=3, size=16)
+    one = made_features(clip)
+    tree = xr.DataTree.from_dict({"up_1": one.to_dataset(name="features")})
+    # One block alone as well as a tree; and nothing that Zarr has no specification for.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        paths = [tl.save(one.rename("features"), tmp_path / "one.zarr"), tl.save(tree, tmp_path / "tree.zarr")]
+        tl.save(object_features(tree, clip, sides=True), tmp_path / "objects.zarr")
+    for path in paths:
+        found = object_features(xr.open_datatree(path, engine="zarr", consolidated=False), clip)
+        np.testing.assert_array_equal(found["up_1"]["features"], object_features(one, clip))
+
+
 def test_object_features_say_what_does_not_fit() -> None:
     clip = tl.datasets.similar(1, frames=3, size=16)
     with pytest.raises(TedlensError, match="no masks"):
@@ -246,6 +262,10 @@ def test_decode_says_what_does_not_fit() -> None:
         decode(features, truths[:3])
     with pytest.raises(TedlensError, match="8 frames and a truth of 3"):
         decode(features, [truth.isel(frame=slice(3)) for truth in truths])
+    with pytest.raises(TedlensError, match="clip 0 does not tell velocity, position, colour; give"):
+        decode(features, [None] * 4)  # type: ignore[list-item]  # what Clip.objects of a dataset without truth is
+    with pytest.raises(TedlensError, match="clip 0 does not tell colour; give"):
+        decode(features, [truth.drop_vars("colour") for truth in truths])
     with pytest.raises(TedlensError, match="other taus"):
         decode([*features[:3], features[3].assign_coords(tau=[1])], truths)
     with pytest.raises(TedlensError, match=r"object_features\(\)"):

@@ -21,6 +21,7 @@ def test_notebook_runs(path: Path, tmp_path: Path) -> None:
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     # And is committed with its outputs, for readers who do not run it.
     committed = nbformat.read(path, as_version=4)
+    assert not any(output.get("name") == "stderr" for cell in committed.cells for output in cell.get("outputs", []))
     assert all(cell.outputs for cell in committed.cells if cell.cell_type == "code" and draws(cell.source))
 
 

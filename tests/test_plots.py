@@ -356,6 +356,16 @@ def test_with_chrome_every_format_is_written(tmp_path: Path, figure: go.Figure) 
     assert (tmp_path / "one.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_a_chrome_that_does_not_run_is_none(tmp_path: Path, figure: go.Figure, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "chrome"
+    broken.write_text("#!/bin/sh\nexit 127\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("BROWSER_PATH", str(broken))
+    with pytest.warns(UserWarning, match=r"does not run.*HTML only.*plotly_get_chrome"):
+        written = save_figures({"one": figure}, tmp_path / "new")
+    assert written == list((tmp_path / "new").iterdir()) == [tmp_path / "new" / "one.html"]
+
+
 def test_notebooks_are_live_or_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "chrome_found", lambda: True)
     assert export.notebook_renderer() == "plotly_mimetype+png"

@@ -218,7 +218,7 @@ def test_what_cannot_be_kept(straight: Path, tmp_path: Path) -> None:
         ({"keep": "labels", "store": None}, "needs a place to keep it"),
         ({"keep": "pixels"}, "choose from labels, features"),
         ({"keep": "labels", "components": 3}, "components=3"),
-        ({"keep": "features", "components": 7}, "n_components=7"),
+        ({"keep": "features", "components": 7}, "components=7 are more than the"),
         ({"keep": "labels", "store": straight}, r"keep=\[\], and now keep=\['labels'\]"),
     ):
         with pytest.raises(tl.TedlensError, match=words):
@@ -229,6 +229,17 @@ def test_what_cannot_be_kept(straight: Path, tmp_path: Path) -> None:
     huge.unet.up_blocks[0].weight.data *= 1e6
     with pytest.raises(tl.TedlensError, match="larger than float16"):
         toy_sweep(tmp_path / "huge.zarr", motion=huge, keep="features")
+
+
+def test_a_sweep_that_ended_before_its_first_cell_binds_nobody(tmp_path: Path) -> None:
+    path, huge = tmp_path / "sweep.zarr", tiny.Toy()
+    huge.unet.up_blocks[0].weight.data *= 1e6
+    with pytest.raises(tl.TedlensError, match="larger than float16"):
+        toy_sweep(path, motion=huge, keep="features")
+    assert path.exists()
+    scores = toy_sweep(path, overlap=0)
+    assert scores["J"].notnull().any()
+    assert tl.open_sweep(path).attrs["overlap"] == 0
 
 
 # --- growth and refusal ---------------------------------------------------------------------------

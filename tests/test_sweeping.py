@@ -16,7 +16,8 @@ import tedlens as tl
 from tedlens.models.base import DiffusionModel
 from tedlens.models.i2vgen_xl import I2VGenXL
 from tedlens.models.unet2d import UNet2D
-from tedlens.sweeping import Grid, Models, clip_cells, make_grid, make_plan
+from tedlens.sweeping import Grid, Models, make_grid, make_plan
+from tedlens.sweeping.cells import kept_cells
 from tedlens.sweeping.clips import clip_sources, survey
 
 SMALL: dict[str, Any] = {"radius": 3, "top_k": 4}
@@ -232,7 +233,7 @@ def test_features_of_a_cell_do_not_outlive_it(video: DiffusionModel) -> None:
     grid: Grid = make_grid(Models(video), tau=range(0, 60, 10), blocks=["up_0", "up_1"], **SMALL)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_tracked", watch)
-        assert len(list(clip_cells(make_clip(0), Models(video), grid))) == 6
+        assert len(list(kept_cells(make_clip(0), Models(video), grid))) == 6
     assert len(alive) == 12
     assert 2 <= most <= 4
 
@@ -248,6 +249,18 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seeds": -1}, "seed=-1"),
     ({"lam": [0.5, 2]}, r"lam=2\.0"),
     ({"overlap": 16}, "overlap=16"),
+    ({"overlap": "two"}, "overlap='two' is out of range; give one whole number of at least 0"),
+    ({"overlap": [0, 2]}, r"overlap=\[0, 2\] is out of range"),
+    ({"size": "big"}, "size='big' is no size"),
+    ({"size": [16, 16, 16]}, r"size=\[16, 16, 16\] is no size"),
+    ({"size": 16.5}, r"size=16\.5 is no size"),
+    ({"blocks": 3}, "blocks=3 is not a name"),
+    ({"appearance_tau": 5000}, "tau=5000"),
+    ({"appearance_tau": "low"}, "appearance_tau='low' is not a number"),
+    ({"appearance_samples": 0}, "appearance_samples=0 is out of range"),
+    ({"appearance_block": "up_0.*.*"}, "name one of them"),
+    ({"keep": "features", "components": "many", "store": "not-made"}, "components='many' is out of range"),
+    ({"keep": "features", "components": 10**6, "store": "not-made"}, "are more than the"),
     ({"radius": [3, 0]}, "radius=0"),
     ({"top_k": []}, "top_k is an empty list"),
     ({"convention": "dino"}, "'dino'"),

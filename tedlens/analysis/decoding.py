@@ -305,6 +305,12 @@ def _check(every: Sequence[dict[str, xr.DataArray]], truths: Sequence[xr.Dataset
                 )
             if not np.array_equal(features["tau"], every[0][name]["tau"]):
                 raise TedlensError(f"Clip {number} was probed at other taus than clip 0; probe all clips alike.")
+            untold = [target for target in targets if target in REGRESSED and REGRESSED[target] not in (truth or ())]
+            if truth is None or untold:
+                raise TedlensError(
+                    f"The truth of clip {number} does not tell {', '.join(untold) or 'of its objects'}; give the "
+                    "`Clip.objects` of clips that have one, such as those of tl.datasets.similar, or other targets."
+                )
             if truth.sizes.get("frame", -1) != features.sizes["frame"]:
                 raise TedlensError(
                     f"Clip {number} has features of {features.sizes['frame']} frames and a truth of "
@@ -316,6 +322,6 @@ def _check_clips(clips: int, target: str, folds: int) -> None:
     """Enough clips for the folds, and in each fold enough to choose the regularisation."""
     if folds < 2 or clips < folds or clips - -(-clips // folds) < INNER_FOLDS:
         raise TedlensError(
-            f"folds={folds} does not fit {clips} clips that show {target!r}; give at least {INNER_FOLDS + 1} clips, "
-            "and 2 folds to as many as clips."
+            f"folds={folds} does not fit {clips} clips that show {target!r}; give 2 folds to as many as clips, and so "
+            f"many clips that {INNER_FOLDS} lie outside of each fold: 6 for 2 folds, 5 for 3, 4 for 4."
         )

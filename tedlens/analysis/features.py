@@ -13,6 +13,8 @@ from tedlens.errors import TedlensError
 def blocks_of(feats: xr.DataTree | xr.DataArray) -> dict[str, xr.DataArray]:
     """Features by block, of a tree or of one block alone."""
     if isinstance(feats, xr.DataTree):
+        if "features" in feats.data_vars:  # one block alone, saved and opened again
+            return blocks_of(feats.to_dataset()["features"])
         # A store lists its groups in any order; the order of the model's blocks is in the attributes.
         names = [name for name in feats.attrs.get("blocks", feats.children) if name in feats.children]
         return {name: feats[name].to_dataset()["features"] for name in names}

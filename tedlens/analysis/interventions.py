@@ -27,9 +27,10 @@ TEMPORAL_LAYERS = {
 def without_temporal_layers(model: DiffusionModel) -> Iterator[None]:
     """Bypass every layer of a video model that mixes frames, for the length of a ``with`` block.
 
-    Each frame then goes through the UNet alone: what features still hold is not motion. Temporal
-    convolutions, temporal transformers and motion modules hand on what they get; where SVD blends a
-    spatial with a temporal path, the spatial one is taken.
+    Each frame then goes through the UNet alone, with no other beside it but the one that the model is
+    conditioned on (I2VGen-XL spreads it over all frames before its first block): what features still hold
+    is not motion seen. Temporal convolutions, temporal transformers and motion modules hand on what they
+    get; where SVD blends a spatial with a temporal path, the spatial one is taken.
 
     Raises
     ------

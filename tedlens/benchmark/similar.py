@@ -39,7 +39,7 @@ TAUS = (*range(0, 1000, 100), 950)
 LAMS = tuple(i / 10 for i in range(11))
 QUICK: dict[str, Any] = {"clips": 3, "decoded": 12, "taus": (0, 300, 600, 900), "lams": (0.0, 0.3, 0.5, 0.7, 1.0)}
 LONG, OVERLAPS = 40, (0, 2)  # frames of the clips that need several windows
-CHECKS = ("as it is", "first frame alone", "frames shuffled", "no temporal layers")
+CHECKS = ("as it is", "last noise level", "frames shuffled", "no temporal layers")
 DECODED = ("velocity", "colour", "position")
 SIDES = ", with sides"  # of an object, in what a target is read from
 IMAGE_MODEL = "image model"
@@ -189,8 +189,8 @@ def over_windows(setup: Setup, cell: dict[str, Any]) -> xr.Dataset:
 def checks(setup: Setup, cell: dict[str, Any], as_it_is: xr.Dataset) -> xr.Dataset:
     """Motion features with less to tell them how things move: (check, ..).
 
-    At the last noise level nothing of the clip is left but the first frame, on which the model is conditioned: what
-    is then tracked is what it expects. Then the frames in another order, and no layers that mix frames.
+    At the last noise level little or nothing of the clip is left, but the first frame where the model is conditioned
+    on it: what is then tracked is what it expects. Then the frames in another order, and no layers that mix frames.
     """
     clips = _clips(HARDEST, setup.test_seeds)
     expected = _motion(setup, "first-frame", clips, cell | {"tau": setup.motion.levels - 1})
@@ -289,8 +289,10 @@ def _alone(setup: Setup, name: str, clips: Sequence[Source], seeds: Sequence[int
 
 def _fused(setup: Setup, name: str, clips: Sequence[Source], seeds: Sequence[int], choice: Choice) -> xr.Dataset:
     """Fused features of the chosen cells at every lambda: (lam, ..)."""
+    # Named by what was chosen: a run with more clips may choose otherwise, and a store holds one appearance cell.
+    cell = f"{choice.appearance['block']}-{choice.appearance['tau']}"
     scores = setup.sweep(
-        f"{name}-fused",
+        f"{name}-fused-with-{cell}",
         clips,
         motion=setup.motion,
         appearance=setup.appearance,

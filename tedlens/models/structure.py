@@ -177,6 +177,11 @@ def matching(model: DiffusionModel, points: dict[str, HookPoint], pattern: str) 
         yield point.path if prefix is None else point.path.replace(prefix, head, 1), point
 
 
+def named_point(model: DiffusionModel, points: dict[str, HookPoint], name: str) -> HookPoint:
+    """The hook point of one block or submodule by its name."""
+    return next(matching(model, points, name))[1]
+
+
 def block_paths(model: DiffusionModel) -> dict[str, str]:
     """Name of each block to its path in the UNet."""
     paths = {id(module): path for path, module in model.unet.named_modules()}

@@ -10,15 +10,15 @@ import plotly.graph_objects as go
 
 STATIC = ("png", "svg", "pdf")
 HOW_TO = (
-    "No Chrome was found, so figures were saved as HTML only; for PNG, SVG and PDF install Chrome or "
-    "Chromium (Debian: apt-get install chromium; anywhere: plotly_get_chrome)."
+    "{why}, so figures were saved as HTML only; for PNG, SVG and PDF install Chrome or Chromium (Debian: apt-get "
+    "install chromium; anywhere: plotly_get_chrome)."
 )
 
 
 def save_figures(figures: dict[str, go.Figure], folder: str | Path, formats: Iterable[str] = STATIC) -> list[Path]:
     """Save each figure as ``folder/name.html`` and, where a Chrome is found, in `formats`.
 
-    Without Chrome, a warning says how to get it. Returns the paths written.
+    Without a Chrome that runs, a warning says how to get one. Returns the paths written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,19 +32,24 @@ def save_figures(figures: dict[str, go.Figure], folder: str | Path, formats: Ite
     if not wanted:
         return written
     if not chrome_found():
-        warnings.warn(HOW_TO, stacklevel=2)
+        warnings.warn(HOW_TO.format(why="No Chrome was found"), stacklevel=2)
         return written
     from plotly.io import write_images
 
-    write_images(
-        [figure for figure, _ in wanted],
-        [path for _, path in wanted],
-        # Else all are drawn at plotly's default size, whatever their layout says.
-        width=[figure.layout.width for figure, _ in wanted],
-        height=[figure.layout.height for figure, _ in wanted],
-        scale=2,
-    )
-    return written + [path for _, path in wanted]
+    paths = [path for _, path in wanted]
+    try:
+        write_images(
+            [figure for figure, _ in wanted],
+            paths,
+            # Else all are drawn at plotly's default size, whatever their layout says.
+            width=[figure.layout.width for figure, _ in wanted],
+            height=[figure.layout.height for figure, _ in wanted],
+            scale=2,
+        )
+    except RuntimeError:  # choreographer's and plotly's, of a browser that ends at once or is gone
+        warnings.warn(HOW_TO.format(why="Chrome was found but does not run"), stacklevel=2)
+        return written
+    return written + paths
 
 
 def notebook_renderer(*, live: bool = True) -> str:

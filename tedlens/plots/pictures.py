@@ -212,9 +212,9 @@ def _stretched(shape: tuple[int, ...], size: tuple[int, int]) -> dict[str, float
     return {"x0": dx / 2 - 0.5, "dx": dx, "y0": dy / 2 - 0.5, "dy": dy}
 
 
-def chosen_frames(count: int, frames: Sequence[int] | None, default: int = 6) -> list[int]:
-    """Indices of frames: those asked for, or some evenly spread."""
-    chosen = list(frames) if frames is not None else sorted({*np.linspace(0, count - 1, default).round().astype(int)})
+def chosen_frames(count: int, frames: Sequence[int] | None) -> list[int]:
+    """Indices of frames: those asked for, or six evenly spread."""
+    chosen = list(frames) if frames is not None else sorted({*np.linspace(0, count - 1, 6).round().astype(int)})
     outside = [int(f) for f in chosen if not 0 <= f < count]
     if outside or not chosen:
         raise TedlensError(f"frames={chosen} are not all in the clip; choose from 0 to {count - 1}.")

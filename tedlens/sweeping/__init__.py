@@ -1,6 +1,5 @@
 """Sweeps: a grid of clips, noise levels, blocks, lambdas, seeds and settings, scored (see README.md here)."""
 
-from tedlens.sweeping.cells import clip_cells
 from tedlens.sweeping.grid import Grid, Models, make_grid
 from tedlens.sweeping.plan import Plan, make_plan
 from tedlens.sweeping.store import describe_sweep, open_kept, open_sweep
@@ -10,7 +9,6 @@ __all__ = [
     "Grid",
     "Models",
     "Plan",
-    "clip_cells",
     "describe_sweep",
     "make_grid",
     "make_plan",

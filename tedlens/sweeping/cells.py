@@ -27,9 +27,9 @@ SCORES = ("J", "F", "JF")
 AXES = ("clip", "block", "tau", "lam", "seed", *SETTINGS, "object", "frame")  # in the order of joined scores
 
 
-def clip_cells(
+def kept_cells(
     clip: Clip, models: Models, grid: Grid, wanted: Iterable[tuple[int, int]] | None = None
-) -> Iterator[xr.Dataset]:
+) -> Iterator[tuple[xr.Dataset, Kept]]:
     """Scores of one clip at each tau and seed, one cell after another; features live no longer than their cell.
 
     The clip is encoded once, appearance features that motion is fused with are computed once a seed, and one
@@ -49,15 +49,9 @@ def clip_cells(
     Dataset
         ``J``, ``F`` and ``JF`` over block, top_k, radius, n_last, temperature, convention, (lam,) object and
         frame, with the cell's clip, tau and seed as scalar coordinates.
+    dict of Datasets
+        What the grid keeps of the cell beside its scores, by path below the cell.
     """
-    for scores, _ in kept_cells(clip, models, grid, wanted):
-        yield scores
-
-
-def kept_cells(
-    clip: Clip, models: Models, grid: Grid, wanted: Iterable[tuple[int, int]] | None = None
-) -> Iterator[tuple[xr.Dataset, Kept]]:
-    """As `clip_cells`, with what the grid keeps of each cell beside its scores."""
     cells = grid.cells if wanted is None else list(wanted)
     mask, truth = first_mask(clip), clip.masks
     assert truth is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from tedlens.metrics import Protocol
 from tedlens.models.base import DiffusionModel
 from tedlens.models.noise import frame_noise
 from tedlens.models.registry import Kind, load_image_model, load_video_model
-from tedlens.models.structure import block_paths, hook_points, matching
-from tedlens.probing import block_names, input_size, window_length, windows
+from tedlens.models.structure import hook_points, named_point
+from tedlens.probing import block_names, input_size, only_one, window_length, windows
 from tedlens.propagation import check_lams, check_settings
 
 # A loaded model, its name, or the loader's arguments by name.
@@ -193,11 +193,14 @@ def make_grid(
         name: values_of(name, value) if name == "convention" else numbers_of(name, value)
         for name, value in zip(SETTINGS, given, strict=True)
     }
+    _check_whole("overlap", overlap, 0)
+    _check_whole("appearance_samples", appearance_samples, 1)
     swept = models.swept
     taus = tuple(swept.check_tau(t) for t in numbers_of("tau", tau))
     window = window_length(swept, None)
     windows(1, window, overlap)  # says so where the overlap does not fit
     names = _names(swept, blocks)
+    kept = _kept(keep, components)
     grid = Grid(
         tau=taus,
         sigma=tuple(swept.sigma(t) for t in taus),
@@ -208,14 +211,14 @@ def make_grid(
         settings=settings,
         protocol=protocol,
         overlap=overlap,
-        size=size,
+        size=_size(size),
         window=window,
-        appearance_tau=appearance_tau if models.fused else None,
+        appearance_tau=_appearance_tau(models, appearance_tau),
         appearance_block=_appearance_block(models, appearance_block),
         appearance_samples=appearance_samples,
-        keep=_kept(keep, components),
+        keep=kept,
         components=components,
-        shapes=_shapes(swept, names, components) if "features" in keep else {},
+        shapes=_shapes(swept, names, components) if "features" in kept else {},
         input_rule=(swept.size if size is None else size, swept.multiple),
         models=models.provenance(),
     )
@@ -239,6 +242,35 @@ def _lams(models: Models, lam: float | Sequence[float] | None) -> tuple[float, .
     return lams
 
 
+def _check_whole(name: str, given: Any, least: int) -> None:
+    if not _is_whole(given) or given < least:
+        raise TedlensError(f"{name}={given!r} is out of range; give one whole number of at least {least}.")
+
+
+def _is_whole(given: Any) -> bool:
+    return isinstance(given, Integral) and not isinstance(given, bool)
+
+
+def _size(size: Any) -> int | tuple[int, int] | None:
+    if size is None:
+        return None
+    match [size] if is_one(size) else list(size):
+        case [side] if _is_whole(side) and side > 0:
+            return int(side)
+        case [height, width] if _is_whole(height) and _is_whole(width) and min(height, width) > 0:
+            return int(height), int(width)
+    raise TedlensError(
+        f"size={size!r} is no size for the input of a model; give its short side in pixels, or height and width."
+    )
+
+
+def _appearance_tau(models: Models, tau: int) -> int | None:
+    if not models.fused:
+        return None
+    assert models.appearance is not None
+    return models.appearance.check_tau(*numbers_of("appearance_tau", [tau]))
+
+
 def _appearance_block(models: Models, block: str | None) -> str | None:
     if models.motion is None or models.appearance is None:
         if block is not None:
@@ -247,10 +279,14 @@ def _appearance_block(models: Models, block: str | None) -> str | None:
                 "give both models, or say blocks=."
             )
         return None
-    return _names(models.appearance, block or models.appearance.block)[0]
+    block = block or models.appearance.block
+    return only_one(_names(models.appearance, block), block)
 
 
 def _names(model: DiffusionModel, blocks: str | Sequence[str] | None) -> list[str]:
+    for name in () if blocks is None else values_of("blocks", blocks):
+        if not isinstance(name, str):
+            raise TedlensError(f"blocks={name!r} is not a name; choose from {', '.join(model.blocks)}.")
     return block_names(model, blocks, lambda: hook_points(model, _square(model)))
 
 
@@ -263,21 +299,26 @@ def _kept(keep: str | Sequence[str], components: int | None) -> tuple[str, ...]:
     for name in kept:
         if name not in KEEP:
             raise TedlensError(f"keep={name!r} is not what a sweep can keep; choose from {', '.join(KEEP)}.")
-    if components is not None and ("features" not in kept or components < 1):
-        raise TedlensError(
-            f"components={components} is to how many principal components kept features are reduced; "
-            'give at least 1, with keep="features".'
-        )
+    if components is not None:
+        _check_whole("components", components, 1)
+        if "features" not in kept:
+            raise TedlensError(
+                f"components={components} is to how many principal components kept features are reduced; "
+                'say keep="features".'
+            )
     return kept
 
 
 def _shapes(model: DiffusionModel, names: Sequence[str], components: int | None) -> dict[str, tuple[int, float, float]]:
     """Channels, and pixels of the input a cell (y, x), of each block's features as they are kept."""
     size = _square(model)
-    points, paths = hook_points(model, size), block_paths(model)
-    found = {}
+    points, found = hook_points(model, size), {}
     for name in names:
-        point = points[paths[name]] if name in paths else next(matching(model, points, name))[1]
+        point = named_point(model, points, name)
+        if components is not None and components > point.channels:
+            raise TedlensError(
+                f"components={components} are more than the {point.channels} channels of {name!r}; give fewer."
+            )
         channels = point.channels if components is None else components
         found[name] = (channels, size[0] / point.grid[0], size[1] / point.grid[1])
     return found

@@ -137,9 +137,13 @@ class SweepStore:
             Where a setting, a model or a clip differs.
         """
         about = self.about()
-        if about is not None:
-            self._check_kind(about["fixed"], json.loads(json.dumps(grid.fixed)))
         cells, broken = self.cells(kind_of(grid.fixed))
+        if about is not None and (cells or broken):  # else a sweep that ended before its first cell: it binds nobody
+            for name, before, now in _differences(about["fixed"], grid):
+                raise TedlensError(
+                    f"{self.url} holds results with {name}={before!r}, and now {name}={now!r} is "
+                    "asked for: they are of different kinds, so use another store or the same setting."
+                )
         content = {clip.name: clip.sha256 for clip in clips}
         for cell in cells:
             name, sha256 = cell.about["clip"], cell.about["clip_sha256"]
@@ -150,19 +154,13 @@ class SweepStore:
                 )
         return cells, broken
 
-    def _check_kind(self, held: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-        for name in sorted({*asked, *held} - NAMES):
-            if asked.get(name) != held.get(name):
-                raise TedlensError(
-                    f"{self.url} holds results with {name}={held.get(name)!r}, and now {name}={asked.get(name)!r} is "
-                    "asked for: they are of different kinds, so use another store or the same setting."
-                )
-
     # --- writing --------------------------------------------------------------------------------
 
     def begin(self, grid: Grid, clips: Iterable[ClipFacts], cells: Iterable[Cell], broken: Iterable[str]) -> None:
         """Make the store ready for a grid: note what is asked of it, and make absent what is broken in it."""
-        about = self.about() or {"tedlens_sweep": LAYOUT, **versions(), "fixed": grid.fixed, "asked": {}}
+        about = self.about()
+        if about is None or list(_differences(about["fixed"], grid)):
+            about = {"tedlens_sweep": LAYOUT, **versions(), "fixed": grid.fixed, "asked": {}}
         asked = {"clip": [clip.name for clip in clips], "tau": grid.tau, "seed": grid.seed, **grid.inner}
         union = _union([asked, about["asked"]], cells)
         if about["asked"] != union:
@@ -397,6 +395,14 @@ def kind_of(fixed: Mapping[str, Any]) -> str:
 
 def _sha256(said: Any) -> str:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _differences(fixed: Mapping[str, Any], grid: Grid) -> Iterator[tuple[str, Any, Any]]:
+    """Settings that a store holds fixed and a grid has otherwise: name, before, now."""
+    asked = json.loads(json.dumps(grid.fixed))
+    for name in sorted({*asked, *fixed} - NAMES):
+        if asked.get(name) != fixed.get(name):
+            yield name, fixed.get(name), asked.get(name)
 
 
 def _union(asked: Sequence[Mapping[str, Sequence[Any]]], cells: Iterable[Cell]) -> dict[str, list[Any]]:
