@@ -1,4 +1,4 @@
-"""The command line: the same words as the Python API."""
+"""The command line: what the Python API does, in its words, for what one runs without a notebook."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def benchmark_similar(
     out: Annotated[Path, typer.Option(help="Folder for tables and figures.")] = Path("benchmark"),
     clips: Annotated[int, typer.Option(min=2, help="Test clips in each of the three sets, at most 64.")] = 16,
     seeds: Annotated[int, typer.Option(min=1, help="Noise seeds of test clips.")] = 1,
-    quick: Annotated[bool, typer.Option("--quick", help="Few clips and noise levels, as a try-out.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few clips and noise levels, as a try-out; --clips has no effect.")
+    ] = False,
     motion: Annotated[str, typer.Option(help="Video model: built-in name, hub id or folder.")] = "mini",
     appearance: Annotated[str, typer.Option(help="Image model: built-in name, hub id or folder.")] = "mini",
 ) -> None:

@@ -59,7 +59,6 @@ def kept_cells(
     still = None
     if models.motion and models.appearance:
         still = Prepared(models.appearance, clip, size=grid.size, progress=False)
-    samples = 1 if models.motion else grid.appearance_samples
     for seed in dict.fromkeys(seed for _, seed in cells):
         clear = None
         if still is not None:
@@ -67,7 +66,7 @@ def kept_cells(
             assert grid.appearance_block is not None
             clear = clip_features(still, grid.appearance_tau, seed, grid.appearance_block, grid.appearance_samples)
         taus = [tau for tau, its_seed in cells if its_seed == seed]
-        for tau, _, features in swept.features(taus, [seed], grid.block, samples):
+        for tau, _, features in swept.features(taus, [seed], grid.block, grid.samples):
             scores, labels = [], []
             for tracked in _tracked(features, clear, mask, swept.input_size, grid):
                 scores.append(evaluate(tracked, truth, protocol=grid.protocol))

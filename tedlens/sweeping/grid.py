@@ -138,6 +138,11 @@ class Grid:
         return [(tau, seed) for seed in self.seed for tau in self.tau]
 
     @property
+    def samples(self) -> int:
+        """Noise samples a cell's features are the mean of; motion has one."""
+        return 1 if self.window is not None else self.appearance_samples
+
+    @property
     def inner(self) -> dict[str, tuple[Any, ...]]:
         """Axes within a cell, in the order in which they are computed."""
         lam = {} if self.lam is None else {"lam": self.lam}

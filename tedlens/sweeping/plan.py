@@ -59,7 +59,6 @@ def make_plan(grid: Grid, clips: Sequence[ClipFacts], missing: Mapping[str, Sequ
     inner = prod(map(len, grid.inner.values()))
     cells = len(clips) * len(grid.cells)
     left = sum(map(len, missing.values()))
-    samples = 1 if grid.window is not None else grid.appearance_samples
     seeds = {name: len({seed for _, seed in wanted}) for name, wanted in missing.items()}
     scored = sum(len(clip.objects) * len(clip.scored(grid.protocol)) for clip in clips)
     return Plan(
@@ -67,7 +66,8 @@ def make_plan(grid: Grid, clips: Sequence[ClipFacts], missing: Mapping[str, Sequ
         cells=cells,
         done=cells - left,
         forwards=sum(
-            len(missing[clip.name]) * samples * len(windows(clip.frames, grid.window, grid.overlap)) for clip in clips
+            len(missing[clip.name]) * grid.samples * len(windows(clip.frames, grid.window, grid.overlap))
+            for clip in clips
         ),
         appearance_forwards=0
         if grid.lam is None
