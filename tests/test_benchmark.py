@@ -51,7 +51,8 @@ def test_it_measures_what_it_says(found: Found) -> None:
     assert list(table["features"].values) == ["appearance", "motion", "fused", "true masks"]
     # The truth itself loses at the outlines only, or to a cell that holds too little of an object.
     by_kind = table["J"].mean(["clip", "seed", "object", "frame"])
-    assert (by_kind.sel(features="true masks") > by_kind.drop_sel(features="true masks")).all()
+    # On the cells that the motion features have; appearance features may have finer ones.
+    assert (by_kind.sel(features="true masks") > by_kind.sel(features="motion")).all()
     assert (by_kind.sel(features="true masks") < 1).all()
     # lambda 1 is motion alone.
     for looks, choice in found.choices.items():
