@@ -195,6 +195,23 @@ def test_sweep_from_a_grid_file(tedlens: Run, folder: Path, tmp_path: Path) -> N
     assert "done: 4 of 4 cells" in tedlens("info", folder / "sweep.zarr").stdout
 
 
+def test_stores_and_paths_that_cannot_be_read_are_one_sentence(tedlens: Run, tmp_path: Path) -> None:
+    (tmp_path / "damaged.zarr").mkdir()
+    (tmp_path / "damaged.zarr/zarr.json").write_text('{"zarr')
+    numbers = xr.DataArray(np.zeros(3), dims="x", name="numbers")
+    array = tl.save(numbers, tmp_path / "whole.zarr") / "numbers"  # one array of a store, not a store
+    for arguments, words in (
+        (["info", tmp_path / "damaged.zarr"], "Cannot read the Zarr store"),
+        (["info", array], "Cannot read the Zarr store"),
+        (["evaluate", "a" * 300, tmp_path], "File name too long"),
+    ):
+        ran = tedlens(*arguments)
+        assert ran.returncode == 2
+        assert ran.stderr.startswith("tedlens: ")
+        assert words in ran.stderr
+        assert ran.stderr.count("\n") == 1
+
+
 WRONG_GRIDS = [
     ("", "does not hold the words of a sweep"),
     ("clips: [", "is not YAML"),

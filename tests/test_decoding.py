@@ -52,8 +52,8 @@ def test_sides_are_differences_of_the_halves_of_what_shows() -> None:
     assert clip.masks is not None
     features = made_features(clip)
     found = object_features(features, clip, sides=True)
-    assert found["part"].values.tolist() == ["mean"] * 6 + ["lower - upper"] * 6 + ["right - left"] * 6
-    mean = found.sel(channel=found["part"] == "mean")
+    assert found["pooling"].values.tolist() == ["mean"] * 6 + ["lower - upper"] * 6 + ["right - left"] * 6
+    mean = found.sel(channel=found["pooling"] == "mean")
     np.testing.assert_array_equal(mean, object_features(features, clip))
     large = features.values.repeat(2, axis=-2).repeat(2, axis=-1)
     ys, xs = np.mgrid[:16, :24]
@@ -63,7 +63,7 @@ def test_sides_are_differences_of_the_halves_of_what_shows() -> None:
             for part, place in (("lower - upper", ys), ("right - left", xs)):
                 one, other = (mask & side for side in (place > place[mask].mean(), place < place[mask].mean()))
                 expected = large[:, :, t][..., one].mean(-1) - large[:, :, t][..., other].mean(-1)
-                side = found.sel(channel=found["part"] == part)[:, :, number, t]
+                side = found.sel(channel=found["pooling"] == part)[:, :, number, t]
                 np.testing.assert_allclose(side, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -72,8 +72,8 @@ def test_what_is_one_pixel_wide_has_no_sides() -> None:
     masks = np.zeros((1, 8, 8), np.uint8)
     masks[0, 2:5, 3] = 1
     found = object_features(made_features(Clip(frames, masks)), Clip(frames, masks), sides=True).sel(object=1)
-    assert np.isnan(found.sel(channel=found["part"] == "right - left")).all()
-    assert not np.isnan(found.sel(channel=found["part"] != "right - left")).any()
+    assert np.isnan(found.sel(channel=found["pooling"] == "right - left")).all()
+    assert not np.isnan(found.sel(channel=found["pooling"] != "right - left")).any()
 
 
 def test_velocity_that_cancels_in_the_mean_is_read_from_the_sides() -> None:

@@ -50,7 +50,7 @@ def object_features(
     DataArray (tau, seed, object, frame, channel), or a DataTree of such as ``features``, one node a block.
         An object's mean is over its pixels, each having the features of the cell it lies in; NaN where
         it does not show, and its sides where it is but one pixel high or wide. The halves are those beyond
-        the centre of what shows of it; the coordinate ``part`` along channel says which is which. Object 0
+        the centre of what shows of it; the coordinate ``pooling`` along channel says which is which. Object 0
         is the background: the mean over the objects' mirror images, left to right, as far as no object is
         there. So it is as large as they are, and no nearer the border.
 
@@ -78,19 +78,19 @@ def _pooled(features: xr.DataArray, clip: Clip, sides: bool) -> xr.DataArray:
         raise TedlensError(f"The features have axes {', '.join(map(str, features.dims))}; give {', '.join(axes)}.")
     ids, regions = _regions(clip)
     check_clip(features, clip)
-    weights = _part_weights(regions, (features.sizes["y"], features.sizes["x"]), sides)
+    weights = _pooling_weights(regions, (features.sizes["y"], features.sizes["x"]), sides)
     features = features.transpose(*axes)
-    channels, parts = features.sizes["channel"], list(weights)
-    found = np.empty((*features.shape[:2], *regions.shape[:2], len(parts), channels), np.float32)
+    channels = features.sizes["channel"]
+    found = np.empty((*features.shape[:2], *regions.shape[:2], len(weights), channels), np.float32)
     for tau, seed in np.ndindex(found.shape[:2]):  # one at a time: a store may be larger than memory
         each = features[tau, seed].values
-        for number, of_part in enumerate(weights.values()):
-            found[tau, seed, ..., number, :] = np.einsum("fcyx,ofyx->ofc", each, of_part, optimize=True)
+        for number, of_cells in enumerate(weights.values()):
+            found[tau, seed, ..., number, :] = np.einsum("fcyx,ofyx->ofc", each, of_cells, optimize=True)
     kept = {name: c for name, c in features.coords.items() if not {"channel", "y", "x"} & set(c.dims)}
     return xr.DataArray(
         found.reshape(*found.shape[:-2], -1),
         dims=("tau", "seed", "object", "frame", "channel"),
-        coords={**kept, "object": ids, "part": ("channel", np.repeat(parts, channels))},
+        coords={**kept, "object": ids, "pooling": ("channel", np.repeat(list(weights), channels))},
         attrs=features.attrs,
     )
 
@@ -169,7 +169,7 @@ def _regions(clip: Clip) -> tuple[list[int], npt.NDArray[np.bool_]]:
     return [BACKGROUND, *clip.object_ids], np.concatenate([background[None], objects])
 
 
-def _part_weights(regions: npt.NDArray[np.bool_], grid: tuple[int, int], sides: bool) -> dict[str, Array]:
+def _pooling_weights(regions: npt.NDArray[np.bool_], grid: tuple[int, int], sides: bool) -> dict[str, Array]:
     """Weights of cells (object, frame, y, x) by what of each region they give: its mean, and differences of halves."""
     weights = {"mean": _cell_weights(regions, grid)}
     if not sides:

@@ -50,7 +50,7 @@ def write_report(found: Found, setup: Setup, out: Path) -> Report:
     tables = dict(zip(titles, map(plain_table, numbers.values()), strict=True))
     tables["Differences, clip by clip"] = differences(found)
     tables["What can be read out: R^2 by tau"] = read_out(found)
-    tables["Read from what? R^2 with sides, identical's best cells"] = read_out_checks(found)
+    tables["Is it motion that is read? R^2 with sides"] = read_out_checks(found)
     with whole_folder(out) as folder:
         for name, table in numbers.items():
             write_table(table, folder, name)

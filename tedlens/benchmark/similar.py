@@ -193,7 +193,7 @@ def checks(setup: Setup, cell: dict[str, Any], as_it_is: xr.Dataset) -> xr.Datas
     on it: what is then tracked is what it expects. Then the frames in another order, and no layers that mix frames.
     """
     clips = _clips(HARDEST, setup.test_seeds)
-    expected = _motion(setup, "first-frame", clips, cell | {"tau": setup.motion.levels - 1})
+    expected = _motion(setup, "last-noise-level", clips, cell | {"tau": setup.motion.levels - 1})
     shuffled = _joined("clip", {clip.name: _shuffled(setup, clip, cell) for clip in (make() for make in clips)})
     with without_temporal_layers(setup.motion):
         # In no store, whose attributes would name the whole model.
