@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from diffusers import EulerDiscreteScheduler
 
 import tedlens as tl
-from tedlens.models.mini import recipe, train
+from tedlens.models.mini import clips, loop, recipe, train, validation
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def log(out: Path, name: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("stage", ["video", "svd"])
 def test_video_stages_leave_models_that_load(vae: Path, stage: str) -> None:
-    getattr(train, stage)(vae, steps=1)
+    getattr(train, stage)(vae, steps=1, batch=4)
     model = tl.load_video_model(vae / stage, size=recipe.SIZE)
     clip = tl.datasets.similar(0, size=recipe.SIZE, frames=recipe.FRAMES)
     features = tl.probe(model, clip, tau=500, blocks="up_2")["up_2"]["features"]
@@ -59,34 +59,38 @@ def test_embedded_video_models_have_learnt_to_denoise(name: str, tau: int) -> No
     assert float((got - wanted).square().mean()) < 0.25 * nothing
 
 
-@pytest.mark.parametrize(("noisy", "share"), [(0, 0.5), (500, 0.75), (750, 0.75)])
-def test_half_of_the_noise_levels_are_high(noisy: int, share: float) -> None:
-    clean, scheduler = torch.zeros(4000, 1, 1, 1), DDIMScheduler(**recipe.I2VGEN_XL_SCHEDULE)
-    generator = torch.Generator().manual_seed(0)
-    _, record = train.denoising_loss(scheduler, lambda noisy, tau: noisy, clean, generator, noisy)
-    taus = torch.tensor(record["tau"])
+def test_half_of_the_noise_levels_are_high() -> None:
+    taus = train.noise_levels(4000, 400, torch.Generator().manual_seed(0))
     assert int(taus.min()) < 10
     assert 990 < int(taus.max()) < 1000
-    assert float((taus >= 500).float().mean()) == pytest.approx(share, abs=0.03)
-    assert float((taus >= noisy).float().mean()) == pytest.approx(0.5 + (1000 - noisy) / 2000, abs=0.03)
+    assert float((taus >= 400).float().mean()) == pytest.approx(0.5 + 0.5 * 0.6, abs=0.03)
 
 
-def test_stages_follow_one_another_and_differ() -> None:
-    for model, starts in recipe.STAGES.items():
-        assert list(starts.values()) == [recipe.CALM, recipe.RESTLESS, recipe.OPEN]
-        for (_, before), (start, after) in pairwise(starts.items()):
-            assert recipe.stage_at(start - 1, model) == before
-            assert recipe.stage_at(start, model) == after
-    seeds = range(recipe.TRAINING_SEEDS.start, recipe.TRAINING_SEEDS.start + 40)
-    still, drifting = {}, {}
-    for stage in (recipe.CALM, recipe.RESTLESS, recipe.OPEN):
-        clips = [recipe.training_clip(seed, frames=1, stage=stage).objects for seed in seeds]
-        about = [objects.attrs for objects in clips if objects is not None]
-        still[stage] = sum(one["pan"] == 0 for one in about)
-        drifting[stage] = sum(one["motion"] == "drift" for one in about)
-    assert still[recipe.CALM] > still[recipe.RESTLESS] == still[recipe.OPEN] > 0
-    assert drifting[recipe.CALM] == drifting[recipe.RESTLESS] == 0
-    assert drifting[recipe.OPEN] > 20
+def test_the_loss_looks_where_things_move() -> None:
+    clean = torch.zeros(2, 16, 4, 8, 8)
+    clean[0, 3, :, 2, 5] = 1
+    weight = train.moving(clean)
+    assert weight.shape == (2, 1, 1, 8, 8)
+    torch.testing.assert_close(weight.mean((1, 2, 3, 4)), torch.ones(2))
+    assert int(weight[0].argmax()) == 2 * 8 + 5
+    torch.testing.assert_close(weight[1], torch.ones(1, 1, 8, 8))
+
+
+def test_hidden_frames_are_runs_in_a_share_of_the_clips() -> None:
+    hidden = train.hidden_frames(2000, 0.6, torch.Generator().manual_seed(0))[..., 0, 0, 0]
+    lengths = hidden.sum(1)
+    assert float((lengths > 0).float().mean()) == pytest.approx(0.6, abs=0.04)
+    assert int(lengths[lengths > 0].min()) >= 1
+    assert int(lengths.max()) == 8
+    begins = (hidden[:, 1:] & ~hidden[:, :-1]).sum(1) + hidden[:, 0].int()
+    assert set(begins.tolist()) == {0, 1}
+
+
+def test_copies_of_a_clip_are_its_mirror_images_turns_and_reversals() -> None:
+    clip = torch.arange(2 * 3 * 4 * 4 * 3, dtype=torch.uint8).reshape(2, 3, 4, 4, 3)
+    ways = {train.turned(clip, torch.Generator().manual_seed(n)).numpy().tobytes() for n in range(200)}
+    assert len(ways) == 16
+    assert clip.numpy().tobytes() in ways
 
 
 def test_image_stage(tmp_path: Path) -> None:
@@ -94,26 +98,60 @@ def test_image_stage(tmp_path: Path) -> None:
     assert tl.load_image_model(tmp_path / "image").unet.config.sample_size == recipe.SIZE
 
 
-def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped after two of three steps, it ends with the weights of a straight run."""
-    monkeypatch.setattr(train, "SAVE_EVERY", 2)
-    plain = train.training_frames
-    train.image(tmp_path / "straight", steps=3, batch=1)
+def small_run(out: Path, stop_before: int | None = None) -> dict[str, torch.Tensor]:
+    """A run of six steps of a linear model, killed before a step if one is given."""
+    torch.manual_seed(0)
+    model, how = torch.nn.Linear(3, 2), loop.Run(out, "small", steps=6, rate=1e-2, save_every=2, measure_every=3)
 
-    def killed(step: int, count: int) -> torch.Tensor:
-        if step == 2:
-            raise KeyboardInterrupt
-        return plain(step, count)
+    def batches() -> Iterator[tuple[loop.Inputs, dict[str, Any]]]:
+        for step in range(loop.first_step(how), how.steps):
+            if step == stop_before:
+                raise KeyboardInterrupt
+            yield {"x": torch.randn(4, 3, generator=loop.generator_of(0, step, "cpu"))}, {"note": step}
 
-    monkeypatch.setattr(train, "training_frames", killed)
+    def loss_of(inputs: loop.Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+        each = model(inputs["x"]).square().mean(1)
+        return each.mean(), each
+
+    loop.optimise(model, batches(), loss_of, how, lambda: {"weight": float(model.weight.detach().sum())})
+    return model.state_dict()
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    """Stopped after four of six steps and a half, it ends with the weights and the measurements of a straight run."""
+    straight = small_run(tmp_path / "straight")
     with pytest.raises(KeyboardInterrupt):
-        train.image(tmp_path / "stopped", steps=3, batch=1)
-    assert not (tmp_path / "stopped" / "image").exists()
-    monkeypatch.setattr(train, "training_frames", plain)
-    train.image(tmp_path / "stopped", steps=3, batch=1)
-    straight, stopped = (tl.load_image_model(tmp_path / name / "image") for name in ("straight", "stopped"))
-    assert straight.weights_sha256 == stopped.weights_sha256
-    assert [step["step"] for step in log(tmp_path / "stopped", "image")] == [0, 1, 2]
+        small_run(tmp_path / "stopped", stop_before=5)
+    assert loop.first_step(loop.Run(tmp_path / "stopped", "small", steps=6, rate=1e-2)) == 4
+    stopped = small_run(tmp_path / "stopped")
+    for name, value in straight.items():
+        assert torch.equal(value, stopped[name])
+    measured = [
+        [line["weight"] for line in log(tmp_path / run, "small") if "weight" in line][-1]
+        for run in ("straight", "stopped")
+    ]
+    assert measured[0] == measured[1]
+
+
+def test_clips_are_the_same_from_any_number_of_workers() -> None:
+    def drawn(workers: int, first: int) -> list[torch.Tensor]:
+        world = recipe.WORLDS["headed"]
+        return list(clips.training_clips(world, 2, first=first, steps=3, count=2, workers=workers, device="cpu"))
+
+    here, elsewhere = drawn(0, 0), drawn(2, 0)
+    assert here[0].shape == (2, 2, recipe.SIZE, recipe.SIZE, 3)
+    for one, other in zip(here, elsewhere, strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(drawn(0, 2)[0], here[2])
+
+
+def test_a_training_is_measured_by_what_it_is_for(vae: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"CROSSING": 1, "DRIFTING": 5, "TAUS": (600,), "BLOCKS": ("up_2",)}.items():
+        monkeypatch.setattr(validation, name, value)
+    train.video(vae / "measured", steps=1, batch=2, copies=2, measure=1)
+    (measured,) = [line for line in log(vae / "measured", "video") if "identity" in line]
+    assert 0 <= measured["identity"]["up_2"][0] <= 1
+    assert measured["velocity"]["up_2"][0] <= 1
 
 
 def test_svd_is_trained_to_predict_what_its_scheduler_reads() -> None:
@@ -134,20 +172,20 @@ def test_svd_is_trained_to_predict_what_its_scheduler_reads() -> None:
 def test_held_out_seeds_are_refused() -> None:
     for seed in (recipe.TEST_SEEDS[0], recipe.VALIDATION_SEEDS[-1]):
         with pytest.raises(ValueError, match="held out"):
-            recipe.training_clip(seed)
+            recipe.training_clip(seed, recipe.WORLDS["any"])
     assert not set(recipe.TEST_SEEDS) & set(recipe.VALIDATION_SEEDS)
 
 
-def test_training_clips_vary() -> None:
-    clips = [recipe.training_clip(recipe.TRAINING_SEEDS.start + n, frames=2) for n in range(60)]
-    about = [clip.objects.attrs for clip in clips if clip.objects is not None]
-    for name, values in {
-        "objects": {1, 2, 3, 4},
-        "looks": {"identical", "similar", "distinct"},
-        "shape": {"ball", "block", "disc"},
-        "motion": {"cross", "bounce", "fall"},
-        "view": {"perspective", "top"},
-    }.items():
-        assert values <= {one[name] for one in about}, name
-    assert len({one["pan"] for one in about}) > 5
-    assert len({one["texture"] for one in about}) > 20
+@pytest.mark.parametrize("world", list(recipe.WORLDS))
+def test_training_clips_vary(world: str) -> None:
+    shown = recipe.WORLDS[world]
+    made = [recipe.training_clip(recipe.TRAINING_SEEDS.start + n, shown, frames=1).objects for n in range(40)]
+    about = [objects.attrs for objects in made if objects is not None]
+    assert {one["motion"] for one in about} == set(shown.motions)
+    assert {one["objects"] for one in about} == set(range(shown.objects[0], shown.objects[1] + 1))
+    assert {one["looks"] for one in about} == {"identical", "similar", "distinct"}
+    assert {one["view"] for one in about} == ({"top"} if shown.top == 1 else {"top", "perspective"})
+    for name, share in {"texture": shown.patterns, "front": shown.headed}.items():
+        assert abs(sum(one[name] > 0 for one in about) / 40 - share) < 0.25
+    assert abs(sum(one["ground"] == 0 for one in about) / 40 - shown.plain) < 0.25
+    assert all(shown.scales[0] <= one["scale"] <= shown.scales[1] for one in about)

@@ -71,6 +71,10 @@ def similar(
     size: int | tuple[int, int] = 128,
     pan: float = 0.0,
     texture: float = 0.0,
+    scale: float = 1.0,
+    ground: float = 1.0,
+    front: float = 0.0,
+    look: int | None = None,
     fps: float = 8.0,
 ) -> Clip:
     """A clip of `objects` moving objects that look alike, with the exact truth about them.
@@ -101,6 +105,16 @@ def similar(
     texture
         Contrast of a pattern on the objects that moves with them, 0 (plain) to 1. Identical and similar
         objects have the same pattern.
+    scale
+        Size of the objects: at 1, one of two balls is a quarter to a third of the picture wide. Velocities do not
+        change with it, so that small objects move by their own diameter in fewer frames.
+    ground
+        Contrast of the pattern on the ground, 0 (plain) to 1.
+    front
+        Contrast between an object's front, where it heads to, and its back, 0 (alike) to 1. With it one frame tells
+        which way an object moves.
+    look
+        Chooses sizes, colours, ground and light in place of `seed`: clips of one look differ in how things move.
     fps
         Written on the clip.
 
@@ -123,9 +137,13 @@ def similar(
     if len(sides) != 2:
         raise TedlensError(f"size={size} is no size; give one number for a square, or (height, width).")
     height, width = sides
-    _check(seed, objects, looks, shape, motion, view, frames, height, width, texture)
+    for number in (seed, 0 if look is None else look):
+        if not 0 <= number < 2**64:
+            raise TedlensError(f"seed={number} is no seed; choose a whole number from 0 to 2**64 - 1.")
+    _check(objects, looks, shape, motion, view, frames, height, width, texture, scale, ground, front)
     rng = np.random.Generator(np.random.Philox(key=np.array([seed, 0x51D1], np.uint64)))
-    bodies = _bodies(rng, objects, looks, shape)
+    looking = rng if look is None else np.random.Generator(np.random.Philox(key=np.array([look, 0x100C], np.uint64)))
+    bodies = _bodies(looking, objects, looks, shape, scale)
     step = pan * 2 * HALF_WIDTH / width
     eye = _eye(view, [step * (t - (frames - 1) / 2) for t in range(frames + 1)])
     if motion == "cross":
@@ -134,8 +152,11 @@ def similar(
         path = _drift(rng, bodies, view, eye, height / width)
     else:
         path = _simulate(rng, bodies, motion, frames)
-    patterns = [_Pattern(texture, (seed, 0x7E57 + (i if looks == "distinct" else 0))) for i in range(objects)]
-    picture, masks, visible = _render(rng, bodies, patterns, path[:, :frames], eye[:frames], view, height, width)
+    painted = seed if look is None else look
+    patterns = [_Pattern(texture, (painted, 0x7E57 + (i if looks == "distinct" else 0))) for i in range(objects)]
+    picture, masks, visible = _render(
+        looking, bodies, patterns, path[:, :frames], eye[:frames], view, height, width, ground, _headings(path, front)
+    )
     centre, depth = _project(path, eye, view, height, width)
     truth = xr.Dataset(
         {
@@ -159,13 +180,16 @@ def similar(
             "size": [height, width],
             "pan": pan,
             "texture": texture,
+            "scale": scale,
+            "ground": ground,
+            "front": front,
+            **({} if look is None else {"look": look}),
         },
     )
     return Clip(picture, masks=masks, fps=fps, name=f"similar-{motion}-{seed}", objects=truth)
 
 
 def _check(
-    seed: int,
     objects: int,
     looks: str,
     shape: str,
@@ -175,9 +199,10 @@ def _check(
     height: int,
     width: int,
     texture: float,
+    scale: float,
+    ground: float,
+    front: float,
 ) -> None:
-    if not 0 <= seed < 2**64:
-        raise TedlensError(f"seed={seed} is no seed; choose a whole number from 0 to 2**64 - 1.")
     for name, value, allowed in (
         ("looks", looks, get_args(Looks)),
         ("shape", shape, get_args(Shape)),
@@ -188,8 +213,11 @@ def _check(
             raise TedlensError(f"{name}={value!r} is not known to similar(); choose one of {', '.join(allowed)}.")
     if not 1 <= objects <= MAX_OBJECTS:
         raise TedlensError(f"objects={objects} does not fit into the box; choose 1 to {MAX_OBJECTS}.")
-    if not 0 <= texture <= 1:
-        raise TedlensError(f"texture={texture} is no contrast; choose 0 (plain) to 1.")
+    for name, contrast in (("texture", texture), ("ground", ground), ("front", front)):
+        if not 0 <= contrast <= 1:
+            raise TedlensError(f"{name}={contrast} is no contrast; choose 0 (plain) to 1.")
+    if not 0.1 <= scale <= 1:
+        raise TedlensError(f"scale={scale} is no size for the objects; choose 0.1 to 1 (the usual size).")
     if frames < 1 or min(height, width) < 8:
         raise TedlensError(
             f"frames={frames}, size=({height}, {width}) is too small; give at least 1 frame of 8 x 8 pixels."
@@ -222,8 +250,8 @@ def _colour(rng: np.random.Generator) -> tuple[float, float, float]:
     return channels[r], channels[g], channels[b]
 
 
-def _bodies(rng: np.random.Generator, count: int, looks: str, shape: str) -> list[_Body]:
-    crowd = math.sqrt(2 / max(count, 2))
+def _bodies(rng: np.random.Generator, count: int, looks: str, shape: str, scale: float = 1.0) -> list[_Body]:
+    crowd = math.sqrt(2 / max(count, 2)) * scale
     radius, colour = _between(rng, 0.32, 0.42) * crowd, _colour(rng)
     slope = _between(rng, 0.0, 1.0)
     turn = ((1 - slope * slope) / (1 + slope * slope), 2 * slope / (1 + slope * slope))
@@ -520,6 +548,8 @@ def _render(
     view: str,
     height: int,
     width: int,
+    contrast: float,
+    headings: npt.NDArray[np.float64],
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
     """Pictures (T, H, W, 3), masks (T, H, W) and each object's visible share (object, T)."""
     ray = _rays(view, height, width)
@@ -533,13 +563,16 @@ def _render(
     ground = camera + nearest * ray
     colours = [np.array(_colour(rng), np.float32) * np.float32(0.35) + np.float32(shade) for shade in (0.15, 0.4)]
     pattern = _texture(rng, ground[0], np.where(on_floor, ground[2], ground[1] + np.float32(WALL_Z)))
+    if contrast != 1:
+        pattern = np.float32(0.5) + np.float32(contrast) * (pattern - np.float32(0.5))
     shade = np.where(on_floor, np.float32(1), np.float32(0.75))
     picture = np.stack([(colours[0][k] + (colours[1][k] - colours[0][k]) * pattern) * shade for k in range(3)])
 
     masks = np.zeros(nearest.shape, np.uint8)
     lit = np.ones(nearest.shape, np.float32)
     outline = []
-    for number, (body, pattern_on, track) in enumerate(zip(bodies, patterns, path, strict=True), start=1):
+    all_of = zip(bodies, patterns, path, headings, strict=True)
+    for number, (body, pattern_on, track, heading) in enumerate(all_of, start=1):
         centre = _vector(track)
         blocked, _ = _hit(body, ground - centre, light)
         lit = np.where(np.isfinite(blocked) & (blocked > 0), np.float32(0.55), lit)
@@ -549,9 +582,11 @@ def _render(
         nearest = np.where(front, distance, nearest)
         masks[front] = number
         shaded = _shade(body, normal, light, ray)
+        surface = camera - centre + np.where(front, distance, np.float32(0)).astype(np.float32, copy=False) * ray
         if pattern_on.contrast:
-            reach = np.where(front, distance, np.float32(0)).astype(np.float32, copy=False)
-            shaded = shaded * _painted(pattern_on, camera - centre + reach * ray)
+            shaded = shaded * _painted(pattern_on, surface)
+        if heading.any():
+            shaded = shaded * (1 + _dot(_vector(heading), surface) / np.float32(body.radius))
         lit = np.where(front, np.float32(1), lit)
         picture = np.where(front, shaded, picture)
     # Objects keep their own light; only what is still background can lie in shadow.
@@ -561,6 +596,14 @@ def _render(
     whole = np.stack(outline)
     visible = np.where(whole > 0, seen / np.maximum(whole, 1), 0.0)
     return np.ascontiguousarray(pixels.transpose(1, 2, 3, 0)), masks, visible
+
+
+def _headings(path: npt.NDArray[np.float64], front: float) -> npt.NDArray[np.float64]:
+    """Where each object heads to along the floor (object, frame, xyz), of length `front` (0 where it stands)."""
+    step = path[:, 1:] - path[:, :-1]
+    step[..., 1] = 0
+    length = np.sqrt(step[..., 0] * step[..., 0] + step[..., 2] * step[..., 2])[..., None]
+    return np.where(length > 0, front * step / np.maximum(length, 1e-9), 0.0)
 
 
 def _painted(pattern: _Pattern, surface: Array) -> Array:

@@ -58,49 +58,56 @@ SVD_LOG_SIGMA = (0.7, 1.6)
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What a stretch of the training shows."""
+class World:
+    """What the clips of a training show; shares are of clips."""
 
-    pans: float  # share of clips with a moving camera
-    patterns: float  # share of clips whose objects are painted
-    noisy: int  # half of the examples of `mini` have a tau from here on, the others any
-    motions: tuple[float, float, float, float]  # shares of cross, bounce, fall and drift
+    objects: tuple[int, int]  # fewest and most
+    scales: tuple[float, float]  # smallest and largest size of objects
+    identical: float  # objects look the same; half of the others are similar, half distinct
+    balls: float  # half of the others are blocks, half discs
+    top: float  # seen from above
+    patterns: float  # objects are painted
+    plain: float  # the ground is plain
+    motions: dict[str, float]  # share of each
+    headed: float = 0.0  # objects have a front and a back
 
 
-# Motion is learnt where a frame alone does not tell what lies where: in much noise, and where all moves. And it is
-# learnt from what is seen, not expected from the first frame, where the start does not tell the rest.
-CALM = Stage(pans=0.2, patterns=0.5, noisy=500, motions=(0.7, 0.2, 0.1, 0.0))
-RESTLESS = Stage(pans=0.6, patterns=0.8, noisy=750, motions=(0.7, 0.2, 0.1, 0.0))
-OPEN = Stage(pans=0.6, patterns=0.8, noisy=500, motions=(0.1, 0.15, 0.05, 0.7))
-STAGES = {  # by the step that each starts at
-    "video": {0: CALM, 2700: RESTLESS, 5600: OPEN},
-    "svd": {0: CALM, 4100: RESTLESS, 8600: OPEN},
+# Motion is learnt where no frame alone tells what lies where, and where neither the place of an object nor the first
+# frame tells how it moves. So in most worlds objects are small, fast and several, and drift in from anywhere.
+DRIFT, ALL = {"drift": 1.0}, {"cross": 0.4, "bounce": 0.2, "fall": 0.1, "drift": 0.3}
+WORLDS = {
+    "easy": World((2, 4), (0.4, 1.0), identical=0.7, balls=1, top=1, patterns=0, plain=0.5, motions=DRIFT),
+    "headed": World(
+        (2, 4), (0.4, 1.0), identical=0.7, balls=1, top=1, patterns=0, plain=0.3, motions=DRIFT, headed=0.9
+    ),
+    "any": World((1, 5), (0.6, 1.0), identical=0.6, balls=0.7, top=0.5, patterns=0.6, plain=0.1, motions=ALL),
 }
 
 
-def stage_at(step: int, model: str) -> Stage:
-    """The stage of training of ``"video"`` or ``"svd"``."""
-    return STAGES[model][max(start for start in STAGES[model] if start <= step)]
-
-
-def training_clip(seed: int, frames: int = FRAMES, stage: Stage = CALM) -> Clip:
-    """A clip of wide variety, weighted towards crossings in which appearance cannot help."""
+def training_clip(seed: int, world: World, frames: int = FRAMES) -> Clip:
+    """A clip of a world, made from a seed of training."""
     if seed not in TRAINING_SEEDS:
         raise ValueError(f"seed {seed} is held out from training")
     rng = np.random.default_rng(seed)
 
-    def pick(options: list[Any], weights: list[float]) -> Any:
-        return options[int(rng.choice(len(options), p=weights))]
+    def pick(shares: dict[str, float]) -> Any:
+        return list(shares)[int(rng.choice(len(shares), p=list(shares.values())))]
 
+    def often(share: float) -> bool:
+        return bool(rng.random() < share)
+
+    others = (1 - world.identical) / 2, (1 - world.balls) / 2
     return similar(
         seed,
-        objects=pick([1, 2, 3, 4, 5], [0.05, 0.55, 0.2, 0.15, 0.05]),
-        looks=pick(["identical", "similar", "distinct"], [0.6, 0.15, 0.25]),
-        shape=pick(["ball", "block", "disc"], [0.7, 0.15, 0.15]),
-        motion=pick(["cross", "bounce", "fall", "drift"], list(stage.motions)),
-        view=pick(["perspective", "top"], [0.5, 0.5]),
-        pan=float(pick([0.0, 1.0], [1 - stage.pans, stage.pans]) * rng.uniform(-2, 2)),
-        texture=float(pick([0.0, 1.0], [1 - stage.patterns, stage.patterns]) * rng.uniform(0.4, 1)),
+        objects=int(rng.integers(world.objects[0], world.objects[1] + 1)),
+        looks=pick({"identical": world.identical, "similar": others[0], "distinct": others[0]}),
+        shape=pick({"ball": world.balls, "block": others[1], "disc": others[1]}),
+        motion=pick(world.motions),
+        view="top" if often(world.top) else "perspective",
+        texture=rng.uniform(0.4, 1) if often(world.patterns) else 0.0,
+        scale=rng.uniform(*world.scales),
+        ground=0.0 if often(world.plain) else rng.uniform(0.2, 1),
+        front=rng.uniform(0.5, 1) if often(world.headed) else 0.0,
         frames=frames,
         size=SIZE,
     )

@@ -1,16 +1,16 @@
-"""Train the embedded models: ``python -m tedlens.models.mini.train vae|video|svd|image``.
+"""Train the embedded models: ``python -m tedlens.models.mini.train vae|video|svd|image|all``.
 
-Each stage is a pure function of its arguments: step n draws its clips, noise levels and noise from
+``all`` is the whole recipe: some 25 minutes of one H100, with ``--device cuda --workers 13``.
+
+Each training is a pure function of its arguments: step n draws its clips, noise levels and noise from
 (seed, n), so a run that was stopped goes on from its checkpoint as if it never had been. The learning
-rate stays the same until the last fifth of the steps: a run may be prolonged until it gets there.
+rate stays the same until the last quarter of the steps: a run may be prolonged until it gets there.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,105 +27,36 @@ from diffusers import (
     StableVideoDiffusionPipeline,
 )
 from diffusers.models.attention_processor import AttnProcessor
-from diffusers.training_utils import EMAModel
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from tedlens.clip import Clip
-from tedlens.models.i2vgen_xl import image_latents, no_text
-from tedlens.models.latent import encode_with_vae, no_image
+from tedlens.models.i2vgen_xl import I2VGenXL, no_text
+from tedlens.models.latent import no_image
 from tedlens.models.mini import recipe
-from tedlens.models.svd import FPS, MOTION_BUCKET_ID, NOISE_AUG_STRENGTH
+from tedlens.models.mini.clips import training_clips, turned
+from tedlens.models.mini.loop import Inputs, Run, first_step, generator_of, optimise, rounded
+from tedlens.models.mini.validation import motion_measures
+from tedlens.models.svd import FPS, MOTION_BUCKET_ID, NOISE_AUG_STRENGTH, StableVideoDiffusion
 
 app = typer.Typer(help="Train the embedded models.", add_completion=False)
 Steps = Annotated[int, typer.Option(help="Optimiser steps in all.")]
 Batch = Annotated[int, typer.Option(help="Clips (video) or frames (vae, image) a step.")]
+Copies = Annotated[int, typer.Option(help="Times that each clip is in its batch: mirrored, turned or run backwards.")]
 Out = Annotated[Path, typer.Option(help="Folder for checkpoints, log and the finished model.")]
 Seed = Annotated[int, typer.Option(help="Seed of weights, clips, noise levels and noise.")]
 Rate = Annotated[float, typer.Option(help="Peak learning rate.")]
-WARM_UP = 100  # steps
-DECAY = 0.2  # share of the steps over which the learning rate falls to nothing
-SAVE_EVERY = 100
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Workers = Annotated[int, typer.Option(help="Processes that make clips; 0 makes them in this one.")]
+Measure = Annotated[int, typer.Option(help="Steps between two measurements of motion on validation clips; 0: none.")]
+Start = Annotated[Path | None, typer.Option(help="Folder of a finished pipeline whose UNet to begin with.")]
+World = Annotated[str, typer.Option(help=f"What the clips show: {', '.join(recipe.WORLDS)}.")]
+Hidden = Annotated[float, typer.Option(help="Share of examples in which a run of frames is hidden.")]
+WITHHELD_FIRST = 0.4  # share of examples that are not told the first frame
+NOISY = 400  # half of the examples of the model of I2VGen-XL's kind have a tau from here on
 
 
-def frames_tensor(clip: Clip) -> Tensor:
-    """Frames of a clip as (frame, 3, y, x) in [-1, 1]."""
-    return torch.from_numpy(clip.frames).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def run(
-    model: torch.nn.Module,
-    loss_at: Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]],
-    *,
-    steps: int,
-    rate: float,
-    seed: int,
-    out: Path,
-    name: str,
-) -> None:
-    """Optimise `model` with AdamW, warm-up and a linear decay at the end; leave its moving average in `model`."""
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoint, log = out / f"{name}.pt", out / f"{name}.jsonl"
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-2)
-    average = EMAModel(model.parameters(), decay=0.998, use_ema_warmup=True, power=0.75)
-    first = 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        average.load_state_dict(state["average"])
-        first = state["step"]
-    # Not .train(): diffusers' temporal layers drop out a tenth, too much for models this small.
-    model.eval()
-    progress = tqdm(range(first, steps), initial=first, total=steps, desc=name)
-    for step in progress:
-        for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / WARM_UP, (steps - step) / (DECAY * steps))
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        loss, record = loss_at(step, generator)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        average.step(model.parameters())
-        with log.open("a") as lines:
-            lines.write(json.dumps({"step": step, "loss": round(loss.item(), 5), **record}) + "\n")
-        progress.set_postfix(loss=f"{loss.item():.3f}")
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
-            state = {
-                "model": model.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "average": average.state_dict(),
-                "step": step + 1,
-            }
-            torch.save(state, checkpoint.with_suffix(".tmp"))
-            os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
-    average.copy_to(model.parameters())
-
-
-def denoising_loss(
-    scheduler: Any,
-    predict: Callable[[Tensor, Tensor], Tensor],
-    clean: Tensor,
-    generator: torch.Generator,
-    noisy: int = 0,
-) -> tuple[Tensor, dict[str, float]]:
-    """Mean squared error of the model's prediction at one random noise level an example.
-
-    Half of the examples have a tau from `noisy` on, the others any.
-    """
-    levels = scheduler.config.num_train_timesteps
-    tau = torch.randint(0, levels, (len(clean),), generator=generator)
-    upper = torch.rand(len(clean), generator=generator) < 0.5
-    tau = torch.where(upper, noisy + tau * (levels - noisy) // levels, tau)
-    noise = torch.randn(clean.shape, generator=generator)
-    predicted = predict(scheduler.add_noise(clean, noise, tau), tau)
-    if scheduler.config.prediction_type == "v_prediction":
-        target = scheduler.get_velocity(clean, noise, tau)
-    else:
-        target = noise
-    each = (predicted - target).square().flatten(1).mean(1)
-    return each.mean(), {"tau": tau.tolist(), "losses": rounded(each)}  # type: ignore[dict-item]
+def pictures_of(clips: Tensor) -> Tensor:
+    """Clips (.., frame, y, x, 3) uint8 as (.., frame, 3, y, x) in [-1, 1]."""
+    return clips.movedim(-1, -3).float() / 127.5 - 1
 
 
 def edm_target(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
@@ -136,150 +67,272 @@ def edm_target(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
     return (noise - sigma * clean) / (sigma**2 + 1).sqrt()
 
 
-def rounded(values: Tensor) -> list[float]:
-    """For the log."""
-    return [round(v, 5) for v in values.tolist()]
+def moving(clean: Tensor) -> Tensor:
+    """How much each cell of latents (clip, frame, channel, y, x) changes over its clip: (clip, 1, 1, y, x), mean 1.
+
+    A quarter is given to all cells alike. No label is needed, and no camera may move.
+    """
+    change = clean.var(1, keepdim=True).mean(2, keepdim=True)
+    share = (change / change.mean((3, 4), keepdim=True).clamp_min(1e-6)).clamp_max(12)
+    weight = 0.25 + share
+    return weight / weight.mean((3, 4), keepdim=True)
 
 
-def training_frames(step: int, count: int) -> Tensor:
-    """`count` single frames of as many training clips, (count, 3, y, x) in [-1, 1]."""
-    start = recipe.TRAINING_SEEDS.start + step * count
-    return torch.cat([frames_tensor(recipe.training_clip(start + i, frames=2))[:1] for i in range(count)])
+def hidden_frames(count: int, share: float, generator: torch.Generator) -> Tensor:
+    """Frames (clip, frame, 1, 1, 1) that are hidden: in a share of the clips, a run of two to eight; True if hidden."""
+    start = torch.randint(0, recipe.FRAMES - 1, (count, 1), generator=generator)
+    length = torch.randint(2, 9, (count, 1), generator=generator)
+    chosen = torch.rand(count, 1, generator=generator) < share
+    frame = torch.arange(recipe.FRAMES)
+    return ((frame >= start) & (frame < start + length) & chosen)[:, :, None, None, None]
+
+
+def weighted(predicted: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean squared error over all, and of each example."""
+    each = (weight * (predicted.float() - target).square()).flatten(1).mean(1)
+    return each.mean(), each
 
 
 @app.command()
-def vae(out: Out, steps: Steps = 1500, batch: Batch = 16, rate: Rate = 2e-3, seed: Seed = 0) -> None:
+def vae(
+    out: Out, steps: Steps = 1500, batch: Batch = 16, rate: Rate = 2e-3, seed: Seed = 0, device: Device = "cpu",
+    workers: Workers = 0,
+) -> None:  # fmt: skip
     """The autoencoder: absolute error of the picture plus a slight pull to the normal distribution."""
     torch.manual_seed(seed)
-    model = recipe.new_vae()
+    run = Run(out, "vae", steps, rate, seed, device)
+    model = recipe.new_vae().to(device)
 
-    def loss_at(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        images = training_frames(step, batch)
-        posterior = model.encode(images).latent_dist
-        picture = (model.decode(posterior.sample(generator)).sample - images).abs().mean()
-        return picture + 1e-4 * posterior.kl().mean() / 1024, {"picture": round(picture.item(), 5)}
+    def loss_of(inputs: Inputs) -> tuple[Tensor, Tensor]:
+        posterior = model.encode(inputs["images"]).latent_dist
+        latents = posterior.mean + posterior.std * inputs["noise"]
+        each = (model.decode(latents).sample - inputs["images"]).abs().flatten(1).mean(1)
+        return each.mean() + 1e-4 * posterior.kl().mean() / 1024, each
 
-    run(model, loss_at, steps=steps, rate=rate, seed=seed, out=out, name="vae")
+    def batches() -> Iterator[tuple[Inputs, dict[str, Any]]]:
+        shape = (batch, 4, recipe.LATENTS, recipe.LATENTS)
+        for step, images in _frames(run, batch, workers):
+            noise = torch.randn(shape, generator=generator_of(seed, step, run.device), device=device)
+            yield {"images": images, "noise": noise}, {}
+
+    optimise(model, batches(), loss_of, run)
     with torch.no_grad():
-        latents = model.encode(training_frames(steps, 64)).latent_dist.mode()
+        # Clips that it has not seen.
+        clips = training_clips(
+            recipe.WORLDS["any"], 1, first=steps, steps=steps + 1, count=64, workers=0, device=run.device
+        )
+        latents = latents_of(model, pictures_of(next(clips))[:, 0])
     model.register_to_config(scaling_factor=round(1 / float(latents.std()), 4))
-    model.save_pretrained(out / "vae")
+    model.cpu().save_pretrained(out / "vae")
+
+
+def _frames(run: Run, batch: int, workers: int) -> Iterator[tuple[int, Tensor]]:
+    """Steps of a run and single frames (batch, 3, y, x) of as many clips."""
+    first = first_step(run)
+    clips = training_clips(
+        recipe.WORLDS["any"], 1, first=first, steps=run.steps, count=batch, workers=workers, device=run.device
+    )
+    for step, one in enumerate(clips, start=first):
+        yield step, pictures_of(one)[:, 0]
 
 
 def load_vae(out: Path) -> AutoencoderKL:
-    """The autoencoder that stage `vae` left in the same folder."""
-    vae: AutoencoderKL = AutoencoderKL.from_pretrained(out / "vae", use_safetensors=True).requires_grad_(False)
+    """The autoencoder that `vae` left in the same folder, or the embedded one."""
+    folder = out / "vae" if (out / "vae").exists() else Path(__file__).parent / "video" / "vae"
+    vae: AutoencoderKL = AutoencoderKL.from_pretrained(folder, use_safetensors=True).float().requires_grad_(False)
     return vae
 
 
-@contextmanager
-def half_precision(model: Any) -> Iterator[None]:
-    """Products in bfloat16, attention spelt out (fused it is slow for 16 frames): 1.7 times as fast on one core."""
+def _videos(run: Run, vae: Any, world: str, batch: int, copies: int, workers: int) -> Iterator[tuple[int, Tensor]]:
+    """Steps of a run and clips (batch, frame, 3, y, x) in [-1, 1]: each drawn once, and turned for its copies."""
+    if batch % copies:
+        raise typer.BadParameter(f"a batch of {batch} does not divide by {copies} copies")
+    first = first_step(run)
+    drawn = training_clips(
+        recipe.WORLDS[world], recipe.FRAMES, first=first, steps=run.steps, count=batch // copies, workers=workers,
+        device=run.device,
+    )  # fmt: skip
+    for step, clips in enumerate(drawn, start=first):
+        generator = generator_of(run.seed, step, "cpu")
+        yield step, pictures_of(torch.cat([turned(clips, generator) for _ in range(copies)]))
+
+
+def latents_of(vae: Any, frames: Tensor) -> Tensor:
+    """Means of the posterior, unscaled: (.., channel, y, x) of pictures (.., 3, y, x)."""
+    with torch.no_grad():
+        latents: Tensor = vae.encode(frames.flatten(0, -4)).latent_dist.mode()
+    video: Tensor = latents.unflatten(0, frames.shape[:-3])
+    return video
+
+
+def _model(new: Any, start: Path | None, device: str) -> Any:
+    """A new UNet or a finished pipeline's, on the device, attention spelt out: fused it is slow for 16 frames."""
+    model = new() if start is None else type(new()).from_pretrained(start / "unet", use_safetensors=True).float()
     model.set_attn_processor(AttnProcessor())
-    with torch.autocast("cpu", torch.bfloat16):
-        yield
-
-
-def training_videos(vae: AutoencoderKL, step: int, count: int, stage: recipe.Stage) -> tuple[Tensor, Tensor]:
-    """First frames (count, 3, y, x) and latents (count, frame, channel, y, x) of `count` training clips."""
-    start = recipe.TRAINING_SEEDS.start + step * count
-    clips = [frames_tensor(recipe.training_clip(start + i, stage=stage)) for i in range(count)]
-    latents = torch.stack([encode_with_vae(vae, clip) for clip in clips]) * vae.config.scaling_factor
-    return torch.stack([clip[0] for clip in clips]), latents
+    return model.to(device)
 
 
 @app.command()
-def video(out: Out, steps: Steps = 5600, batch: Batch = 4, rate: Rate = 1e-3, seed: Seed = 0) -> None:
+def video(
+    out: Out, steps: Steps = 12_000, batch: Batch = 32, copies: Copies = 2, rate: Rate = 1e-3, seed: Seed = 0,
+    device: Device = "cpu", workers: Workers = 0, measure: Measure = 0, start: Start = None, world: World = "easy",
+    hidden: Hidden = 0.6,
+) -> None:  # fmt: skip
     """The video UNet in the manner of I2VGen-XL, conditioned as the adapter does."""
     torch.manual_seed(seed)
-    vae, model = load_vae(out), recipe.new_video_unet()
+    run = Run(out, "video", steps, rate, seed, device, measure_every=measure)
+    vae, model = load_vae(out).to(device), _model(recipe.new_video_unet, start, device)
     scheduler = DDIMScheduler(**recipe.I2VGEN_XL_SCHEDULE)
-    text, image = no_text(model).expand(batch, -1, -1), no_image(model).expand(batch, -1, -1)
+    signal = scheduler.alphas_cumprod.sqrt().to(device)
+    text, image = (t.expand(batch, -1, -1).to(device) for t in (no_text(model), no_image(model)))
+    fps = torch.full((batch,), 16, device=device)
+    planes = torch.arange(recipe.FRAMES, device=device).view(-1, 1, 1, 1) / (recipe.FRAMES - 1)
 
-    def loss_at(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        stage = recipe.stage_at(step, "video")
-        _, clean = training_videos(vae, step, batch, stage)
-        first = torch.cat([image_latents(latents[0], len(latents)) for latents in clean])
+    def batches() -> Iterator[tuple[Inputs, dict[str, Any]]]:
+        for step, frames in _videos(run, vae, world, batch, copies, workers):
+            clean = latents_of(vae, frames) * vae.config.scaling_factor
+            cpu, here = (generator_of(seed + 1, step, d) for d in ("cpu", device))
+            tau = noise_levels(batch, NOISY, cpu)
+            known = (torch.rand(batch, generator=cpu) >= WITHHELD_FIRST).view(-1, 1, 1, 1).to(device)
+            given = planes.expand(batch, -1, *clean.shape[2:]).clone()
+            given[:, 0] = clean[:, 0] * known
+            yield {
+                "clean": clean,
+                "noise": torch.randn(clean.shape, generator=here, device=device),
+                "tau": tau.to(device),
+                "given": given,
+                "hidden": hidden_frames(batch, hidden, cpu).to(device),
+            }, {"tau": tau.tolist()}  # fmt: skip
 
-        def predict(noisy: Tensor, tau: Tensor) -> Tensor:
-            with half_precision(model):
-                prediction: Tensor = model(
-                    noisy,
-                    tau,
-                    fps=torch.full((batch,), 16),
-                    image_latents=first,
-                    image_embeddings=image,
-                    encoder_hidden_states=text,
-                    return_dict=False,
-                )[0]
-            return prediction.float()
+    def loss_of(inputs: Inputs) -> tuple[Tensor, Tensor]:
+        clean, noise, tau = inputs["clean"], inputs["noise"], inputs["tau"]
+        a = signal[tau].view(-1, 1, 1, 1, 1)
+        b = (1 - a.square()).sqrt()
+        noisy = torch.where(inputs["hidden"], noise, a * clean + b * noise)
+        with torch.autocast(run.device, torch.bfloat16, cache_enabled=False):
+            predicted = model(
+                noisy.transpose(1, 2),
+                tau,
+                fps=fps,
+                image_latents=inputs["given"].transpose(1, 2),
+                image_embeddings=image,
+                encoder_hidden_states=text,
+                return_dict=False,
+            )[0]
+        return weighted(predicted.transpose(1, 2), a * noise - b * clean, moving(clean))
 
-        return denoising_loss(scheduler, predict, clean.transpose(1, 2), generator, stage.noisy)
-
-    run(model, loss_at, steps=steps, rate=rate, seed=seed, out=out, name="video")
     pipeline = I2VGenXLPipeline(
         vae=vae, text_encoder=None, tokenizer=None, image_encoder=None, feature_extractor=None,
         unet=model, scheduler=scheduler,
     )  # fmt: skip
+    optimise(model, batches(), loss_of, run, lambda: motion_measures(I2VGenXL, pipeline))
     finish(pipeline, out / "video")
 
 
+def noise_levels(count: int, noisy: int, generator: torch.Generator) -> Tensor:
+    """Training timesteps: half of them from `noisy` on, the others any."""
+    tau = torch.randint(0, 1000, (count,), generator=generator)
+    upper = torch.rand(count, generator=generator) < 0.5
+    return torch.where(upper, noisy + tau * (1000 - noisy) // 1000, tau)
+
+
 @app.command()
-def svd(out: Out, steps: Steps = 8600, batch: Batch = 4, rate: Rate = 1e-3, seed: Seed = 0) -> None:
+def svd(
+    out: Out, steps: Steps = 10_000, batch: Batch = 32, copies: Copies = 2, rate: Rate = 1e-3, seed: Seed = 0,
+    device: Device = "cpu", workers: Workers = 0, measure: Measure = 0, start: Start = None, world: World = "easy",
+    hidden: Hidden = 0.6,
+) -> None:  # fmt: skip
     """The video UNet in the manner of Stable Video Diffusion: EDM's noise, v-prediction, its conditioning."""
     torch.manual_seed(seed)
-    vae, model = load_vae(out), recipe.new_svd_unet()
+    run = Run(out, "svd", steps, rate, seed, device, measure_every=measure)
+    vae, model = load_vae(out).to(device), _model(recipe.new_svd_unet, start, device)
     pipeline = StableVideoDiffusionPipeline(
         vae=vae, image_encoder=None, feature_extractor=None, unet=model,
         scheduler=EulerDiscreteScheduler(**recipe.SVD_SCHEDULE),
     )  # fmt: skip
-    image = no_image(model).expand(batch, -1, -1)
+    image = no_image(model).expand(batch, -1, -1).to(device)
+    times = torch.tensor([[FPS - 1, MOTION_BUCKET_ID, NOISE_AUG_STRENGTH]] * batch, device=device)
     mean, deviation = recipe.SVD_LOG_SIGMA
 
-    def loss_at(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        first, clean = training_videos(vae, step, batch, recipe.stage_at(step, "svd"))
-        log_sigma = mean + deviation * torch.randn(batch, generator=generator)
+    def batches() -> Iterator[tuple[Inputs, dict[str, Any]]]:
+        for step, frames in _videos(run, vae, world, batch, copies, workers):
+            clean = latents_of(vae, frames) * vae.config.scaling_factor
+            cpu, here = (generator_of(seed + 1, step, d) for d in ("cpu", device))
+            log_sigma = mean + deviation * torch.randn(batch, generator=cpu)
+            known = (torch.rand(batch, generator=cpu) >= WITHHELD_FIRST).view(-1, 1, 1, 1).to(device)
+            first = frames[:, 0] + NOISE_AUG_STRENGTH * torch.randn(frames[:, 0].shape, generator=here, device=device)
+            yield {
+                "clean": clean,
+                "noise": torch.randn(clean.shape, generator=here, device=device),
+                "log_sigma": log_sigma.to(device),
+                "given": latents_of(vae, first) * known,
+                "hidden": hidden_frames(batch, hidden, cpu).to(device),
+            }, {"log_snr": rounded(-2 * log_sigma)}  # fmt: skip
+
+    def loss_of(inputs: Inputs) -> tuple[Tensor, Tensor]:
+        clean, noise, log_sigma = inputs["clean"], inputs["noise"], inputs["log_sigma"]
         sigma = log_sigma.exp().view(-1, 1, 1, 1, 1)
-        noise = torch.randn(clean.shape, generator=generator)
-        augmented = first + NOISE_AUG_STRENGTH * torch.randn(first.shape, generator=generator)
-        given = encode_with_vae(vae, augmented)[:, None].expand(-1, recipe.FRAMES, -1, -1, -1)
-        scaled = (clean + sigma * noise) / (sigma**2 + 1).sqrt()
-        with half_precision(model):
-            prediction = model(
+        scaled = torch.where(inputs["hidden"], noise, (clean + sigma * noise) / (sigma**2 + 1).sqrt())
+        given = inputs["given"][:, None].expand(-1, recipe.FRAMES, -1, -1, -1)
+        with torch.autocast(run.device, torch.bfloat16, cache_enabled=False):
+            predicted = model(
                 torch.cat([scaled, given], dim=2),
                 0.25 * log_sigma,
                 encoder_hidden_states=image,
-                added_time_ids=torch.tensor([[FPS - 1, MOTION_BUCKET_ID, NOISE_AUG_STRENGTH]] * batch),
+                added_time_ids=times,
                 return_dict=False,
             )[0]
-        each = (prediction.float() - edm_target(clean, noise, sigma)).square().flatten(1).mean(1)
-        return each.mean(), {"log_snr": rounded(-2 * log_sigma), "losses": rounded(each)}  # type: ignore[dict-item]
+        return weighted(predicted, edm_target(clean, noise, sigma), moving(clean))
 
-    run(model, loss_at, steps=steps, rate=rate, seed=seed, out=out, name="svd")
+    optimise(model, batches(), loss_of, run, lambda: motion_measures(StableVideoDiffusion, pipeline))
     finish(pipeline, out / "svd")
 
 
 @app.command()
-def image(out: Out, steps: Steps = 3000, batch: Batch = 8, rate: Rate = 1e-3, seed: Seed = 0) -> None:
+def image(
+    out: Out, steps: Steps = 3000, batch: Batch = 8, rate: Rate = 1e-3, seed: Seed = 0, device: Device = "cpu",
+    workers: Workers = 0,
+) -> None:  # fmt: skip
     """The image UNet, on single frames in pixels, as ADM."""
     torch.manual_seed(seed)
-    model = recipe.new_image_unet()
+    run = Run(out, "image", steps, rate, seed, device)
+    model = recipe.new_image_unet().to(device)
     scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear", clip_sample=False)
+    signal = scheduler.alphas_cumprod.sqrt().to(device)
 
-    def loss_at(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        def predict(noisy: Tensor, tau: Tensor) -> Tensor:
-            prediction: Tensor = model(noisy, tau, return_dict=False)[0]
-            return prediction
+    def batches() -> Iterator[tuple[Inputs, dict[str, Any]]]:
+        for step, images in _frames(run, batch, workers):
+            cpu, here = (generator_of(seed + 1, step, d) for d in ("cpu", device))
+            tau = noise_levels(batch, 0, cpu)
+            noise = torch.randn(images.shape, generator=here, device=device)
+            yield {"images": images, "noise": noise, "tau": tau.to(device)}, {"tau": tau.tolist()}
 
-        return denoising_loss(scheduler, predict, training_frames(step, batch), generator)
+    def loss_of(inputs: Inputs) -> tuple[Tensor, Tensor]:
+        a = signal[inputs["tau"]].view(-1, 1, 1, 1)
+        noisy = a * inputs["images"] + (1 - a.square()).sqrt() * inputs["noise"]
+        return weighted(model(noisy, inputs["tau"], return_dict=False)[0], inputs["noise"], torch.ones_like(a))
 
-    run(model, loss_at, steps=steps, rate=rate, seed=seed, out=out, name="image")
+    optimise(model, batches(), loss_of, run)
     finish(DDPMPipeline(unet=model, scheduler=scheduler), out / "image")
+
+
+@app.command(name="all")
+def everything(out: Out, device: Device = "cuda", workers: Workers = 13, measure: Measure = 2000) -> None:
+    """The whole recipe, one model after another; what is finished already is not done again."""
+    trainings: dict[str, Callable[[], None]] = {
+        "vae": partial(vae, out, device=device, workers=workers),
+        "video": partial(video, out, device=device, workers=workers, measure=measure),
+        "svd": partial(svd, out, device=device, workers=workers, measure=measure),
+        "image": partial(image, out, device=device, workers=workers),
+    }
+    for name, training in trainings.items():
+        if not (out / name).exists():
+            training()
 
 
 def finish(pipeline: DiffusionPipeline, folder: Path) -> None:
     """Save in diffusers' own format, in float16: half the size, and differences far below the noise."""
-    pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    pipeline.to("cpu", torch.float16).save_pretrained(folder, safe_serialization=True)
 
 
 if __name__ == "__main__":
