@@ -14,6 +14,7 @@ from .models import load_image_model as load_image_model
 from .models import load_video_model as load_video_model
 from .models import register_adapter as register_adapter
 from .probing import probe as probe
+from .store import load as load
 from .store import save as save
 from .sweeping import open_kept as open_kept
 from .sweeping import open_sweep as open_sweep

@@ -135,12 +135,13 @@ def probe(
     device: Device = None,
     dtype: Dtype = "float32",
     offload: Offload = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace features that tedlens saved there.")] = False,
 ) -> None:
     """Save features of a clip as Zarr: noise levels, blocks, seeds."""
     from tedlens.clip import read_clip
-    from tedlens.store import check_replaceable, save
+    from tedlens.store import check_free, check_replaceable, save
 
-    check_replaceable(out)
+    (check_replaceable if overwrite else check_free)(out)
     frames = read_clip(clip)
     # torch and diffusers only now: a wrong path should not have to wait for them.
     from tedlens.models import load_video_model
@@ -352,7 +353,7 @@ def about_store(store: str) -> None:
     sweep = describe_sweep(store)
     if not sweep:
         try:
-            sweep = str(xr.open_datatree(store, engine="zarr", consolidated=False))
+            sweep = str(xr.open_datatree(store, engine="zarr", consolidated=False, zarr_format=3))
         except (ValueError, KeyError, OSError, TypeError) as error:  # zarr's and JSON's own, for what is damaged
             raise TedlensError(f"Cannot read the Zarr store {store}: {' '.join(str(error).split())}.") from error
     print(sweep)

@@ -18,7 +18,6 @@ from tqdm.auto import tqdm
 from tedlens.analysis.statistics import clip_statistics
 from tedlens.clip import Clip
 from tedlens.datasets import similar
-from tedlens.errors import TedlensError
 from tedlens.media import overlay, write_masks, write_video
 from tedlens.metrics import evaluate
 from tedlens.models import DiffusionModel, load_image_model, load_video_model
@@ -28,7 +27,7 @@ from tedlens.plots.export import save_figures
 from tedlens.plots.pictures import add_pictures, chosen_frames, pca_colours, pca_map
 from tedlens.plots.style import METRICS, styled
 from tedlens.probing import Prepared, probe
-from tedlens.store import save, whole_folder
+from tedlens.store import check_replaceable, save, whole_folder
 from tedlens.ted import fuse_features, label_clip, label_masks, unit
 from tedlens.tracking import clip_features, first_mask
 
@@ -49,7 +48,7 @@ class Demo:
 
 def run_demo(out: Path, *, clips: int = 8, seed: int = 0) -> Demo:
     """Track `clips` hold-out clips at each tau with motion, appearance and fused features, and write it all."""
-    check_out(out)
+    check_replaceable(out, "an earlier demo")
     motion, appearance = load_video_model("mini"), load_image_model("mini")
     made = [hold_out_clip(number) for number in range(clips)]
     labels = [
@@ -64,16 +63,10 @@ def run_demo(out: Path, *, clips: int = 8, seed: int = 0) -> Demo:
     curve = clip_statistics(scores, "J")["mean"]
     best = {kind: int(curve.sel(features=kind).idxmax("tau")) for kind in curve["features"].values}
     shown = telling_clip(scores, best)
-    with whole_folder(out) as folder:
+    with whole_folder(out, marked=True) as folder:
         written = write_demo(folder, made[shown], motion, labels[shown], scores, best, seed)
     placed = {what: out / path.relative_to(folder) for what, path in written.items()}
     return Demo((100 * curve).transpose("tau", "features"), clips, placed)
-
-
-def check_out(out: Path) -> None:
-    """Before the work: only an empty folder or an earlier demo may be replaced."""
-    if out.exists() and not (out.is_dir() and ((out / "scores.zarr").is_dir() or not any(out.iterdir()))):
-        raise TedlensError(f"{out} exists and is not an earlier demo, so it is left alone; choose another --out.")
 
 
 def hold_out_clip(number: int) -> Clip:

@@ -1,71 +1,235 @@
-"""Results to disk, whole or not at all."""
+"""Results to disk and back: whole or not at all, and never in the place of what tedlens did not write.
+
+What tedlens writes carries a mark: an attribute of a Zarr store, a file ``.tedlens`` in any other folder. Only what
+carries it is ever replaced or removed, and `replaceable` is the one place that says so.
+"""
 
 from __future__ import annotations
 
+import datetime
+import glob
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from tedlens.errors import TedlensError
 
+MARK = ".tedlens"  # file in a folder of results
+KIND = "tedlens_result"  # attribute of a Zarr store: which of xarray's kinds was saved
+SWEEP = "tedlens_sweep"  # attribute of the store of a sweep, which is no result and is replaced by none
+
 
 def save(result: xr.DataTree | xr.Dataset | xr.DataArray, path: str | Path) -> Path:
-    """Save a labelled result as a Zarr v3 folder; read it with ``xr.open_datatree`` or ``xr.open_dataset``.
+    """Save a labelled result as a Zarr v3 folder; `load` reads it.
 
-    Written beside `path` first and then moved there, so that `path` never holds half a result.
+    Written beside `path` first and then moved there, so that `path` never holds half a result. Encodings that
+    a result has from an earlier store are dropped; attributes become what JSON has (paths, dates and sets as texts
+    and lists).
 
     Raises
     ------
     TedlensError
-        If `path` exists and is not a Zarr folder, which a result may replace, or cannot be written.
+        If `path` exists and is not a result that `save` wrote, which another may replace; if it cannot be written;
+        for a MultiIndex, an array named like one of its axes, or an attribute that JSON does not have.
     """
     path = Path(path)
     check_replaceable(path)
+    kind = "tree" if isinstance(result, xr.DataTree) else "dataset" if isinstance(result, xr.Dataset) else "array"
     if isinstance(result, xr.DataArray):
-        result = result.to_dataset(name=result.name or "values")
-    result = result.map_over_datasets(storable) if isinstance(result, xr.DataTree) else storable(result)
+        name = str(result.name or "values")
+        if name in result.dims:
+            raise TedlensError(f"The array is named like its axis {name!r}; rename it, as in result.rename('values').")
+        result = result.to_dataset(name=name)
+    plain = result.map_over_datasets(storable) if isinstance(result, xr.DataTree) else storable(result)
+    plain.attrs = {**plain.attrs, KIND: kind}
     with whole_folder(path) as folder:
-        result.to_zarr(folder, zarr_format=3, consolidated=False, mode="w")
+        plain.to_zarr(folder, zarr_format=3, consolidated=False, mode="w")
     return path
 
 
+def load(path: str | Path) -> Any:
+    """Open whatever tedlens wrote to a store, read from disk when it is used.
+
+    Parameters
+    ----------
+    path
+        A store that `save`, ``sweep(store=)``, the demo or the command line wrote.
+
+    Returns
+    -------
+    DataTree, Dataset or DataArray, as it was saved; of a sweep its scores, as `open_sweep` gives them.
+
+    Raises
+    ------
+    TedlensError
+        Where there is no store, or one that tedlens did not write.
+    """
+    about = store_attributes(Path(path))
+    if about is None:
+        raise TedlensError(f"There is no Zarr v3 store at {path}; give the path of what tl.save() or a sweep wrote.")
+    if SWEEP in about:
+        from tedlens.sweeping import open_sweep  # a sweep saves through this module
+
+        return open_sweep(path)
+    kind = about.get(KIND)
+    if kind not in ("tree", "dataset", "array"):
+        raise TedlensError(f"{path} is a Zarr store that tedlens did not write; open it with xarray.open_zarr.")
+    how: dict[str, Any] = {"engine": "zarr", "consolidated": False, "zarr_format": 3}
+    try:
+        opened = xr.open_datatree(path, **how) if kind == "tree" else xr.open_dataset(path, chunks=None, **how)
+    except (OSError, ValueError, KeyError, MemoryError) as error:
+        raise TedlensError(f"{path} is damaged ({error}); save the result again.") from error
+    opened.attrs.pop(KIND, None)
+    if kind == "array":
+        assert isinstance(opened, xr.Dataset)
+        (values,) = opened.data_vars.values()
+        return values
+    return opened
+
+
 def storable(dataset: xr.Dataset) -> xr.Dataset:
-    """Texts of any length, for which Zarr v3 has a specification, in place of texts of a fixed one."""
-    return dataset.assign_coords({n: c.astype(object) for n, c in dataset.coords.items() if c.dtype.kind == "U"})
+    """As Zarr v3 holds it: no encodings of an earlier store, texts of any length, attributes that JSON has."""
+    for name, index in dataset.indexes.items():
+        if index.nlevels > 1:
+            raise TedlensError(
+                f"{name!r} is a MultiIndex, which Zarr does not hold; save result.reset_index({name!r})."
+            )
+    dataset = dataset.drop_encoding()
+    texts = {n: c.astype(object) for n, c in dataset.coords.items() if c.dtype.kind == "U"}
+    dataset = dataset.assign_coords(texts)
+    for variable in dataset.variables.values():
+        variable.attrs = _plain_attributes(variable.attrs)
+    return dataset.assign_attrs(_plain_attributes(dataset.attrs))
 
 
-def check_replaceable(path: Path) -> None:
-    """Only a Zarr folder may be replaced by a result: never somebody's other files."""
-    if path.exists() and not (path / "zarr.json").is_file():
-        raise TedlensError(f"{path} exists and is not a Zarr store, so it is left alone; choose another path.")
+def _plain_attributes(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name): _plain(value, str(name)) for name, value in attrs.items()}
+
+
+def _plain(value: Any, name: str) -> Any:
+    """A value as JSON has it."""
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist(), name)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, os.PathLike | datetime.date | datetime.time):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each, name) for key, each in value.items()}
+    if isinstance(value, set | frozenset):
+        return [_plain(each, name) for each in sorted(value, key=str)]
+    if isinstance(value, list | tuple | range):
+        return [_plain(each, name) for each in value]
+    raise TedlensError(
+        f"The attribute {name!r} is of type {type(value).__name__}, which a store does not hold; "
+        "make it a number, a text or a list of such, or delete it."
+    )
+
+
+# --- folders --------------------------------------------------------------------------------------
+
+
+def store_attributes(path: Path) -> dict[str, Any] | None:
+    """Attributes of a Zarr v3 group on disk; None where there is none, or its own file is garbled."""
+    try:
+        said = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+        return dict(said["attributes"]) if said["zarr_format"] == 3 else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def replaceable(path: Path) -> bool:
+    """Whether `path` may be replaced: nothing is there, or an empty folder, or results of tedlens by their own mark."""
+    if not path.exists():
+        return True
+    if not path.is_dir() or path.resolve() in (Path.cwd(), *Path.cwd().parents):
+        return False
+    return (path / MARK).is_file() or KIND in (store_attributes(path) or {}) or not any(path.iterdir())
+
+
+def check_replaceable(path: Path, what: str = "a result of tedlens") -> None:
+    """Before any work: what is at `path` may be replaced.
+
+    Raises
+    ------
+    TedlensError
+        Where it may not.
+    """
+    if not replaceable(path):
+        raise TedlensError(f"{path} exists and is not {what}, so it is left alone; choose another path.")
 
 
 def check_free(out: Path) -> None:
     """Results go to a new folder: nothing of the user's is mixed with or replaced."""
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise TedlensError(f"{out} exists already, so nothing was written; choose another --out or remove it.")
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of `path` if the block ends well, and is gone if not."""
+def whole_folder(path: Path, *, marked: bool = False) -> Iterator[Path]:
+    """A temporary folder that takes the place of `path` if the block ends well, and is gone if not.
+
+    What is replaced is first moved aside, and removed once the new folder is in its place: so one of the two is
+    whole at any instant. What a call that was killed left aside is put back or swept up by the next. A symbolic
+    link stays, and the folder that it names is replaced. `marked`: put the mark into the folder, so that it may be replaced in turn.
+    """
+    path = Path(os.path.realpath(path))
+    _put_back(path)
+    check_replaceable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-new-{os.getpid()}-", dir=path.parent))
     except OSError as error:
         raise TedlensError(f"Cannot write to {path}: {error.strerror or error}; choose another path.") from error
     try:
         yield temporary
+        if marked:
+            (temporary / MARK).touch()
         temporary.chmod(0o755)  # mkdtemp's 700 would hide the result from the user's group
+        check_replaceable(path)  # again: the work took its time
+        aside = path.with_name(f".{path.name}-old-{os.getpid()}")
         if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+            os.replace(path, aside)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            _put_back(path)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
-        raise TedlensError(f"Cannot write {path}: {error.strerror or error}; nothing was left behind.") from error
+        there = "what was there before is whole" if path.exists() else "nothing was left behind"
+        raise TedlensError(f"Cannot write {path}: {error.strerror or error}; {there}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # gone already if all went well
+
+
+def _put_back(path: Path) -> None:
+    """Mend what a call that was killed left beside `path`: its old content back where none is, leftovers gone."""
+    pattern = f".{glob.escape(path.name)}-"
+    for aside in sorted(path.parent.glob(f"{pattern}old-*")):
+        if path.exists() and replaceable(aside):
+            shutil.rmtree(aside, ignore_errors=True)
+        elif not path.exists():
+            os.replace(aside, path)
+    for unfinished in path.parent.glob(f"{pattern}new-*-*"):
+        process = unfinished.name.rsplit("-", 2)[1]
+        if process.isdecimal() and not _running(int(process)):
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
+import itertools
+import os
+import shutil
+import subprocess
+import warnings
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -299,8 +305,10 @@ def test_wrong_arguments(video: DiffusionModel, clip: tl.Clip, wrong: dict[str, 
 def test_features_to_zarr_and_back(video: DiffusionModel, clip: tl.Clip, tmp_path: Path) -> None:
     tree = tl.probe(video, clip, tau=[100, 999], blocks=["up_0", "up_1"])
     path = tl.save(tree, tmp_path / "features.zarr")
-    with xr.open_datatree(path, engine="zarr", consolidated=False) as back:
-        xr.testing.assert_identical(back.load(), tree)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        back = tl.load(path)
+    xr.testing.assert_identical(back.load(), tree)
     assert [p.name for p in tmp_path.iterdir()] == ["features.zarr"]
 
 
@@ -310,8 +318,105 @@ def test_save_replaces_a_store_but_nothing_else(tmp_path: Path) -> None:
     tl.save(result + 1, path)
     assert xr.open_dataset(path, engine="zarr", consolidated=False)["J"].item() == 2
     (tmp_path / "mine").mkdir()
-    with pytest.raises(tl.TedlensError, match="not a Zarr store"):
+    (tmp_path / "mine/notes.txt").touch()
+    with pytest.raises(tl.TedlensError, match="left alone"):
         tl.save(result, tmp_path / "mine")
+
+
+def test_a_result_that_xarray_has_worked_on_is_saved(video: DiffusionModel, clip: tl.Clip, tmp_path: Path) -> None:
+    features = tl.probe(video, clip, tau=[100, 999], blocks="up_0")["up_0"]["features"]
+    stored = xr.open_dataset(tl.save(features, tmp_path / "a.zarr"), engine="zarr", consolidated=False)[
+        "features"
+    ].chunk(frame=1)
+    worked = {
+        "selected": stored.sel(tau=100).isel(frame=slice(0, 1)),
+        "rechunked": stored.chunk(channel=2),
+        "joined": xr.concat([stored, stored.assign_coords(tau=[5, 6])], "tau"),
+    }
+    for name, one in worked.items():
+        back = tl.load(tl.save(one, tmp_path / f"{name}.zarr"))
+        xr.testing.assert_equal(back.load(), one.load())
+    attrs = {
+        "path": tmp_path,
+        "set": {2, 1},
+        "date": datetime.date(2026, 1, 2),
+        "array": np.ones((2, 2)),
+        "n": np.int64(3),
+    }
+    back = tl.load(tl.save(features.assign_attrs(attrs), tmp_path / "attrs.zarr"))
+    assert back.attrs["set"] == [1, 2]
+    assert back.attrs["date"] == "2026-01-02"
+    assert back.attrs["array"] == [[1, 1], [1, 1]]
+    assert back.attrs["path"] == str(tmp_path)
+    for unstorable, words in [
+        (features.stack(cell=("y", "x")), "MultiIndex"),
+        (features.rename("tau"), "axis 'tau'"),
+        (features.assign_attrs(data=b"1"), "attribute 'data'"),
+    ]:
+        with pytest.raises(tl.TedlensError, match=words):
+            tl.save(unstorable, tmp_path / "no.zarr")
+        assert not (tmp_path / "no.zarr").exists()
+
+
+def test_a_result_never_replaces_a_sweep_or_somebody_s_store(tmp_path: Path) -> None:
+    result = xr.DataArray([1.0], dims="tau", name="J")
+    xr.Dataset({"a": ("x", [1])}).to_zarr(tmp_path / "theirs.zarr", zarr_format=3)
+    (tmp_path / "sweep.zarr").mkdir()
+    (tmp_path / "sweep.zarr/zarr.json").write_text(
+        '{"zarr_format": 3, "node_type": "group", "attributes": {"tedlens_sweep": 2}}'
+    )
+    for name in ("theirs.zarr", "sweep.zarr"):
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(tl.TedlensError, match="left alone"):
+            tl.save(result, tmp_path / name)
+        assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(tl.TedlensError, match="did not write"):
+        tl.load(tmp_path / "theirs.zarr")
+    with pytest.raises(tl.TedlensError, match="no Zarr v3 store"):
+        tl.load(tmp_path / "nowhere.zarr")
+
+
+def test_a_link_stays_and_what_it_names_is_replaced(tmp_path: Path) -> None:
+    result = xr.DataArray([1.0], dims="tau", name="J")
+    tl.save(result, tmp_path / "disk/a.zarr")
+    (tmp_path / "link.zarr").symlink_to(tmp_path / "disk/a.zarr")
+    tl.save(result + 1, tmp_path / "link.zarr")
+    assert (tmp_path / "link.zarr").is_symlink()
+    assert tl.load(tmp_path / "disk/a.zarr").item() == 2
+
+
+@pytest.mark.parametrize("killed_at", [1, 2, 3])
+def test_killed_while_it_replaces_the_old_store_or_the_new_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    """At the first and second renaming, and at the removal of what was replaced."""
+    result, path, calls = xr.DataArray([1.0], dims="tau", name="J"), tmp_path / "a.zarr", itertools.count(1)
+    tl.save(result, path)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(plain: Any) -> Any:
+        def dying(*given: Any, **how: Any) -> Any:
+            if Path(given[0]).parent == tmp_path and next(calls) == killed_at:
+                raise Killed
+            return plain(*given, **how)
+
+        return dying
+
+    # A kill runs no clean-up of ours.
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", kill(os.replace))
+        patched.setattr(shutil, "rmtree", kill(shutil.rmtree))
+        with pytest.raises(Killed):
+            tl.save(result + 1, path)
+    left = subprocess.Popen(["true"])  # a process that is no more
+    left.wait()
+    (tmp_path / f".a.zarr-new-{left.pid}-x").mkdir()
+    tl.save(result + 2, tmp_path / "other.zarr")
+    tl.save(result + 3, path)
+    assert tl.load(path).item() == 4
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr", "other.zarr"]
 
 
 def test_a_failed_save_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -366,17 +366,62 @@ def test_a_damaged_cell_is_named_and_computed_anew(
     assert content(copy) == content(straight)
 
 
-@pytest.mark.parametrize("harm", [truncate, empty, Path.unlink])
-@pytest.mark.parametrize("name", ["zarr.json", "cells/zarr.json", "scores/zarr.json", "scores/J/zarr.json"])
+@pytest.mark.parametrize("cell_lost", [False, True])
+@pytest.mark.parametrize("harm", [truncate, empty, flip, Path.unlink])
+@pytest.mark.parametrize(
+    "name", ["zarr.json", "scores/zarr.json", "scores/J/zarr.json", "scores/tau/c/0", "scores/J/c"]
+)
 def test_damage_beside_the_cells_is_mended(
-    straight: Path, copy: Path, commits: list[str], name: str, harm: Callable[[Path], Any]
+    straight: Path, copy: Path, commits: list[str], name: str, harm: Callable[[Path], Any], cell_lost: bool
 ) -> None:
-    harm(copy / name)
-    next((copy / "cells").glob("clip_1-*-tau500-seed1-*/zarr.json")).unlink()
-    with pytest.warns(UserWarning, match="half written"):
+    """By the same call, whether it has anything to compute or not."""
+    harm(next(path for path in [copy / name, *(copy / name).rglob("*")] if path.is_file()))
+    if cell_lost:
+        next((copy / "cells").glob("clip_1-*-tau500-seed1-*/zarr.json")).unlink()
+        with pytest.warns(UserWarning, match="half written"):
+            toy_sweep(copy)
+    else:
         toy_sweep(copy)
-    assert commits == ["clip 1, 500, 1"]
+    assert commits == ["clip 1, 500, 1"] * cell_lost
     assert content(copy) == content(straight)
+
+
+def test_what_tedlens_did_not_write_is_never_removed(straight: Path, tmp_path: Path) -> None:
+    """A person's own folder, whatever the names in it; and what they laid into a store of ours."""
+    theirs = {
+        "results": ["scores/mine.csv"],
+        "tissue": ["cells/slide_1/zarr.json", "cells/slide_1/c/0"],
+        "both": ["scores/zarr.json", "cells/clip-tau1/notes.txt"],
+        "other tool": ["zarr.json"],
+    }
+    for folder, files in theirs.items():
+        for name in files:
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / name).write_text('{"attributes": {}, "node_type": "group"}')
+        before = content(tmp_path / folder)
+        with pytest.raises(tl.TedlensError, match="left alone"):
+            toy_sweep(tmp_path / folder)
+        with pytest.raises(tl.TedlensError, match="left alone"):
+            tl.open_sweep(tmp_path / folder)
+        assert content(tmp_path / folder) == before
+    shutil.copytree(straight, tmp_path / "ours")
+    (tmp_path / "ours/scores/mine.csv").write_text("1,2")
+    with pytest.raises(tl.TedlensError, match=r"mine\.csv"):
+        toy_sweep(tmp_path / "ours", seeds=[0, 1, 2])
+    assert (tmp_path / "ours/scores/mine.csv").read_text() == "1,2"
+
+
+def test_a_store_that_is_removed_while_its_sweep_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = SweepStore.held
+
+    def remove_then_look(self: SweepStore, *asked: Any) -> Any:
+        if (tmp_path / "gone.zarr/cells").exists():
+            shutil.rmtree(tmp_path / "gone.zarr")
+        return held(self, *asked)
+
+    monkeypatch.setattr(SweepStore, "held", remove_then_look)
+    with pytest.raises(tl.TedlensError, match="are not in"):
+        toy_sweep(tmp_path / "gone.zarr", tau=[100], seeds=0)
 
 
 def test_cells_of_other_settings_are_not_taken(straight: Path, copy: Path, tmp_path: Path, commits: list[str]) -> None:

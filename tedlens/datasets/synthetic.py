@@ -24,7 +24,7 @@ from tedlens.errors import TedlensError
 Shape = Literal["ball", "block", "disc"]
 Looks = Literal["identical", "similar", "distinct"]
 Motion = Literal["bounce", "cross", "drift", "fall"]
-View = Literal["perspective", "top"]
+View = Literal["perspective", "top", "level"]
 Array = npt.NDArray[np.float32]
 
 MAX_OBJECTS = 8
@@ -37,6 +37,7 @@ DRIFT_SPEED = (0.6, 3.0)  # along either axis, in world units over the clip
 CAMERAS: dict[str, tuple[tuple[float, float, float], ...]] = {
     "perspective": ((1.0, 0.0, 0.0), (0.0, 0.96, 0.28), (0.0, -0.28, 0.96)),
     "top": ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.0, -1.0, 0.0)),
+    "level": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
 }
 
 
@@ -97,7 +98,8 @@ def similar(
         ``bounce``: on the floor, off the walls of the box and elastically off each other. ``fall``:
         dropped, bouncing on the floor and off each other.
     view
-        ``perspective`` (camera 16 degrees above the floor) or ``top`` (straight down).
+        ``perspective`` (camera 16 degrees above the floor), ``top`` (straight down) or ``level`` (from the side, at
+        the height of the objects: all lanes are one in the picture).
     frames, size
         Number of frames; height and width in pixels (one number: square).
     pan

@@ -46,19 +46,29 @@ class Cell:
         return {name: [self.about[name]] for name in ("clip", "tau", "seed")} | dict(self.about["axes"])
 
 
-def group_file(attributes: Mapping[str, Any]) -> Files:
-    """A Zarr v3 group's own file."""
-    said = {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
+def group_file(about: Mapping[str, Any], node_type: str = "group") -> Files:
+    """A Zarr v3 group's own file, whose attributes carry a checksum; of another node type, Zarr sees no group."""
+    said = {"attributes": {**about, "crc32": _crc32(about)}, "zarr_format": 3, "node_type": node_type}
     return {MARKER: json.dumps(said, indent=2, allow_nan=False).encode()}
 
 
-def attributes(marker: bytes) -> dict[str, Any] | None:
-    """Attributes of a Zarr group from its own file; None where the file is cut short or garbled."""
+def said_in(marker: bytes) -> dict[str, Any] | None:
+    """Attributes in a file of Zarr, whoever wrote it; None where it is cut short or garbled."""
     try:
-        said = json.loads(marker)
-        return dict(said["attributes"]) if said["node_type"] == "group" else None
-    except (ValueError, KeyError, TypeError):
+        return dict(json.loads(marker)["attributes"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def attributes(marker: bytes) -> dict[str, Any] | None:
+    """As written by `group_file`; None where a bit of them is not, or somebody else wrote them."""
+    about = said_in(marker)
+    return about if about is not None and about.pop("crc32", None) == _crc32(about) else None
+
+
+def files_of(about: Mapping[str, Any] | None) -> dict[str, tuple[int, int]]:
+    """Size and checksum of each file that a group lists in its attributes."""
+    return {name: (size, crc32) for name, (size, crc32) in (about or {}).get("files", {}).items()}
 
 
 def encode_cell(cell: xr.Dataset, kept: Kept, inner: Sequence[str], about: Mapping[str, Any]) -> Files:
@@ -103,9 +113,9 @@ def decode_cell(key: str, files: Files, sizes: Mapping[str, int]) -> Cell:
     if MARKER not in files:
         raise BrokenCell("is half written")
     about = attributes(files[MARKER])
-    if about is None or about.pop("crc32", None) != _crc32(about):
+    if about is None:
         raise BrokenCell(f"has a damaged {MARKER}")
-    for name, (size, crc32) in about["files"].items():
+    for name, (size, crc32) in files_of(about).items():
         if name not in sizes:
             raise BrokenCell(f"lacks {name}")
         if sizes[name] != size:
@@ -122,7 +132,7 @@ def decode_cell(key: str, files: Files, sizes: Mapping[str, int]) -> Cell:
 def encode_dataset(dataset: xr.Dataset) -> Files:
     """Files of a Dataset as a group; its attributes are the Dataset's, and a list of the other files."""
     files: dict[str, Any] = {}
-    how = {name: {"compressors": [ZstdCodec(), Crc32cCodec()]} for name in dataset.data_vars}
+    how = {name: {"compressors": [ZstdCodec(), Crc32cCodec()]} for name in dataset.variables}
     storable(dataset).to_zarr(MemoryStore(files), zarr_format=3, consolidated=False, encoding=how)
     return with_marker(
         {name: buffer.to_bytes() for name, buffer in sorted(files.items()) if name != MARKER}, dataset.attrs
@@ -131,8 +141,7 @@ def encode_dataset(dataset: xr.Dataset) -> Files:
 
 def with_marker(files: Files, about: Mapping[str, Any]) -> Files:
     """A group's files with its own, whose attributes list size and checksum of the others beside `about`."""
-    said = {**about, "files": {name: [len(data), zlib.crc32(data)] for name, data in files.items()}}
-    return files | group_file({**said, "crc32": _crc32(said)})
+    return files | group_file({**about, "files": {name: [len(data), zlib.crc32(data)] for name, data in files.items()}})
 
 
 def _crc32(said: Mapping[str, Any]) -> int:

@@ -2,8 +2,11 @@
 
 A store is a Zarr v3 group, at any URL that fsspec knows. Each cell of the sweep (a clip at one tau and seed) is a
 group of its own below ``cells``, which shares no file with another. Its ``zarr.json`` is written last and lists
-the size of each file of the cell, and the scores carry a checksum. So a cell that is half written, cut short or
-garbled is noticed and computed anew, two writers at worst do the same work twice, and nothing is locked.
+size and checksum of each file of the cell, and has a checksum of its own, as the store's has. So what is half written,
+cut short or garbled is noticed and made anew, two writers at worst do the same work twice, and nothing is locked.
+
+A store is known by the attributes of these files. Nothing is written to a folder that holds anything else, and
+nothing is removed that the store does not list as its own.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import reduce
@@ -36,11 +40,16 @@ from tedlens.sweeping.encoding import (
     decode_cell,
     encode_cell,
     encode_dataset,
+    files_of,
     group_file,
+    said_in,
 )
 from tedlens.sweeping.grid import SETTINGS, Grid
 
-LAYOUT = 1  # number of the layout described above, kept as the attribute "tedlens_sweep"
+LAYOUT = 2  # number of the layout described above, kept as the attribute "tedlens_sweep"
+CELL_KEY = re.compile(r".+-[0-9a-f]{8}-tau\d+-seed\d+-[0-9a-f]{8}")  # what `cell_key` gives
+OPENING = group_file({"tedlens_sweep": LAYOUT})[MARKER].split(b",")[0]  # how a store's own file begins
+HALF = "half written"  # node type of the joined scores while they are: Zarr sees no group, we see what is ours
 # The weights say which model it is; its name may be the hub's or that of a job's scratch folder.
 NAMES = {f"{role}_{name}" for role in ("motion", "appearance") for name in ("model", "model_revision")}
 
@@ -64,27 +73,69 @@ class SweepStore:
     # --- reading --------------------------------------------------------------------------------
 
     def about(self) -> dict[str, Any] | None:
-        """Attributes of the store; None where there is none yet, or one whose own file is damaged."""
+        """Attributes of the store; None where there is none yet, or one whose own file is damaged or lost.
+
+        Raises
+        ------
+        TedlensError
+            Where anything is there that is not a sweep's store.
+        """
         with self._sentences("read"):
             self.fs.invalidate_cache()
-            try:
-                names = {path.rstrip("/").rsplit("/", 1)[-1] for path in self.fs.ls(self.root, detail=False)}
-            except FileNotFoundError:
+            names = self._names("")
+            if not names:
                 return None
-            about = attributes(self.fs.cat_file(f"{self.root}/{MARKER}")) if MARKER in names else None
-        ours = names <= {MARKER, "cells", "scores"} if about is None else about.get("tedlens_sweep") == LAYOUT
-        if not ours:
-            raise TedlensError(
-                f"{self.url} exists and is not the store of a sweep, so it is left alone; choose another path."
-            )
+            marker = self._said("") if MARKER in names else None
+            about = attributes(marker) if marker is not None else None
+            if about is None and not self._all_ours(names):
+                raise self._foreign()
+        if about is None:
+            return None
+        if about.get("tedlens_sweep") != LAYOUT:
+            raise self._foreign()
         return about
+
+    def _names(self, folder: str) -> set[str]:
+        """Names of what lies in a folder of the store; none where there is no such folder."""
+        try:
+            listed = self.fs.ls(f"{self.root}/{folder}".rstrip("/"), detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+        return {path.rstrip("/").rsplit("/", 1)[-1] for path in listed}
+
+    def _said(self, group: str) -> bytes:
+        """Content of a group's own file; empty where there is none."""
+        try:
+            return bytes(self.fs.cat_file("/".join(part for part in (self.root, group, MARKER) if part)))
+        except (FileNotFoundError, IsADirectoryError):
+            return b""
+
+    def _all_ours(self, names: set[str]) -> bool:
+        """Whether what lies in a store whose own file is damaged or lost can be nothing but a sweep's."""
+        if names == {MARKER}:  # a sweep that was killed while it wrote its first file
+            said = self._said("")
+            return OPENING.startswith(said[: len(OPENING)])
+        keys = self._names("cells") - {MARKER}
+        known = names <= {MARKER, "cells", "scores"} and all(map(CELL_KEY.fullmatch, keys))
+        return known and bool(keys) and ("scores" not in names or self._joined_listing() is not None)
+
+    def _joined_listing(self) -> dict[str, tuple[int, int]] | None:
+        """What is ours of the joined scores, by the list in their own file; None where it is lost or not ours."""
+        about = said_in(self._said("scores"))
+        return files_of(about) if about is not None and "made_of_sha256" in about else None
+
+    def _foreign(self) -> TedlensError:
+        return TedlensError(
+            f"{self.url} exists and is not the store of a sweep (of this version of tedlens), so it is left alone; "
+            "choose another path."
+        )
 
     def is_sweep(self) -> bool:
         """Whether a store says of itself that it is a sweep's."""
         with self._sentences("read"):
             if not self.fs.exists(f"{self.root}/{MARKER}"):
                 raise TedlensError(f"There is no Zarr store at {self.url}; give the path or URL of one.")
-            return "tedlens_sweep" in (attributes(self.fs.cat_file(f"{self.root}/{MARKER}")) or {})
+            return "tedlens_sweep" in (said_in(self._said("")) or {})
 
     def cells(self, kind: str) -> tuple[list[Cell], dict[str, str]]:
         """All whole cells of a kind, and by key what is wrong with each other one."""
@@ -197,21 +248,36 @@ class SweepStore:
     def finish(self, cells: Sequence[Cell]) -> None:
         """Join all cells in the group ``scores``, which any reader of Zarr opens; left alone where it is up to date."""
         about = self.about()
-        assert about is not None
+        if about is None:
+            raise TedlensError(f"{self.url} was removed or damaged while the sweep ran; call the same sweep again.")
         digest = _sha256([about["asked"], *(cell.key for cell in cells)])
-        folder = f"{self.root}/scores/"
         with self._sentences("read"):
-            there = {p.removeprefix(folder): entry["size"] for p, entry in self.fs.find(folder, detail=True).items()}
-            held = (attributes(self.fs.cat_file(folder + MARKER)) if MARKER in there else None) or {}
-        listed = {name: size for name, (size, _) in held.get("files", {}).items()}
-        if held.get("made_of_sha256") == digest and listed.items() <= there.items():
-            return
+            held = attributes(self._said("scores")) or {}
+            if held.get("made_of_sha256") == digest and self._whole("scores", files_of(held)):
+                return
+            folder = f"{self.root}/scores/"
+            there = {path.removeprefix(folder) for path in self.fs.find(folder)}
         files = encode_dataset(joined(cells, about).assign_attrs(made_of_sha256=digest))
-        self._remove(f"scores/{MARKER}")
-        with self._sentences("write"):  # arrays of other shapes; the same ones, of another writer, are let be
-            for array in {name.split("/")[0] for name in there if name not in files}:
-                self.fs.rm(folder + array, recursive=True)
+        ours = self._joined_listing() or {}
+        if foreign := there - ours.keys() - files.keys():
+            raise TedlensError(
+                f"{self.url}/scores holds {min(foreign)}, which no sweep lists as its own, so it is left alone; "
+                "move it elsewhere, and call the same sweep again."
+            )
+        mine = ours | files_of(attributes(files[MARKER]))
+        self._write("scores", group_file({"made_of_sha256": "", "files": mine}, HALF))
+        for name in ours.keys() - files.keys():  # of arrays that are gone or had another shape
+            self._remove(f"scores/{name}")
         self._write("scores", files)
+
+    def _whole(self, group: str, listed: Mapping[str, tuple[int, int]]) -> bool:
+        """Whether all files that a group lists are there, each with its checksum."""
+        paths = [f"{self.root}/{group}/{name}" for name in listed]
+        found = self.fs.cat(paths, recursive=False, on_error="omit") if paths else {}
+        if isinstance(found, bytes):
+            found = {paths[0]: found}
+        sums = {path.rsplit(f"/{group}/", 1)[-1]: zlib.crc32(data) for path, data in found.items()}
+        return all(sums.get(name) == crc32 for name, (_, crc32) in listed.items())
 
     def _exists(self, path: str) -> bool:
         with self._sentences("read"):
@@ -316,7 +382,7 @@ class KeptCells:
                 'tl.sweep(..., keep=("labels", "features")) asked for.'
             )
         address = f"{self._store.url.rstrip('/')}/cells/{key}"
-        return xr.open_datatree(address, group="kept", engine="zarr", consolidated=False)
+        return xr.open_datatree(address, group="kept", engine="zarr", consolidated=False, zarr_format=3)
 
 
 def swept_clips(store: str | Path) -> dict[str, str]:

@@ -174,7 +174,7 @@ def _computed(
     found = [cell.scores for cell in cells]
     if dry_run:
         return found
-    if disk is not None and any(wanted.values()):
+    if disk is not None and (any(wanted.values()) or disk.about() is None):
         disk.begin(grid, clips, cells, broken)
     for _ in range(PASSES):
         left = sum(map(len, wanted.values()))

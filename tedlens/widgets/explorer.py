@@ -151,14 +151,14 @@ def open_tree(given: xr.DataTree | xr.DataArray | str | Path, what: str) -> xr.D
     """Features as they are, or from a store, opened lazily."""
     if not isinstance(given, str | Path):
         return given
-    return xr.open_datatree(_store(given, what), engine="zarr", consolidated=False)
+    return xr.open_datatree(_store(given, what), engine="zarr", consolidated=False, zarr_format=3)
 
 
 def open_set(given: xr.Dataset | str | Path, what: str) -> xr.Dataset:
     """A dataset as it is, or from a store, opened lazily."""
     if not isinstance(given, str | Path):
         return given
-    return xr.open_dataset(_store(given, what), engine="zarr", consolidated=False)
+    return xr.open_dataset(_store(given, what), engine="zarr", consolidated=False, zarr_format=3)
 
 
 def open_labels(given: xr.DataArray | xr.Dataset | str | Path) -> xr.DataArray:
