@@ -179,7 +179,8 @@ def whole_folder(path: Path, *, marked: bool = False) -> Iterator[Path]:
 
     What is replaced is first moved aside, and removed once the new folder is in its place: so one of the two is
     whole at any instant. What a call that was killed left aside is put back or swept up by the next. A symbolic
-    link stays, and the folder that it names is replaced. `marked`: put the mark into the folder, so that it may be replaced in turn.
+    link stays, and the folder that it names is replaced. `marked`: put the
+    mark into the folder, so that it may be replaced in turn.
     """
     path = Path(os.path.realpath(path))
     _put_back(path)
