@@ -284,7 +284,7 @@ def sweep(
 def figures(
     stores: Annotated[list[str], typer.Argument(help="Stores of sweeps.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for tables and figures.")] = Path("figures"),
-    metric: Annotated[str, typer.Option(help="J, F or JF (their mean).")] = "JF",
+    metric: Annotated[str, typer.Option(help="J, F, JF (their mean) or identity.")] = "JF",
     clips: Annotated[
         Path | None,
         typer.Option(help="The sweep's grid file, for its clips' frames: stores do not hold them.", show_default=False),
@@ -422,7 +422,7 @@ def frame_size(text: str) -> tuple[int, int]:
 
 def write_csv(scores: xr.Dataset, out: Path) -> None:
     try:
-        scores[["J", "F", "JF"]].to_dataframe().to_csv(out)
+        scores[["J", "F", "JF", "identity"]].to_dataframe().to_csv(out)
     except OSError as error:
         raise TedlensError(f"Cannot write {out}: {error.strerror or error}; choose another --out.") from error
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tedlens.errors import TedlensError
-from tedlens.metrics import _boundary, evaluate, summarize
+from tedlens.metrics.masks import _boundary, evaluate, summarize
 
 Array = npt.NDArray[Any]
 

@@ -4,6 +4,7 @@ from tedlens.analysis.decoding import decode, object_features
 from tedlens.analysis.decomposition import decomposition, votes
 from tedlens.analysis.interventions import without_temporal_layers
 from tedlens.analysis.pca import pca
+from tedlens.analysis.references import references
 from tedlens.analysis.similarity import similarity
 from tedlens.analysis.statistics import best_cell, clip_statistics, paired_difference
 from tedlens.analysis.tracks import swaps
@@ -16,6 +17,7 @@ __all__ = [
     "object_features",
     "paired_difference",
     "pca",
+    "references",
     "similarity",
     "swaps",
     "votes",

@@ -31,6 +31,7 @@ MAX_OBJECTS = 8
 HALF_WIDTH = 1.3  # of the world that is seen at the camera's target; objects live in [-1, 1]
 CAMERA_DISTANCE = 6.0
 WALL_Z = 1.7  # the back wall, seen in perspective
+LANES = {"level": 0.3}  # distance of neighbouring lanes in radii; else 2.1, so that objects do not meet
 SUBSTEPS = 8  # of the physics, a frame
 DRIFT_SPEED = (0.6, 3.0)  # along either axis, in world units over the clip
 # Camera axes (right, up, forward) as exact Pythagorean directions: 7-24-25 looks down by 16 degrees.
@@ -313,7 +314,7 @@ def _cross(rng: np.random.Generator, bodies: list[_Body], view: str, frames: int
 def _lanes(rng: np.random.Generator, bodies: list[_Body], view: str) -> list[tuple[float, float]]:
     """Height and depth of a lane for each body, in any order, apart as seen from the camera."""
     places = _shuffled(rng, len(bodies))
-    gap = 2.1 * max(b.radius for b in bodies)
+    gap = LANES.get(view, 2.1) * max(b.radius for b in bodies)
     if view == "top":  # lanes are heights
         return [(body.height + gap * place, 0.0) for body, place in zip(bodies, places, strict=True)]
     # Towards the camera, where many lanes would otherwise reach into the back wall.

@@ -54,7 +54,7 @@ def write_figures(
     clip
         Name of the clip to show; by default the first.
     metric
-        ``"J"``, ``"F"`` or ``"JF"``.
+        ``"J"``, ``"F"``, ``"JF"`` or ``"identity"``.
 
     Returns
     -------

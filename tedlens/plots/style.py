@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
+from tedlens.metrics import names
+
 COLOURS = {"motion": "#D55E00", "appearance": "#0072B2", "fused": "#009E73"}
 NAMES = {"motion": "motion R<sub>m</sub>", "appearance": "appearance R<sub>a</sub>", "fused": "fused R<sub>f</sub>"}
 OTHERS = ["#000000", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442"]
@@ -36,8 +38,8 @@ KINDS = {
     },
     "error": {"right": "#E5E5E5", "boundary": "#F0E442", "swap": "#CC79A7", "leak": "#000000", "spill": "#56B4E9"},
 }
-METRICS = {"J": "J<sub>m</sub> (%)", "F": "F<sub>m</sub> (%)", "JF": "J&F<sub>m</sub> (%)"}
-PLAIN_METRICS = {"J": "J", "F": "F", "JF": "J&F"}
+METRICS = {name: metric.html for name, metric in names.METRICS.items()}
+PLAIN_METRICS = {name: metric.plain for name, metric in names.METRICS.items()}
 FONT = {"family": "Arial, Helvetica, sans-serif", "size": 13, "color": "#222222"}
 
 

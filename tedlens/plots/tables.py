@@ -24,7 +24,7 @@ def main_table(scores: xr.Dataset, *, metric: str = "JF", columns: str | None = 
     scores
         From `evaluate`, joined along whatever was swept.
     metric
-        ``"J"``, ``"F"`` or ``"JF"``.
+        ``"J"``, ``"F"``, ``"JF"`` or ``"identity"``.
     columns
         A swept axis that runs across instead of down, for example the set of clips.
 

@@ -23,7 +23,7 @@ from tedlens.tracking import clip_features, first_mask
 
 Labels = npt.NDArray[np.uint8]
 Kept = dict[str, xr.Dataset]  # by path below the cell: "labels", "features/up_2"
-SCORES = ("J", "F", "JF")
+SCORES = ("J", "F", "JF", "identity")
 AXES = ("clip", "block", "tau", "lam", "seed", *SETTINGS, "object", "frame")  # in the order of joined scores
 
 

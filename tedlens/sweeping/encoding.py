@@ -20,7 +20,7 @@ from tedlens.sweeping.cells import Kept
 
 Files = dict[str, bytes]  # content by path within a group
 MARKER = "zarr.json"  # without it Zarr sees no group: written last, it makes all the rest count
-METRICS = ["J", "F"]  # JF is their mean
+METRICS = ["J", "F", "identity"]  # JF is the mean of the first two
 
 
 class BrokenCell(Exception):

@@ -70,7 +70,7 @@ class TauExplorer(Explorer):
         self.clip, self.feats = clip, None if feats is None else open_tree(feats, "features")
         self.labels = None if labels is None else open_labels(labels)
         self.metric = ipywidgets.Dropdown(
-            options=[m for m in ("JF", "J", "F") if m in self.scores], description="score"
+            options=[m for m in ("JF", "J", "F", "identity") if m in self.scores], description="score"
         )
         axes = ["tau", "log_snr"] if "log_snr" in self.scores.coords else ["tau"]
         self.x = ipywidgets.Dropdown(options=axes, description="x axis")
@@ -130,7 +130,7 @@ def _scores(scores: xr.Dataset) -> xr.Dataset:
     known = [metric for metric in METRICS if metric in scores]
     if not known:
         raise TedlensError(
-            f"There are no scores among {', '.join(map(str, scores)) or 'nothing'}; give J, F or JF over tau."
+            f"There are no scores among {', '.join(map(str, scores)) or 'nothing'}; give J, F, JF or identity over tau."
         )
     if scores[known[0]].sizes.get("tau", 1) < 2:
         raise TedlensError("The scores have one noise level only; give those of several, joined along tau.")

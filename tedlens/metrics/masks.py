@@ -1,4 +1,4 @@
-"""J and F: how well labels agree with the truth, by the definition of DAVIS 2017.
+"""J, F and identity of masks: how well labels agree with the truth, by the definition of DAVIS 2017.
 
 J (region similarity) is the intersection over union of two masks; F (contour accuracy) compares their
 outlines within a tolerance. The definitions are those of the DAVIS benchmark (Perazzi et al., CVPR 2016;
@@ -26,6 +26,7 @@ Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]
 Scores = npt.NDArray[np.float64]
 
+SEEN = 20  # pixels of an object from which it is asked whose label lies on it
 BOUND_TH = 0.008  # tolerance of F, as a share of the picture's diagonal (DAVIS)
 
 
@@ -44,7 +45,7 @@ class Disc(NamedTuple):
 def evaluate(
     labels: xr.DataArray | npt.ArrayLike, truth: xr.DataArray | npt.ArrayLike, *, protocol: Protocol = "davis"
 ) -> xr.Dataset:
-    """J and F of predicted labels, per object and frame.
+    """J, F and identity of predicted labels, per object and frame.
 
     Parameters
     ----------
@@ -62,9 +63,11 @@ def evaluate(
     Returns
     -------
     Dataset
-        ``J``, ``F`` and ``JF`` = (J + F) / 2 over (object, frame), float64 in 0..1. ``object`` holds the
-        truth's ids, ``frame`` the frames' own coordinates (0..T-1 where labels have none). Both empty
-        scores 1. Scalar coordinates (tau, seed, ...) and attributes of `labels` are handed on.
+        ``J``, ``F``, ``JF`` = (J + F) / 2 and ``identity`` over (object, frame), float64 in 0..1. Identity asks
+        whose label most of an object's true pixels have: 1 if its own, 1/2 if it shares the first place, 0 if
+        another's or none; NaN where fewer than 20 pixels show. ``object`` holds the truth's ids, ``frame`` the
+        frames' own coordinates (0..T-1 where labels have none). In J and F both empty scores 1. Scalar
+        coordinates (tau, seed, ...) and attributes of `labels` are handed on.
 
     Raises
     ------
@@ -72,19 +75,21 @@ def evaluate(
         For shapes that differ, labels that hold an id the truth does not, a truth without objects,
         an unknown protocol, or a clip too short for the protocol.
     """
-    predicted, true = _masks(labels, "labels"), _masks(truth, "truth")
+    predicted, true = as_masks(labels, "labels"), as_masks(truth, "truth")
     ids = _check(predicted, true, protocol)
     kept = np.arange(len(true))[slice(1, -1) if protocol == "davis" else slice(None)]
-    j, f = np.empty((2, len(ids), len(kept)))
+    j, f, identity = np.empty((3, len(ids), len(kept)))
     # np.linalg.norm, because another way to round the diagonal could tip ceil() over where DAVIS does not.
     disc = Disc.of_radius(int(np.ceil(BOUND_TH * np.linalg.norm(true.shape[1:]))))
     for k, t in enumerate(kept):
-        j[:, k], f[:, k] = _scores(predicted[t], true[t], ids.tolist(), disc)  # plain ints: comparisons stay in uint8
+        j[:, k], f[:, k], identity[:, k] = _scores(
+            predicted[t], true[t], ids.tolist(), disc
+        )  # plain ints: comparisons stay in uint8
     coords, attrs = _context(labels)
     coords |= {"object": ids, "frame": coords.get("frame", np.arange(len(true)))[kept]}
     dims = ("object", "frame")
     return xr.Dataset(
-        {"J": (dims, j), "F": (dims, f), "JF": (dims, (j + f) / 2)},
+        {"J": (dims, j), "F": (dims, f), "JF": (dims, (j + f) / 2), "identity": (dims, identity)},
         coords,
         attrs | {"metric": "DAVIS 2017 J and F", "protocol": protocol, "bound_th": BOUND_TH},
     )
@@ -139,7 +144,7 @@ def summarize(scores: xr.Dataset) -> xr.Dataset:
 # --- what is given --------------------------------------------------------------------------------
 
 
-def _masks(given: xr.DataArray | npt.ArrayLike, name: str) -> Masks:
+def as_masks(given: xr.DataArray | npt.ArrayLike, name: str) -> Masks:
     """Ids as a uint8 array (T, H, W)."""
     if isinstance(given, xr.DataArray):
         if set(given.dims) != {"frame", "y", "x"}:
@@ -228,18 +233,21 @@ def _context(labels: xr.DataArray | npt.ArrayLike) -> tuple[dict[Hashable, Any],
 
 
 def _scores(predicted: Masks, true: Masks, ids: list[int], disc: Disc) -> Scores:
-    """J and F (2, object) of every object in ids of one frame (H, W)."""
+    """J, F and identity (3, object) of every object in ids of one frame (H, W)."""
     start, length, in_predicted, in_true = _runs(predicted, true)
     void = in_true == VOID
     if void.all():
-        return np.full((2, len(ids)), np.nan)
+        return np.full((3, len(ids)), np.nan)
     in_predicted[void] = 0
-    scores = np.ones((2, len(ids)))
+    scores = np.ones((3, len(ids)))
+    scores[2] = np.nan
     for i, number in enumerate(ids):
         here, there = in_predicted == number, in_true == number
         either = here | there
         if not either.any():
             continue
+        if length[there].sum() >= SEEN:
+            scores[2, i] = _first_place(np.bincount(in_predicted[there], length[there], 256).astype(float), number)
         scores[0, i] = length[here & there].sum() / length[either].sum()
         # All boundary pixels lie in the box around both masks, one pixel wider: a boundary lies up and left of
         # its mask, and below and right the mask must be seen to end.
@@ -251,6 +259,14 @@ def _scores(predicted: Masks, true: Masks, ids: list[int], disc: Disc) -> Scores
             found &= true[box] != VOID
         scores[1, i] = _f_measure(_boundary(found), _boundary(true[box] == number), disc)
     return scores
+
+
+def _first_place(votes: Scores, number: int) -> float:
+    """Whether an id has the most of the votes (by id), the background's left out; 1/2 if it shares the first place."""
+    votes[0] = 0
+    if votes[number] == 0 or votes[number] < votes.max():
+        return 0.0
+    return 1.0 if (votes == votes[number]).sum() == 1 else 0.5
 
 
 def _runs(predicted: Masks, true: Masks) -> tuple[Places, Places, Masks, Masks]:

@@ -1,0 +1,109 @@
+"""What a comparison of features is read against: place, colour, true velocity and true masks in their stead.
+
+Features that keep objects apart by place or colour do not need motion, and the true masks themselves are a ceiling on a
+coarse grid. So these, on the same grid and propagated with the same settings, stand beside every score.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+import xarray as xr
+
+from tedlens.clip import VOID, Clip, on_grid
+from tedlens.errors import TedlensError
+from tedlens.probing import cell_centres
+from tedlens.provenance import clip_provenance
+
+Reference = Literal["place", "colour", "velocity", "masks"]
+REFERENCES: tuple[Reference, ...] = get_args(Reference)
+Maps = npt.NDArray[np.float32]  # (frame, channel, y, x)
+
+
+def references(clip: Clip, grid: tuple[int, int]) -> dict[Reference, xr.DataArray]:
+    """Features that need no model, on a grid: how far do they get?
+
+    Parameters
+    ----------
+    clip
+        With masks for ``masks``, and with the truth about its objects (`Clip.objects`) for ``velocity``.
+    grid
+        Cells (y, x), those of the features that are compared.
+
+    Returns
+    -------
+    dict of DataArray (frame, channel, y, x), with the coordinates of `probe`'s features, as `propagate` takes them:
+
+        - ``place``: where a cell is in the picture, and nothing of what it shows;
+        - ``colour``: the mean pixel of each cell;
+        - ``velocity``: the true velocity of the object at the cell's centre, or that there is none;
+        - ``masks``: each true object's share of the cell: the ceiling.
+
+        Numbers of the first three are turned into angles, so that the similarity of two cells falls as they differ.
+
+    Raises
+    ------
+    TedlensError
+        For a clip without masks, or a grid without cells.
+    """
+    if clip.masks is None:
+        raise TedlensError(f"Clip {clip.name!r} has no masks to compare with; give a clip with masks.")
+    if min(grid) < 1:
+        raise TedlensError(f"grid={grid} has no cells; give (rows, columns), as of the features that are compared.")
+    made: dict[Reference, Maps] = {"place": _place(len(clip), grid), "colour": _colour(clip, grid)}
+    if clip.objects is not None and "velocity" in clip.objects:
+        made["velocity"] = _velocity(clip.masks, clip.objects, grid)
+    made["masks"] = _shares(clip.masks, grid)
+    about = clip_provenance(clip)
+    return {name: _labelled(maps, clip).assign_attrs(about | {"block": name}) for name, maps in made.items()}
+
+
+def _labelled(maps: Maps, clip: Clip) -> xr.DataArray:
+    coords = {
+        "frame": np.arange(len(clip)),
+        "y": ("y", cell_centres(maps.shape[2], clip.height), {"units": "pixel"}),
+        "x": ("x", cell_centres(maps.shape[3], clip.width), {"units": "pixel"}),
+    }
+    return xr.DataArray(maps, dims=("frame", "channel", "y", "x"), coords=coords, name="features")
+
+
+def _angles(values: npt.NDArray[np.floating], half_turns: float) -> Maps:
+    """Numbers 0..1 (frame, number, y, x) as cosine and sine: 0 and 1 are so many half turns apart."""
+    turned = np.pi * half_turns * values
+    return np.concatenate([np.cos(turned), np.sin(turned)], axis=1).astype(np.float32)
+
+
+def _place(frames: int, grid: tuple[int, int]) -> Maps:
+    at = np.stack(np.meshgrid(*(cell_centres(side, side) / side for side in grid), indexing="ij"))
+    return np.repeat(_angles(at[None], 0.5), frames, axis=0)
+
+
+def _colour(clip: Clip, grid: tuple[int, int]) -> Maps:
+    pixels = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).float() / 255
+    return _angles(F.adaptive_avg_pool2d(pixels, grid).numpy(), 0.5)
+
+
+def _velocity(masks: npt.NDArray[np.uint8], truth: xr.Dataset, grid: tuple[int, int]) -> Maps:
+    """Of the object at each cell's centre, as shares of the clip's greatest speed; half a turn from the background."""
+    speeds = truth["velocity"].transpose("object", "frame", "axis").values
+    speeds = 0.5 + 0.5 * speeds / max(float(np.abs(speeds).max()), 1e-9)
+    small = on_grid(masks, grid)
+    values = np.zeros((len(masks), 3, *grid))
+    values[:, 1:] = 0.5
+    for number, each in zip(truth["object"].values, speeds, strict=True):
+        here = small == number
+        values[:, 0][here] = 1
+        for axis in (0, 1):
+            values[:, 1 + axis] = np.where(here, each[:, axis, None, None], values[:, 1 + axis])
+    return _angles(values, 1)
+
+
+def _shares(masks: npt.NDArray[np.uint8], grid: tuple[int, int]) -> Maps:
+    ids = [0, *sorted(set(np.unique(masks).tolist()) - {0, VOID})]
+    maps = np.stack([masks == number for number in ids], axis=1).astype(np.float32)
+    shares: Maps = F.adaptive_avg_pool2d(torch.from_numpy(maps), grid).numpy()
+    return shares

@@ -1,0 +1,176 @@
+"""Who is who: HOTA with its association, ID switches and IDF1 of label maps.
+
+HOTA (Luiten et al., IJCV 2021), Identity (Ristani et al., 2016) and CLEAR MOT (Bernardin and Stiefelhagen, 2008) by
+the definitions of TrackEval: a detection is all pixels of an id in a frame, similarity is intersection over union, and
+nothing compares the values of ids. Figures of several clips come from summed counts, never from a mean of clips.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from scipy.optimize import linear_sum_assignment
+
+from tedlens.errors import TedlensError
+from tedlens.metrics.masks import Masks, as_masks
+
+ALPHAS = np.arange(0.05, 0.99, 0.05)  # TrackEval's own, of which some come out slightly too large
+MATCH = 0.5  # intersection over union from which Identity and CLEAR count a match
+EPSILON = float(np.finfo(np.float64).eps)
+SAME = 1000  # CLEAR: what a pair is worth more that was matched in the frame before
+COUNTS = ("TP", "FN", "FP", "Ass_sum", "AssRe_sum", "AssPr_sum", "Loc_sum")  # over alpha; sums are over matches
+WHOLE = ("IDTP", "IDFN", "IDFP", "CLR_TP", "CLR_FN", "CLR_FP", "IDSW", "Frag", "MT", "PT", "ML", "iou")
+
+Values = npt.NDArray[np.float64]
+
+
+def evaluate_identity(labels: xr.DataArray | npt.ArrayLike, truth: xr.DataArray | npt.ArrayLike) -> xr.Dataset:
+    """Association of labels with true objects over time, all given frames counted.
+
+    A tracker that is given the first mask gets that frame for free; to leave it out, give frames 1 and on.
+
+    Parameters
+    ----------
+    labels, truth
+        Ids over (frame, y, x): 0 background. 255 in the truth is background, too.
+
+    Returns
+    -------
+    Dataset
+        Over ``alpha``, the 19 thresholds of intersection over union: ``HOTA``, ``DetA``, ``AssA``, ``LocA``, ``DetRe``,
+        ``DetPr``, ``AssRe``, ``AssPr``; the published figures are their means over alpha. Besides ``IDF1``, ``IDP``,
+        ``IDR``, ``MOTA``, ``MODA``, ``MOTP``, the numbers ``IDSW`` (ID switches), ``Frag``, ``MT``, ``PT``, ``ML``, and
+        the counts that `combine_identity` sums. Fractions of 1. LocA is 1 where nothing is matched.
+
+    Raises
+    ------
+    TedlensError
+        For shapes that differ or ids out of range.
+    """
+    predicted, true = as_masks(labels, "labels"), as_masks(truth, "truth")
+    if predicted.shape != true.shape:
+        raise TedlensError(f"labels have the shape {predicted.shape} and the truth {true.shape}, but they must agree.")
+    frames = [_overlaps(one, np.where(other == 255, 0, other)) for one, other in zip(predicted, true, strict=True)]
+    here, there = (np.array([frame[k] for frame in frames]) for k in (1, 2))  # frame, id: whether it shows
+    ids = np.flatnonzero(there.any(0)), np.flatnonzero(here.any(0))
+    similar = np.array([frame[0][np.ix_(*ids)] for frame in frames]).reshape(len(frames), len(ids[0]), len(ids[1]))
+    shown = there[:, ids[0]], here[:, ids[1]]
+    counts = {name: ("alpha", values) for name, values in _hota(similar, *shown).items()}
+    whole = _identity(similar, *shown) | _clear(similar, *shown)
+    return _figures(xr.Dataset(counts | {name: ((), value) for name, value in whole.items()}, {"alpha": ALPHAS}))
+
+
+def combine_identity(scores: xr.Dataset, dim: str = "clip") -> xr.Dataset:
+    """Figures of all clips together, from their summed counts.
+
+    Parameters
+    ----------
+    scores
+        What `evaluate_identity` gives, along `dim`.
+    """
+    return _figures(scores[[*COUNTS, *WHOLE]].sum(dim))
+
+
+def _figures(counts: xr.Dataset) -> xr.Dataset:
+    """Counts, and the ratios that are made of them; 0 over 0 is 0."""
+    c = counts
+
+    def over(part: xr.DataArray, *whole: xr.DataArray) -> xr.DataArray:
+        return part / sum(whole[1:], whole[0]).clip(min=1)
+
+    true = c.CLR_TP + c.CLR_FN
+    made = {
+        "DetA": over(c.TP, c.TP, c.FN, c.FP),
+        "DetRe": over(c.TP, c.TP, c.FN),
+        "DetPr": over(c.TP, c.TP, c.FP),
+        "AssA": over(c.Ass_sum, c.TP),
+        "AssRe": over(c.AssRe_sum, c.TP),
+        "AssPr": over(c.AssPr_sum, c.TP),
+        "LocA": over(c.Loc_sum, c.TP).where(c.TP > 0, 1.0),
+        "IDF1": over(c.IDTP, c.IDTP + 0.5 * c.IDFN + 0.5 * c.IDFP),
+        "IDR": over(c.IDTP, c.IDTP, c.IDFN),
+        "IDP": over(c.IDTP, c.IDTP, c.IDFP),
+        "MOTA": over((c.CLR_TP - c.CLR_FP - c.IDSW).where(true > 0, 0), true),
+        "MODA": over((c.CLR_TP - c.CLR_FP).where(true > 0, 0), true),
+        "MOTP": over(c.iou, c.CLR_TP),
+    }
+    return counts.assign(made).assign(HOTA=(made["DetA"] * made["AssA"]) ** 0.5)
+
+
+def _overlaps(predicted: Masks, true: Masks) -> tuple[Values, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Of one frame: intersection over union (true id, predicted id), and which predicted and true ids show."""
+    shared = np.bincount(true.ravel().astype(np.intp) * 256 + predicted.ravel(), minlength=256 * 256).reshape(256, 256)
+    of_true, of_predicted = shared.sum(1), shared.sum(0)
+    either = of_true[:, None] + of_predicted - shared
+    shown = of_predicted > 0, of_true > 0
+    shown[0][0] = shown[1][0] = False  # the background is nobody
+    return shared / np.maximum(either, 1), shown[0], shown[1]
+
+
+def _hota(similar: Values, there: npt.NDArray[Any], here: npt.NDArray[Any]) -> dict[str, Values]:
+    """Counts over alpha; similar is (frame, true id, predicted id), the others whether an id shows in a frame."""
+    found = {name: np.zeros(len(ALPHAS)) for name in COUNTS}
+    n, m = there.sum(0)[:, None], here.sum(0)[None]
+    # Which ids belong together, over all frames: from it one assignment a frame, for all alphas.
+    beside = similar.sum(1, keepdims=True) + similar.sum(2, keepdims=True) - similar
+    c = np.divide(similar, beside, out=np.zeros_like(similar), where=beside > EPSILON).sum(0)
+    alignment = c / np.maximum(n + m - c, EPSILON)
+    matches = np.zeros((len(ALPHAS), *similar.shape[1:]))
+    for s in similar:
+        rows, columns = linear_sum_assignment(-alignment * s)
+        iou = s[rows, columns]
+        hit = (iou[None] >= ALPHAS[:, None] - EPSILON) & (iou > 0)
+        matches[:, rows, columns] += hit
+        found["Loc_sum"] += (hit * iou).sum(1)
+    found["TP"] = matches.sum((1, 2))
+    found["FN"], found["FP"] = there.sum() - found["TP"], here.sum() - found["TP"]
+    found["Ass_sum"] = (matches * matches / np.maximum(n + m - matches, 1)).sum((1, 2))
+    found["AssRe_sum"] = (matches * matches / np.maximum(n, 1)).sum((1, 2))
+    found["AssPr_sum"] = (matches * matches / np.maximum(m, 1)).sum((1, 2))
+    return found
+
+
+def _identity(similar: Values, there: npt.NDArray[Any], here: npt.NDArray[Any]) -> dict[str, float]:
+    """One assignment of ids for the whole clip: frames in which mapped ids match."""
+    together = (similar >= MATCH - EPSILON).sum(0)
+    matched = float(together[linear_sum_assignment(-together)].sum())
+    return {"IDTP": matched, "IDFN": float(there.sum()) - matched, "IDFP": float(here.sum()) - matched}
+
+
+def _clear(similar: Values, there: npt.NDArray[Any], here: npt.NDArray[Any]) -> dict[str, float]:
+    """Matches frame by frame, which last while they can; what breaks them off or changes them."""
+    objects = similar.shape[1]
+    last, before = np.full(objects, -1), np.full(objects, -1)  # predicted id matched last, and in the frame before
+    runs, times = np.zeros(objects, int), np.zeros(objects, int)
+    switches = iou = 0.0
+    for s, truly, labelled in zip(similar, there, here, strict=True):
+        if not truly.any() or not labelled.any():
+            continue  # such frames are passed over: the frame before stays what it was
+        worth = s + SAME * (before[:, None] == np.arange(s.shape[1]))
+        worth[s < MATCH - EPSILON] = 0
+        rows, columns = linear_sum_assignment(-worth)
+        kept = worth[rows, columns] > 0
+        rows, columns = rows[kept], columns[kept]
+        switches += ((last[rows] >= 0) & (last[rows] != columns)).sum()
+        iou += s[rows, columns].sum()
+        runs[rows] += before[rows] < 0
+        times[rows] += 1
+        before = np.full(objects, -1)
+        before[rows] = last[rows] = columns
+    share = times / np.maximum(there.sum(0), 1)
+    most, few = int((share > 0.8).sum()), int((share < 0.2).sum())
+    matched = float(times.sum())
+    return {
+        "CLR_TP": matched,
+        "CLR_FN": float(there.sum()) - matched,
+        "CLR_FP": float(here.sum()) - matched,
+        "IDSW": float(switches),
+        "Frag": float((runs[runs > 0] - 1).sum()),
+        "MT": most,
+        "ML": few,
+        "PT": objects - most - few,
+        "iou": float(iou),
+    }

@@ -1,0 +1,18 @@
+"""One table of the scores that lie over object and frame: what they are called where they are shown."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+    plain: str  # in text and tables
+    html: str  # in figures, as the mean
+
+
+METRICS = {
+    "J": Metric("J", "J<sub>m</sub> (%)"),
+    "F": Metric("F", "F<sub>m</sub> (%)"),
+    "JF": Metric("J&F", "J&F<sub>m</sub> (%)"),
+    "identity": Metric("identity", "identity (%)"),
+}
