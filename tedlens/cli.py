@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -37,6 +37,7 @@ ClipPath = Annotated[Path, typer.Argument(help="Video file, folder of frames, or
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA where there is one.")]
 Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
 Offload = Annotated[bool, typer.Option("--offload", help="Keep off the GPU what is not in use (encoders, VAE).")]
+Convention = Literal["dift", "crw"]  # of tedlens.propagation, which would load torch
 Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
 Overlap = Annotated[int, typer.Option(help="Frames that neighbouring windows share.")]
 Size = Annotated[
@@ -177,14 +178,17 @@ def track(
     ] = "mini",
     tau: Annotated[int, typer.Option(help="Noise level of the motion features.")] = 600,
     block: Annotated[str | None, typer.Option(help="Block of the motion features; by default the model's.")] = None,
-    lam: Annotated[float, typer.Option(help="Weight of motion, 0 to 1.")] = 0.5,
+    lam: Annotated[float, typer.Option(min=0, max=1, help="Weight of motion, 0 to 1.")] = 0.5,
     appearance_tau: Annotated[int, typer.Option(help="Noise level of the appearance features.")] = 51,
     appearance_block: Annotated[str | None, typer.Option(help="Their block; by default the model's.")] = None,
     appearance_samples: Annotated[int, typer.Option(help="Noise samples that they are the mean of.")] = 1,
-    top_k: Annotated[int, typer.Option(help="Cells that vote.")] = 10,
-    radius: Annotated[int, typer.Option(help="Reach of the window, in cells of the feature grid.")] = 12,
-    n_last: Annotated[int, typer.Option(help="Last frames that serve as references.")] = 20,
+    top_k: Annotated[int, typer.Option(min=1, help="Cells that vote.")] = 10,
+    radius: Annotated[
+        int | None, typer.Option(min=1, help="Reach of the window, in cells; by default it follows the grid.")
+    ] = None,
+    n_last: Annotated[int, typer.Option(min=1, help="Last frames that serve as references.")] = 20,
     temperature: Annotated[float, typer.Option(help="Of the votes' softmax.")] = 0.1,
+    convention: Annotated[Convention, typer.Option(help="Window and references, as in DIFT or in CRW.")] = "dift",
     seed: Seed = 0,
     overlap: Overlap = 2,
     size: Size = None,
@@ -217,9 +221,10 @@ def track(
         overlap=overlap,
         size=size,
         top_k=top_k,
-        radius=radius,
+        radius=radius or "grid",
         n_last=n_last,
         temperature=temperature,
+        convention=convention,
     )["labels"].values
     with whole_folder(out) as folder:
         write_masks(labels, folder / "masks")

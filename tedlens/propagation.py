@@ -20,6 +20,8 @@ from tedlens.clip import VOID
 from tedlens.errors import TedlensError
 
 Convention = Literal["dift", "crw"]
+Radius = int | Literal["grid"]
+PAPER_RADIUS, PAPER_ROWS = 15, 60  # of TED (NeurIPS 2025), table 4, on the grid of DAVIS at 480 pixels and stride 8
 TILE = 6  # side, in cells, of the square of queries that share one product with their keys
 BUDGET = 64 * 2**20  # bytes of working memory, besides features and labels; one tile is always taken
 
@@ -30,7 +32,7 @@ def propagate_labels(
     *,
     keys: Tensor | None = None,
     top_k: int = 10,
-    radius: int = 12,
+    radius: Radius = "grid",
     n_last: int = 20,
     temperature: float = 0.1,
     convention: Convention = "dift",
@@ -49,6 +51,11 @@ def propagate_labels(
     keys : (frame, channel, y, x)
         What a reference frame is compared by, where that is not `feats` itself: an attention layer's keys,
         with its queries as `feats`.
+    radius
+        Cells that the window reaches to each side. ``"grid"``: the paper's 15 of 60 rows, and in proportion on
+        other grids, so that windows are of one size in the picture: 4 on the 16 rows of ``mini`` and ``mini-svd``
+        (`up_2`), 8 on the 32 of the image ``mini`` (`up_1`), 15 on the 60 of I2VGen-XL and SVD (`up_2`) and of ADM
+        (`out_7`) at 480 pixels.
     convention
         ``"dift"`` (DIFT, DINO): the window is a square of +-radius cells, on every reference; the
         references are frame 0 and the last `n_last` frames, frame 0 once.
@@ -69,7 +76,7 @@ def propagate_labels(
     The time is that of the products of each tile with its window on each reference. Besides features and
     labels the memory is about `BUDGET` bytes, or what one tile needs where that is more, whatever the grid.
     """
-    rule = _Rule(top_k, radius, n_last, temperature, convention)
+    rule = _Rule(top_k, radius_on(radius, feats.shape[-2]), n_last, temperature, convention)
     return _propagate([feats], [feats if keys is None else keys], [1.0], first, rule)[0]
 
 
@@ -80,7 +87,7 @@ def propagate_fused_labels(
     first: Tensor,
     *,
     top_k: int = 10,
-    radius: int = 12,
+    radius: Radius = "grid",
     n_last: int = 20,
     temperature: float = 0.1,
     convention: Convention = "dift",
@@ -108,7 +115,7 @@ def propagate_fused_labels(
         As `propagate_labels`; for a lambda out of range or none at all.
     """
     check_lams(lams)
-    rule = _Rule(top_k, radius, n_last, temperature, convention)
+    rule = _Rule(top_k, radius_on(radius, motion.shape[-2]), n_last, temperature, convention)
     parts = [motion, appearance]
     return _propagate(parts, parts, lams, first, rule)
 
@@ -122,9 +129,21 @@ def check_lams(lams: Sequence[float]) -> None:
             raise TedlensError(f"lam={lam} is out of range; choose 0 (appearance only) to 1 (motion only).")
 
 
-def check_settings(*, top_k: int, radius: int, n_last: int, temperature: float, convention: Convention) -> None:
+def check_settings(*, top_k: int, radius: Radius, n_last: int, temperature: float, convention: Convention) -> None:
     """Settings of `propagate_labels` in their range, or one sentence about what is not."""
-    _Rule(top_k, radius, n_last, temperature, convention)
+    _Rule(top_k, radius_on(radius, PAPER_ROWS), n_last, temperature, convention)
+
+
+def radius_on(radius: Radius, rows: int) -> int:
+    """Cells that a window reaches on a grid of so many rows: as given, or with "grid" the paper's share of the height.
+
+    Windows of features on different grids are then of one size in the picture.
+    """
+    if isinstance(radius, str):
+        if radius != "grid":
+            raise TedlensError(f"radius={radius!r} is not known; give a number of cells, or 'grid' to follow the grid.")
+        return max(1, round(PAPER_RADIUS * rows / PAPER_ROWS))
+    return radius
 
 
 # --- what is asked for ----------------------------------------------------------------------------

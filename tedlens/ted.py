@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tedlens.clip import VOID, on_grid
 from tedlens.errors import TedlensError
-from tedlens.propagation import Convention, check_lams, propagate_fused_labels, propagate_labels
+from tedlens.propagation import Convention, Radius, check_lams, propagate_fused_labels, propagate_labels, radius_on
 
 Upsample = Literal["dift", "argmax"]
 
@@ -164,7 +164,7 @@ def propagate(
     *,
     keys: xr.DataArray | None = None,
     top_k: int = 10,
-    radius: int = 12,
+    radius: Radius = "grid",
     n_last: int = 20,
     temperature: float = 0.1,
     convention: Convention = "dift",
@@ -183,8 +183,8 @@ def propagate(
         `features` itself: with the queries of an attention layer (its ``to_q``) as `features` and its keys
         (``to_k``) here, labels follow query-key matching, all heads together. Normalised per cell, too.
     top_k, radius, n_last, temperature, convention
-        See `propagate_labels`; `radius` is in cells of the feature grid. Defaults: the DIFT and DINO
-        convention with radius and references as in TED's evaluation of DAVIS.
+        See `propagate_labels`; `radius` is in cells of the feature grid, and by default follows it. The attributes of
+        the result say the number of cells that was used.
     upsample
         How soft labels on the feature grid become masks at the clip's own size: bilinear to the model's
         input size, argmax, nearest neighbour. ``"dift"`` (DIFT) normalises each label to 0..1 over the
@@ -207,7 +207,7 @@ def propagate(
     feats = feats if "part" in features.coords else unit(feats)
     settings: dict[str, Any] = {
         "top_k": top_k,
-        "radius": radius,
+        "radius": radius_on(radius, features.sizes["y"]),
         "n_last": n_last,
         "temperature": temperature,
         "convention": convention,
@@ -234,7 +234,7 @@ def propagate_fused(
     *,
     lam: float | Sequence[float],
     top_k: int = 10,
-    radius: int = 12,
+    radius: Radius = "grid",
     n_last: int = 20,
     temperature: float = 0.1,
     convention: Convention = "dift",
@@ -274,7 +274,7 @@ def propagate_fused(
     mask = _first_mask(first_mask)
     settings: dict[str, Any] = {
         "top_k": top_k,
-        "radius": radius,
+        "radius": radius_on(radius, motion.sizes["y"]),
         "n_last": n_last,
         "temperature": temperature,
         "convention": convention,

@@ -12,7 +12,7 @@ from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.models.base import DiffusionModel
 from tedlens.probing import Prepared, check_samples, only_one
-from tedlens.propagation import Convention, check_lams, check_settings
+from tedlens.propagation import Convention, Radius, check_lams, check_settings, radius_on
 from tedlens.ted import fuse_features, label_clip, label_masks, unit
 
 
@@ -31,7 +31,7 @@ def track(
     overlap: int = 2,
     size: int | tuple[int, int] | None = None,
     top_k: int = 10,
-    radius: int = 12,
+    radius: Radius = "grid",
     n_last: int = 20,
     temperature: float = 0.1,
     convention: Convention = "dift",
@@ -97,6 +97,7 @@ def track(
         about |= {f"{role}_{k}": v for k, v in prepared[role].provenance().items()}
         about |= {f"{role}_tau": level, f"{role}_block": name, f"{role}_samples": samples}
     feats = fuse_features(parts[0], parts[1], lam) if len(parts) == 2 else unit(parts[0])
+    settings["radius"] = radius_on(radius, feats.shape[-2])
     labels = label_clip(feats, mask, next(iter(prepared.values())).input_size, **settings)
     attrs = about | settings | {"lam": lam, "seed": seed}
     return label_masks(labels, np.arange(len(clip)), attrs).to_dataset(name="labels").assign_attrs(attrs)

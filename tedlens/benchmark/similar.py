@@ -19,7 +19,7 @@ import torch.nn.functional as F
 import xarray as xr
 from tqdm.auto import tqdm
 
-from tedlens.analysis import decode, object_features, without_temporal_layers
+from tedlens.analysis import decode, object_features, references, without_temporal_layers
 from tedlens.analysis.statistics import greatest
 from tedlens.clip import Clip
 from tedlens.datasets import similar
@@ -30,18 +30,40 @@ from tedlens.models.mini import recipe
 from tedlens.models.structure import block_paths, hook_points
 from tedlens.probing import probe
 from tedlens.sweeping import sweep
-from tedlens.ted import label_clip, label_masks, propagate, unit
+from tedlens.ted import propagate
 
-SETS = ("identical", "similar", "distinct")  # how the two objects of a clip look
-HARDEST = SETS[0]
+
+@dataclass(frozen=True)
+class ClipSet:
+    """Clips of one kind: what a person calls them, how their two objects look, and from where they are seen."""
+
+    title: str
+    looks: Any
+    view: Any = None  # from the side and from above in turns
+
+
+# In the first two the objects are alike and change places in the picture, so that neither place nor colour tells them
+# apart after they have passed: only motion does. Seen from the side they differ in height and size, too.
+SETS = {
+    "above": ClipSet("identical, from above", "identical", "top"),
+    "lane": ClipSet("identical, one lane", "identical", "level"),
+    "side": ClipSet("identical, from the side", "identical", "perspective"),
+    "similar": ClipSet("similar", "similar"),
+    "distinct": ClipSet("distinct", "distinct"),
+}
+ONLY_MOTION = ("above", "lane")
+HARDEST, SEEN = "above", "side"  # where only motion tells, and where looks and place do as well
 MOST_CLIPS = 64
-TAUS = (*range(0, 1000, 100), 950)
+TAUS = (0, 200, 400, 600, 800, 999)
 LAMS = tuple(i / 10 for i in range(11))
-QUICK: dict[str, Any] = {"clips": 3, "decoded": 12, "taus": (0, 300, 600, 900), "lams": (0.0, 0.3, 0.5, 0.7, 1.0)}
+QUICK: dict[str, Any] = {"clips": 3, "decoded": 12, "taus": (0, 400, 800), "lams": (0.0, 0.3, 0.5, 0.7, 1.0)}
 LONG, OVERLAPS = 40, (0, 2)  # frames of the clips that need several windows
-CHECKS = ("as it is", "last noise level", "frames shuffled", "no temporal layers")
+CUTS = ("frames shuffled", "no temporal layers")
+CHECKS = ("as it is", *CUTS)
+END = 3  # last scored frames, after the objects have passed
 DECODED = ("velocity", "colour", "position")
 SIDES = ", with sides"  # of an object, in what a target is read from
+ONE_LOOK = "velocity, with sides, one look"
 IMAGE_MODEL = "image model"
 FOLDS = 5  # of clips, in decoding
 
@@ -54,10 +76,12 @@ class Setup:
 
     motion: DiffusionModel
     appearance: DiffusionModel
-    clips: int  # of the test, in each set; and half as many of validation
+    clips: int  # of the test, in each set; and a quarter as many of validation
     sweeps: Path
     seeds: Sequence[int] = (0,)
-    decoded: int = 256  # test clips that are probed for decoding: many, as a probe has several inputs a channel
+    decoded: int = (
+        128  # test clips of either kind that are probed for decoding: many, as a probe has several inputs a channel
+    )
     taus: Sequence[int] = TAUS
     lams: Sequence[float] = LAMS
 
@@ -71,7 +95,7 @@ class Setup:
 
     @property
     def validation_seeds(self) -> range:
-        return recipe.VALIDATION_SEEDS[: max(self.clips // 2, 2)]
+        return recipe.VALIDATION_SEEDS[: max(self.clips // 4, 2)]
 
     def sweep(self, name: str | None, clips: Sequence[Source], **grid: Any) -> xr.Dataset:
         """A sweep with the settings of propagation that suit the grid of the embedded models, kept if it has a name."""
@@ -95,50 +119,74 @@ class Found:
     choices: dict[str, Choice]
     alone: xr.Dataset  # set, features, block, tau
     fused: xr.Dataset  # set, lam
-    ceiling: xr.Dataset  # set: the true masks in place of features
+    references: xr.Dataset  # set, features: place, colour, true velocity and true masks, on the grid of motion
+    common: xr.Dataset  # set: appearance features, on the grid of motion
+    cut: xr.Dataset  # set, check: motion features with less to tell them how things move
+    by_noise: xr.Dataset  # set (SEEN and HARDEST), check, tau
     overlap: xr.Dataset  # overlap
-    checks: xr.Dataset  # check
     decoding: xr.Dataset  # block, tau, target (no clips: see `decode`)
     decoding_checks: xr.Dataset  # check, target
 
     def chosen(self) -> xr.Dataset:
-        """Test scores of what was chosen: (set, features, ..)."""
-        return _joined("set", {looks: self._chosen(looks) for looks in self.choices})
+        """Test scores of what was chosen, and what they are read against: (set, features, ..)."""
+        return _joined("set", {name: self._chosen(name) for name in self.choices})
 
-    def _chosen(self, looks: str) -> xr.Dataset:
-        choice, alone = self.choices[looks], self.alone.sel(set=looks)
+    def _chosen(self, name: str) -> xr.Dataset:
+        choice, alone = self.choices[name], self.alone.sel(set=name)
+        read = self.references.sel(set=name)
         kinds = {
+            "place": read.sel(features="place"),
+            "colour": read.sel(features="colour"),
             "appearance": alone.sel(features="appearance", **choice.appearance),
+            "appearance, motion's grid": self.common.sel(set=name),
             "motion": alone.sel(features="motion", **choice.motion),
-            "fused": self.fused.sel(set=looks, lam=choice.lam),
-            "true masks": self.ceiling.sel(set=looks),
+            **{f"motion, {cut}": self.cut.sel(set=name, check=cut) for cut in CUTS},
+            "fused": self.fused.sel(set=name, lam=choice.lam),
+            "true velocity": read.sel(features="velocity"),
+            "true masks": read.sel(features="masks"),
         }
         return _joined("features", {kind: scores.reset_coords(drop=True) for kind, scores in kinds.items()})
 
 
+def at_end(scores: xr.Dataset) -> xr.Dataset:
+    """Scores of the last frames alone, after the objects have passed one another."""
+    return scores.isel(frame=slice(-END, None))
+
+
 def run(setup: Setup) -> Found:
     """All stages of the benchmark, one after another."""
-    with tqdm(total=2 * len(SETS) + 4, desc="benchmark", unit="stage", leave=False) as bar:
-        choices, alone, fused, ceilings = {}, {}, {}, {}
-        for looks in SETS:
-            with _stage(bar, f"validation, {looks}"):
-                choices[looks] = choose(setup, looks)
-            with _stage(bar, f"test, {looks}"):
-                clips = _clips(looks, setup.test_seeds)
-                alone[looks] = _alone(setup, f"test-{looks}", clips, setup.seeds)
-                fused[looks] = _fused(setup, f"test-{looks}", clips, setup.seeds, choices[looks])
-                ceilings[looks] = ceiling(setup, clips, choices[looks].motion["block"])
-        cell = choices[HARDEST].motion
+    with tqdm(total=3 * len(SETS) + 5, desc="benchmark", unit="stage", leave=False) as bar:
+        choices: dict[str, Choice] = {}
+        by_set: dict[str, dict[str, xr.Dataset]] = {}
+        for name in SETS:
+            with _stage(bar, f"validation, {name}"):
+                choices[name] = choose(setup, name)
+            clips, choice = _clips(name, setup.test_seeds), choices[name]
+            with _stage(bar, f"test, {name}"):
+                alone = _alone(setup, f"test-{name}", clips, setup.seeds)
+                fused = _fused(setup, f"test-{name}", clips, setup.seeds, choice)
+            with _stage(bar, f"controls, {name}"):
+                grid = _grids(setup.motion)[choice.motion["block"]]
+                by_set[name] = {
+                    "alone": alone,
+                    "fused": fused,
+                    "references": reference_scores(setup, clips, grid),
+                    "common": on_grid_of(setup, clips, choice.appearance, grid),
+                    "cut": cut(setup, clips, choice.motion).squeeze("tau", drop=True),
+                }
+        with _stage(bar, "cuts by noise"):
+            by_noise = {name: over_noise(setup, name, by_set[name]["alone"], choices[name]) for name in (SEEN, HARDEST)}
         with _stage(bar, "overlap"):
-            overlap = over_windows(setup, cell)
-        with _stage(bar, "checks"):
-            checked = checks(setup, cell, alone[HARDEST].sel(features="motion", **cell))
+            overlap = over_windows(setup, choices[SEEN].motion)
         with _stage(bar, "decoding"):
             decoded = decoding(setup)
         with _stage(bar, "checks of decoding"):
-            decoded_checks = decoding_checks(setup, choices[HARDEST])
-    by_set = [_joined("set", each) for each in (alone, fused, ceilings)]
-    return Found(choices, by_set[0], by_set[1], by_set[2], overlap, checked, decoded, decoded_checks)
+            decoded_checks = decoding_checks(setup, choices[SEEN])
+    joined = {part: _joined("set", {name: each[part] for name, each in by_set.items()}) for part in by_set[HARDEST]}
+    return Found(
+        choices, **joined, by_noise=_joined("set", by_noise), overlap=overlap, decoding=decoded,
+        decoding_checks=decoded_checks,
+    )  # fmt: skip
 
 
 @contextmanager
@@ -148,58 +196,89 @@ def _stage(bar: Any, name: str) -> Iterator[None]:
     bar.update()
 
 
-def similar_clip(looks: Any, seed: int, frames: int = recipe.FRAMES, motion: Any = "cross") -> Clip:
-    """Two balls that pass one another, or move otherwise, seen from the side and from above in turns."""
-    view: Any = "perspective" if seed % 2 == 0 else "top"
-    return similar(seed, looks=looks, motion=motion, view=view, frames=frames, size=recipe.SIZE)
+def similar_clip(name: str, seed: int, frames: int = recipe.FRAMES, motion: Any = "cross") -> Clip:
+    """A clip of a set: two balls that pass one another, or move otherwise."""
+    kind = SETS[name]
+    view: Any = kind.view or ("perspective" if seed % 2 == 0 else "top")
+    return similar(seed, looks=kind.looks, motion=motion, view=view, frames=frames, size=recipe.SIZE)
 
 
 # --- stages ---------------------------------------------------------------------------------------
 
 
-def choose(setup: Setup, looks: str) -> Choice:
+def choose(setup: Setup, name: str) -> Choice:
     """Best tau and block of either kind, then best lambda, on validation clips."""
-    clips, name = _clips(looks, setup.validation_seeds), f"validation-{looks}"
-    alone = _alone(setup, name, clips, [0])
+    clips, store = _clips(name, setup.validation_seeds), f"validation-{name}"
+    alone = _alone(setup, store, clips, [0])
     motion, appearance = (_best(alone.sel(features=kind), ["block", "tau"]) for kind in ("motion", "appearance"))
-    fused = _fused(setup, name, clips, [0], Choice(motion, appearance, lam=0))
+    fused = _fused(setup, store, clips, [0], Choice(motion, appearance, lam=0))
     return Choice(motion, appearance, **_best(fused, ["lam"]))
 
 
-def ceiling(setup: Setup, clips: Sequence[Source], block: str) -> xr.Dataset:
-    """What the grid of a block allows: the true masks' own maps, as shares of each cell, in place of features."""
-    grid = _grids(setup.motion)[block]
-    each = {}
+def reference_scores(setup: Setup, clips: Sequence[Source], grid: tuple[int, int]) -> xr.Dataset:
+    """What place, colour, true velocity and true masks reach on a grid: (features, ..)."""
+    found: dict[str, dict[str, xr.Dataset]] = {}
     for clip in (make() for make in clips):
-        assert clip.masks is not None
-        maps = np.stack([clip.masks == number for number in range(int(clip.masks.max()) + 1)], axis=1)
-        shares = F.adaptive_avg_pool2d(torch.from_numpy(maps).float(), grid)
-        labels = label_clip(unit(shares), clip.masks[0], (recipe.SIZE, recipe.SIZE), **recipe.PROPAGATION)
-        scores = evaluate(label_masks(labels, np.arange(len(clip)), {}), clip.masks)
-        each[clip.name] = scores.reset_coords(drop=True).expand_dims(seed=list(setup.seeds))
-    return _joined("clip", each)
+        for kind, features in references(clip, grid).items():
+            found.setdefault(kind, {})[clip.name] = _score(features, clip).expand_dims(seed=list(setup.seeds))
+    return _joined("features", {kind: _joined("clip", each) for kind, each in found.items()})
+
+
+def on_grid_of(setup: Setup, clips: Sequence[Source], cell: dict[str, Any], grid: tuple[int, int]) -> xr.Dataset:
+    """Appearance features brought to another grid, as means of the finer cells: no score is owed to finer cells."""
+    how: dict[str, Any] = {"tau": cell["tau"], "blocks": cell["block"], "seed": list(setup.seeds)}
+
+    def moved(features: xr.DataArray, clip: Clip) -> xr.DataArray:
+        values = F.interpolate(torch.from_numpy(features.values), grid, mode="bilinear", antialias=True)
+        like = references(clip, grid)["place"]
+        return xr.DataArray(values.numpy(), dims=like.dims, coords=like.coords, attrs=features.attrs)
+
+    return _joined(
+        "clip",
+        {
+            clip.name: _over_seeds(
+                probe(setup.appearance, clip, **how)[cell["block"]].to_dataset()["features"], clip, moved
+            ).squeeze("tau", drop=True)
+            for clip in (make() for make in clips)
+        },
+    )
+
+
+def cut(setup: Setup, clips: Sequence[Source], cell: dict[str, Any]) -> xr.Dataset:
+    """Motion features with less to tell them how things move: (check, tau, ..).
+
+    Of a model that saw the frames in another order, and of one without the layers that mix frames.
+    """
+    how: dict[str, Any] = {"tau": cell["tau"], "blocks": cell["block"], "seed": list(setup.seeds)}
+
+    def alone(model: DiffusionModel, clip: Clip, **how: Any) -> xr.DataTree:
+        with without_temporal_layers(model):
+            return probe(model, clip, **how)
+
+    views = dict(zip(CUTS, (_probe_shuffled, alone), strict=True))
+    each: dict[str, dict[str, xr.Dataset]] = {name: {} for name in views}
+    for clip in (make() for make in clips):
+        for name, view in views.items():
+            features = view(setup.motion, clip, **how)[cell["block"]].to_dataset()["features"]
+            each[name][clip.name] = _over_seeds(features, clip)
+    return _joined("check", {name: _joined("clip", scores) for name, scores in each.items()})
+
+
+def over_noise(setup: Setup, name: str, alone: xr.Dataset, choice: Choice) -> xr.Dataset:
+    """Motion features of the chosen block at every tau, as they are and with either cut: (check, tau, ..)."""
+    block = choice.motion["block"]
+    as_it_is = alone.sel(features="motion", block=block).reset_coords(drop=True)
+    cuts = cut(setup, _clips(name, setup.test_seeds), {"block": block, "tau": list(setup.taus)})
+    both = {CHECKS[0]: as_it_is, **{each: cuts.sel(check=each).reset_coords(drop=True) for each in CUTS}}
+    return _joined("check", both)
 
 
 def over_windows(setup: Setup, cell: dict[str, Any]) -> xr.Dataset:
     """Motion features on clips of several windows, by the frames that neighbours share: (overlap, ..)."""
-    clips = _clips(HARDEST, setup.test_seeds, LONG)
-    return _joined("overlap", {n: _motion(setup, f"overlap-{n}", clips, cell, overlap=n) for n in OVERLAPS})
-
-
-def checks(setup: Setup, cell: dict[str, Any], as_it_is: xr.Dataset) -> xr.Dataset:
-    """Motion features with less to tell them how things move: (check, ..).
-
-    At the last noise level little or nothing of the clip is left, but the first frame where the model is conditioned
-    on it: what is then tracked is what it expects. Then the frames in another order, and no layers that mix frames.
-    """
-    clips = _clips(HARDEST, setup.test_seeds)
-    expected = _motion(setup, "last-noise-level", clips, cell | {"tau": setup.motion.levels - 1})
-    shuffled = _joined("clip", {clip.name: _shuffled(setup, clip, cell) for clip in (make() for make in clips)})
-    with without_temporal_layers(setup.motion):
-        # In no store, whose attributes would name the whole model.
-        alone = _motion(setup, None, clips, cell)
-    each = [as_it_is.reset_coords(drop=True), expected, shuffled, alone]
-    return _joined("check", dict(zip(CHECKS, each, strict=True)))
+    clips = _clips(SEEN, setup.test_seeds, LONG)
+    how: dict[str, Any] = {"motion": setup.motion, "tau": cell["tau"], "blocks": cell["block"], "seeds": setup.seeds}
+    each = {n: setup.sweep(f"overlap-{n}", clips, **how, overlap=n) for n in OVERLAPS}
+    return _joined("overlap", {n: scores.squeeze(["tau", "block"], drop=True) for n, scores in each.items()})
 
 
 def decoding(setup: Setup) -> xr.Dataset:
@@ -217,13 +296,24 @@ def decoding(setup: Setup) -> xr.Dataset:
         truths.append(_truth(clip))
     of_means, of_both = (decode(each, truths, targets=DECODED, folds=FOLDS) for each in (means, with_sides))
     of_both = of_both.assign_coords(target=[f"{target}{SIDES}" for target in DECODED])
-    return xr.concat([of_means, of_both], "target")
+    return xr.concat([of_means, of_both, _of_one_look(setup, how)], "target")
+
+
+def _of_one_look(setup: Setup, how: dict[str, Any]) -> xr.Dataset:
+    """Velocity, from clips of one look: what answers to a bright edge answers to a dark one with the other sign."""
+    seeds = recipe.TEST_SEEDS[: setup.decoded]
+    clips = [
+        similar(seed, motion="drift", view="top", objects=3, scale=0.8, look=0, size=recipe.SIZE) for seed in seeds
+    ]
+    features = [object_features(probe(setup.motion, clip, **how), clip, sides=True) for clip in clips]
+    found = decode(features, map(_truth, clips), targets=["velocity"], folds=FOLDS)
+    return found.assign_coords(target=[ONE_LOOK])
 
 
 def decoding_checks(setup: Setup, choice: Choice) -> xr.Dataset:
     """The same with sides, of features that have less to tell how things move: (check, target).
 
-    At the cells that were chosen for tracking: the checks of `checks`, and the image model, to which a frame is all.
+    At the cells that were chosen for tracking: with either cut, and of the image model, to which a frame is all.
     """
     seed = setup.seeds[0]
     how: dict[str, Any] = {"tau": choice.motion["tau"], "blocks": choice.motion["block"], "seed": seed}
@@ -235,7 +325,6 @@ def decoding_checks(setup: Setup, choice: Choice) -> xr.Dataset:
 
     views: list[Callable[[Clip], xr.DataTree]] = [
         partial(probe, setup.motion, **how),
-        partial(probe, setup.motion, **how | {"tau": setup.motion.levels - 1}),
         partial(_probe_shuffled, setup.motion, **how),
         alone,
         partial(probe, setup.appearance, **of_image),
@@ -252,8 +341,8 @@ def decoding_checks(setup: Setup, choice: Choice) -> xr.Dataset:
 # --- parts ----------------------------------------------------------------------------------------
 
 
-def _clips(looks: str, seeds: Sequence[int], frames: int = recipe.FRAMES) -> list[Source]:
-    return [partial(similar_clip, looks, seed, frames) for seed in seeds]
+def _clips(name: str, seeds: Sequence[int], frames: int = recipe.FRAMES) -> list[Source]:
+    return [partial(similar_clip, name, seed, frames) for seed in seeds]
 
 
 def _drifting(setup: Setup) -> Iterator[Clip]:
@@ -306,24 +395,23 @@ def _fused(setup: Setup, name: str, clips: Sequence[Source], seeds: Sequence[int
     return scores.squeeze(["tau", "block"], drop=True)
 
 
-def _motion(
-    setup: Setup, name: str | None, clips: Sequence[Source], cell: dict[str, Any], **options: Any
-) -> xr.Dataset:
-    """Motion features at one tau and block."""
-    how = {"motion": setup.motion, "tau": cell["tau"], "blocks": cell["block"], "seeds": setup.seeds}
-    return setup.sweep(name, clips, **how, **options).squeeze(["tau", "block"], drop=True)
-
-
-def _shuffled(setup: Setup, clip: Clip, cell: dict[str, Any]) -> xr.Dataset:
-    """Scores (seed, object, frame) of motion features where the model saw the frames in another order."""
+def _score(features: xr.DataArray, clip: Clip) -> xr.Dataset:
+    """Scores (object, frame) of features (frame, channel, y, x) of a clip."""
     assert clip.masks is not None
-    seen = _probe_shuffled(setup.motion, clip, tau=cell["tau"], blocks=cell["block"], seed=list(setup.seeds))
-    features = seen[cell["block"]]["features"].squeeze("tau", drop=True)
-    each = {}
-    for seed in setup.seeds:
-        labels = propagate(features.sel(seed=seed, drop=True), clip.masks[0], **recipe.PROPAGATION)
-        each[seed] = evaluate(labels, clip.masks).reset_coords(drop=True)
-    return _joined("seed", each)
+    return evaluate(propagate(features, clip.masks[0], **recipe.PROPAGATION), clip.masks).reset_coords(drop=True)
+
+
+def _over_seeds(
+    features: xr.DataArray, clip: Clip, moved: Callable[[xr.DataArray, Clip], xr.DataArray] | None = None
+) -> xr.Dataset:
+    """Scores (tau, seed, object, frame) of features (tau, seed, frame, channel, y, x), first `moved` to another grid."""
+    by_tau = {}
+    for tau in features["tau"].values.tolist():
+        each = {seed: features.sel(tau=tau, seed=seed) for seed in features["seed"].values.tolist()}
+        by_tau[tau] = _joined(
+            "seed", {seed: _score(one if moved is None else moved(one, clip), clip) for seed, one in each.items()}
+        )
+    return _joined("tau", by_tau)
 
 
 def _probe_shuffled(model: DiffusionModel, clip: Clip, **how: Any) -> xr.DataTree:

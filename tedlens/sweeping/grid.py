@@ -18,11 +18,12 @@ from tedlens.models.noise import frame_noise
 from tedlens.models.registry import Kind, load_image_model, load_video_model
 from tedlens.models.structure import hook_points, named_point
 from tedlens.probing import block_names, input_size, only_one, window_length, windows
-from tedlens.propagation import check_lams, check_settings
+from tedlens.propagation import Radius, check_lams, check_settings
 
 # A loaded model, its name, or the loader's arguments by name.
 Model = DiffusionModel | str | Path | Mapping[str, Any]
 KEEP = ("labels", "features")  # what a store can keep beside scores
+RULES = {"radius": ("grid",)}  # words that stand for a number that follows from the grid
 SETTINGS = ("top_k", "radius", "n_last", "temperature", "convention")  # of `propagate`: each can be an axis
 
 
@@ -184,7 +185,7 @@ def make_grid(
     appearance_block: str | None = None,
     appearance_samples: int = 1,
     top_k: int | Sequence[int] = 10,
-    radius: int | Sequence[int] = 12,
+    radius: Radius | Sequence[Radius] = "grid",
     n_last: int | Sequence[int] = 20,
     temperature: float | Sequence[float] = 0.1,
     convention: str | Sequence[str] = "dift",
@@ -195,7 +196,7 @@ def make_grid(
     """The grid that the words of `sweep` describe, once every value is known to be in its range."""
     given = (top_k, radius, n_last, temperature, convention)
     settings = {
-        name: values_of(name, value) if name == "convention" else numbers_of(name, value)
+        name: values_of(name, value) if name == "convention" else numbers_of(name, value, words=RULES.get(name, ()))
         for name, value in zip(SETTINGS, given, strict=True)
     }
     _check_whole("overlap", overlap, 0)
@@ -337,11 +338,11 @@ def values_of(name: str, given: Any) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(value.item() if isinstance(value, np.generic) else value for value in values))
 
 
-def numbers_of(name: str, given: Any) -> tuple[Any, ...]:
-    """As `values_of`, of numbers: what a file says may be a word."""
+def numbers_of(name: str, given: Any, words: Sequence[str] = ()) -> tuple[Any, ...]:
+    """As `values_of`, of numbers: what a file says may be a word, of which only `words` are known."""
     values = values_of(name, given)
     for value in values:
-        if not isinstance(value, Real) or isinstance(value, bool):
+        if value not in words and (not isinstance(value, Real) or isinstance(value, bool)):
             raise TedlensError(f"{name}={value!r} is not a number; give one, or a list of them.")
     return values
 

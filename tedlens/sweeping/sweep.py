@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from tedlens.errors import TedlensError
 from tedlens.metrics import Protocol
+from tedlens.propagation import Radius
 from tedlens.provenance import versions
 from tedlens.sweeping.cells import AXES, join_cells, label_scores
 from tedlens.sweeping.clips import ClipFacts, Clips, Source, clip_sources, survey
@@ -43,7 +44,7 @@ def sweep(
     appearance_block: str | None = None,
     appearance_samples: int = 1,
     top_k: int | Sequence[int] = 10,
-    radius: int | Sequence[int] = 12,
+    radius: Radius | Sequence[Radius] = "grid",
     n_last: int | Sequence[int] = 20,
     temperature: float | Sequence[float] = 0.1,
     convention: str | Sequence[str] = "dift",

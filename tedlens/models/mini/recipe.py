@@ -17,9 +17,8 @@ SIZE = 64  # pixels
 LATENTS = SIZE // 4
 FRAMES = 16  # as I2VGen-XL was trained
 
-# The finest grid of the video models is 16 cells high where DAVIS's is 60, so the window of propagation is smaller; but
-# an object is hidden for some frames while another passes, and must be in sight again after that.
-PROPAGATION: dict[str, Any] = {"top_k": 10, "radius": 6, "n_last": 20, "temperature": 0.1, "convention": "dift"}
+# TED's settings, whose window follows the grid: so all features have windows of one size in the picture.
+PROPAGATION: dict[str, Any] = {"top_k": 10, "radius": "grid", "n_last": 20, "temperature": 0.1, "convention": "dift"}
 
 # Seeds of `similar` by their use. Training takes from TRAINING only; everything reported is TEST.
 TEST_SEEDS = range(0, 10_000)

@@ -38,9 +38,7 @@ def identities(model: DiffusionModel) -> dict[str, list[float]]:
     for clip in _clips(CROSSING, motion="cross"):
         assert clip.masks is not None
         for block, features in _features(model, clip).items():
-            radius = max(1, round(recipe.PROPAGATION["radius"] * features.sizes["y"] / recipe.LATENTS))
-            how = recipe.PROPAGATION | {"radius": radius}
-            each = [propagate(features.sel(tau=tau).isel(seed=0), clip.masks[0], **how) for tau in TAUS]
+            each = [propagate(features.sel(tau=tau).isel(seed=0), clip.masks[0]) for tau in TAUS]
             found[block].append([_kept(labels.values[-END:], clip.masks[-END:]) for labels in each])
     means = {block: np.nanmean(np.array(each), axis=0) for block, each in found.items()}
     return {block: [round(float(v), 3) for v in each] for block, each in means.items()}
