@@ -289,3 +289,50 @@ def test_identical_objects_have_one_pattern_and_distinct_ones_their_own() -> Non
 
     assert likeness("identical") > 0.7  # not 1: one is nearer, and so larger
     assert likeness("distinct") < 0.3
+
+
+def test_small_objects_on_plain_ground() -> None:
+    usual, small = (tl.datasets.similar(3, view="top", scale=scale, ground=0.0, **SMALL) for scale in (1.0, 0.4))
+    share = (masks_of(small) > 0).mean() / (masks_of(usual) > 0).mean()
+    assert 0.08 < share < 0.3  # an area of 0.16
+    bare = small.frames[masks_of(small) == 0]
+    assert len(np.unique(bare, axis=0)) == 2  # lit, and in shadow
+    for wrong in ({"scale": 0.05}, {"scale": 2.0}, {"ground": -0.1}, {"front": 1.5}):
+        with pytest.raises(TedlensError, match=next(iter(wrong))):
+            tl.datasets.similar(0, **wrong)  # type: ignore[arg-type]
+
+
+def test_the_front_is_brighter_than_the_back() -> None:
+    plain, headed = (tl.datasets.similar(6, motion="drift", view="top", front=f, size=64) for f in (0.0, 0.8))
+    np.testing.assert_array_equal(masks_of(plain), masks_of(headed))
+    velocity, centre = (truth_of(headed)[name] for name in ("velocity", "centre"))
+    rows, columns = np.indices(headed.frames.shape[1:3])
+    gains = []
+    for t in range(len(headed) - 1):
+        for number in (1, 2):
+            here = masks_of(headed)[t] == number
+            if here.sum() < 150:
+                continue
+            vy, vx = velocity.sel(object=number, frame=t).values
+            cy, cx = centre.sel(object=number, frame=t).values
+            ahead = (rows - cy) * vy + (columns - cx) * vx > 0
+            change = headed.frames[t].sum(-1).astype(float) - plain.frames[t].sum(-1)
+            gains.append(change[here & ahead].mean() - change[here & ~ahead].mean())
+    assert len(gains) > 5
+    assert min(gains) > 0
+
+
+def test_clips_of_one_look_differ_in_motion_alone() -> None:
+    one, other = (truth_of(tl.datasets.similar(seed, look=5, **SMALL)) for seed in (1, 2))
+    np.testing.assert_array_equal(one["colour"], other["colour"])
+    assert not np.allclose(one["centre"], other["centre"])
+    assert one.attrs["look"] == 5
+
+
+def test_on_one_lane_objects_are_alike_in_height_and_size() -> None:
+    for seed in range(5):
+        clip = tl.datasets.similar(seed, view="level", size=64)
+        centre = truth_of(clip)["centre"].sel(axis="y", frame=0)
+        assert abs(float(centre[0] - centre[1])) < 0.5
+        depth = truth_of(clip)["depth"].sel(frame=0)
+        assert float(depth.max() / depth.min()) < 1.03

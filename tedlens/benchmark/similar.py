@@ -129,7 +129,7 @@ class Found:
 
     def chosen(self) -> xr.Dataset:
         """Test scores of what was chosen, and what they are read against: (set, features, ..)."""
-        return _joined("set", {name: self._chosen(name) for name in self.choices})
+        return joined("set", {name: self._chosen(name) for name in self.choices})
 
     def _chosen(self, name: str) -> xr.Dataset:
         choice, alone = self.choices[name], self.alone.sel(set=name)
@@ -145,7 +145,7 @@ class Found:
             "true velocity": read.sel(features="velocity"),
             "true masks": read.sel(features="masks"),
         }
-        return _joined("features", {kind: scores.reset_coords(drop=True) for kind, scores in kinds.items()})
+        return joined("features", {kind: scores.reset_coords(drop=True) for kind, scores in kinds.items()})
 
 
 def at_end(scores: xr.Dataset) -> xr.Dataset:
@@ -182,9 +182,9 @@ def run(setup: Setup) -> Found:
             decoded = decoding(setup)
         with _stage(bar, "checks of decoding"):
             decoded_checks = decoding_checks(setup, choices[SEEN])
-    joined = {part: _joined("set", {name: each[part] for name, each in by_set.items()}) for part in by_set[HARDEST]}
+    parts = {part: joined("set", {name: each[part] for name, each in by_set.items()}) for part in by_set[HARDEST]}
     return Found(
-        choices, **joined, by_noise=_joined("set", by_noise), overlap=overlap, decoding=decoded,
+        choices, **parts, by_noise=joined("set", by_noise), overlap=overlap, decoding=decoded,
         decoding_checks=decoded_checks,
     )  # fmt: skip
 
@@ -221,7 +221,7 @@ def reference_scores(setup: Setup, clips: Sequence[Source], grid: tuple[int, int
     for clip in (make() for make in clips):
         for kind, features in references(clip, grid).items():
             found.setdefault(kind, {})[clip.name] = _score(features, clip).expand_dims(seed=list(setup.seeds))
-    return _joined("features", {kind: _joined("clip", each) for kind, each in found.items()})
+    return joined("features", {kind: joined("clip", each) for kind, each in found.items()})
 
 
 def on_grid_of(setup: Setup, clips: Sequence[Source], cell: dict[str, Any], grid: tuple[int, int]) -> xr.Dataset:
@@ -233,7 +233,7 @@ def on_grid_of(setup: Setup, clips: Sequence[Source], cell: dict[str, Any], grid
         like = references(clip, grid)["place"]
         return xr.DataArray(values.numpy(), dims=like.dims, coords=like.coords, attrs=features.attrs)
 
-    return _joined(
+    return joined(
         "clip",
         {
             clip.name: _over_seeds(
@@ -261,7 +261,7 @@ def cut(setup: Setup, clips: Sequence[Source], cell: dict[str, Any]) -> xr.Datas
         for name, view in views.items():
             features = view(setup.motion, clip, **how)[cell["block"]].to_dataset()["features"]
             each[name][clip.name] = _over_seeds(features, clip)
-    return _joined("check", {name: _joined("clip", scores) for name, scores in each.items()})
+    return joined("check", {name: joined("clip", scores) for name, scores in each.items()})
 
 
 def over_noise(setup: Setup, name: str, alone: xr.Dataset, choice: Choice) -> xr.Dataset:
@@ -270,7 +270,7 @@ def over_noise(setup: Setup, name: str, alone: xr.Dataset, choice: Choice) -> xr
     as_it_is = alone.sel(features="motion", block=block).reset_coords(drop=True)
     cuts = cut(setup, _clips(name, setup.test_seeds), {"block": block, "tau": list(setup.taus)})
     both = {CHECKS[0]: as_it_is, **{each: cuts.sel(check=each).reset_coords(drop=True) for each in CUTS}}
-    return _joined("check", both)
+    return joined("check", both)
 
 
 def over_windows(setup: Setup, cell: dict[str, Any]) -> xr.Dataset:
@@ -278,7 +278,7 @@ def over_windows(setup: Setup, cell: dict[str, Any]) -> xr.Dataset:
     clips = _clips(SEEN, setup.test_seeds, LONG)
     how: dict[str, Any] = {"motion": setup.motion, "tau": cell["tau"], "blocks": cell["block"], "seeds": setup.seeds}
     each = {n: setup.sweep(f"overlap-{n}", clips, **how, overlap=n) for n in OVERLAPS}
-    return _joined("overlap", {n: scores.squeeze(["tau", "block"], drop=True) for n, scores in each.items()})
+    return joined("overlap", {n: scores.squeeze(["tau", "block"], drop=True) for n, scores in each.items()})
 
 
 def decoding(setup: Setup) -> xr.Dataset:
@@ -335,7 +335,7 @@ def decoding_checks(setup: Setup, choice: Choice) -> xr.Dataset:
     for check, view in zip((*CHECKS, IMAGE_MODEL), views, strict=True):
         features = [object_features(view(clip), clip, sides=True) for clip in clips]
         each[check] = decode(features, truths, targets=DECODED, folds=FOLDS).squeeze(["block", "tau"], drop=True)
-    return _joined("check", each)
+    return joined("check", each)
 
 
 # --- parts ----------------------------------------------------------------------------------------
@@ -373,7 +373,7 @@ def _alone(setup: Setup, name: str, clips: Sequence[Source], seeds: Sequence[int
         scores = setup.sweep(f"{name}-{kind}", clips, **{kind: model}, blocks=_up(model), tau=setup.taus, seeds=seeds)
         # Two schedules have tau in common, not sigma.
         found[kind] = scores.drop_vars(["sigma", "log_snr"])
-    return _joined("features", found)
+    return joined("features", found)
 
 
 def _fused(setup: Setup, name: str, clips: Sequence[Source], seeds: Sequence[int], choice: Choice) -> xr.Dataset:
@@ -404,14 +404,14 @@ def _score(features: xr.DataArray, clip: Clip) -> xr.Dataset:
 def _over_seeds(
     features: xr.DataArray, clip: Clip, moved: Callable[[xr.DataArray, Clip], xr.DataArray] | None = None
 ) -> xr.Dataset:
-    """Scores (tau, seed, object, frame) of features (tau, seed, frame, channel, y, x), first `moved` to another grid."""
+    """Scores (tau, seed, object, frame) of features (tau, seed, frame, channel, y, x), each first `moved`, if given."""
     by_tau = {}
     for tau in features["tau"].values.tolist():
         each = {seed: features.sel(tau=tau, seed=seed) for seed in features["seed"].values.tolist()}
-        by_tau[tau] = _joined(
+        by_tau[tau] = joined(
             "seed", {seed: _score(one if moved is None else moved(one, clip), clip) for seed, one in each.items()}
         )
-    return _joined("tau", by_tau)
+    return joined("tau", by_tau)
 
 
 def _probe_shuffled(model: DiffusionModel, clip: Clip, **how: Any) -> xr.DataTree:
@@ -434,7 +434,7 @@ def _best(scores: xr.Dataset, axes: list[str]) -> dict[str, Any]:
     return greatest(scores["J"].mean([d for d in scores["J"].dims if d not in axes]))
 
 
-def _joined(axis: str, each: dict[Any, xr.Dataset]) -> xr.Dataset:
+def joined(axis: str, each: dict[Any, xr.Dataset]) -> xr.Dataset:
     along = xr.Variable(axis, list(each))
     return xr.concat(
         list(each.values()), along, join="outer", combine_attrs="drop_conflicts", coords="minimal", compat="override"
