@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 VOID = media.VOID
+on_grid = media.on_grid
 DEFAULT_FPS = 8.0
 
 
@@ -120,13 +121,6 @@ class Clip:
         return np.array([bool((mask != VOID).any()) for mask in self.masks])
 
 
-def on_grid(masks: npt.NDArray[np.uint8], grid: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Masks (..., H, W) on the feature grid: nearest neighbour, at the cells' centres."""
-    sides = zip(grid, masks.shape[-2:], strict=True)
-    rows, columns = (np.floor((np.arange(g) + 0.5) * s / g).astype(int) for g, s in sides)
-    return masks[..., rows, :][..., columns]
-
-
 def _fit(masks: npt.ArrayLike, frames: int, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Masks as uint8 (T, H, W), of the frames' number and size."""
     labels = media.as_labels(masks)
@@ -149,14 +143,18 @@ def read_clip(
     fps: float | None = None,
     start: int = 0,
     stop: int | None = None,
+    stride: int = 1,
+    size: int | tuple[int, int] | None = None,
 ) -> Clip:
     """Read a clip from a video file, a folder of pictures or arrays on disk.
 
     Parameters
     ----------
     path
-        A video (anything FFmpeg reads; turned upright), a folder of pictures (jpg, png, bmp, tif,
-        webp) in natural order (2 before 10), or an .npz with ``frames`` and perhaps ``masks``.
+        A video (anything FFmpeg reads, as a player shows it: turned and mirrored as its display matrix says, the
+        film and not a cover picture; frames that an AVI leaves out are not repeated), a folder of pictures (jpg,
+        png, bmp, tif, webp, avif) in natural order (2 before 10; a warning where numbers are missing), a stack of
+        pictures (animated WebP, PNG, GIF, AVIF, TIFF of many pages), or an .npz with ``frames`` and perhaps ``masks``.
     masks
         One of
 
@@ -167,23 +165,30 @@ def read_clip(
         - an .npz (with ``masks``), .npy or array: (T, H, W) for all frames of the source, or (H, W)
           for the first frame read.
 
-        Palette PNGs give their indices and grey PNGs their values as object ids, 255 being void. Grey
-        PNGs with no other values than 0 and 255, in the whole folder, are binary: 255 is object 1.
-        Frames without a mask become void.
+        Palette PNGs give their indices and grey PNGs of 1 to 16 bits their values as object ids, 255 being void.
+        Where palettes differ from file to file, or have black elsewhere than at 0, the colours of the DAVIS
+        palette tell the ids. Grey PNGs with no other values than 0 and 255, in the whole folder, are binary: 255
+        is object 1. Frames without a mask become void.
     name
         The file's stem or the folder's name by default.
     fps
         The video's mean rate, or 8 for pictures and arrays, by default.
     start, stop
         Frames ``start`` to ``stop - 1`` of the source, counted from 0; all by default.
+    stride
+        Every so manieth of them; `fps` is the less.
+    size
+        Short side, or height and width, in pixels: frames are resized while they are read (bicubic), so that a
+        large video takes no more memory than what is asked for; masks by nearest neighbour.
 
     Raises
     ------
     TedlensError
-        If something is missing, damaged, cut short, or of a size that does not agree.
+        If something is missing, damaged, cut short, of a size that does not agree, or cannot be what is meant:
+        masks with soft edges, palettes that disagree, masks named by frame and object.
     """
     source = Path(path).expanduser()
-    footage = media.read_footage(source, start, stop)
+    footage = media.read_footage(source, media.Part(start, stop, stride, size))
     labels = None
     if masks is not None:
         labels = media.read_masks(masks, footage)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,9 @@ Pictures = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.uint8]
 
 VOID = 255  # in masks, as in DAVIS: nobody has said what is here
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".apng", ".bmp", ".tif", ".tiff", ".webp", ".avif")
+STACKS = (".png", ".apng", ".tif", ".tiff", ".webp", ".avif")  # of these, which can hold several pictures
+PLAYLISTS = ("hls", "concat", "dash", "image2", "sdp")  # formats of FFmpeg that name other files
 ARRAY_SUFFIXES = (".npz", ".npy")
 MOST_IDS = 64  # different values in one mask; with more it is a photograph or has soft edges
 FIRST_OBJECTS = ("E69F00", "56B4E9", "CC79A7", "F0E442", "009E73", "D55E00", "0072B2")  # rgb, where objects are shown
@@ -46,6 +49,8 @@ class Footage:
 
     frames: Pictures
     start: int  # number of the first of `frames` in the source
+    stride: int  # of every so manieth frame of the source
+    size: tuple[int, int]  # height and width in the source, which its masks have
     total: int | None  # frames in the source; None: reading stopped before its end
     stems: tuple[str, ...] | None = None  # of all the source's files, if it is a folder
     fps: float | None = None
@@ -103,25 +108,79 @@ def from_first(first: Labels, frames: int, what: str = "masks") -> Labels:
 # --- frames ---------------------------------------------------------------------------------------
 
 
-def read_footage(path: Path, start: int, stop: int | None) -> Footage:
-    """Frames `start` to `stop` (not included; None: the end) of a video, a folder of pictures or an .npz."""
-    if start < 0 or (stop is not None and stop <= start):
-        raise TedlensError(f"start={start}, stop={stop} choose no frame of {path}; give 0 <= start < stop.")
+@dataclass(frozen=True)
+class Part:
+    """What is asked for of a source: every `stride`-th frame from `start` to `stop` (not included), at a size."""
+
+    start: int = 0
+    stop: int | None = None
+    stride: int = 1
+    size: int | tuple[int, int] | None = None  # short side, or height and width, in pixels
+
+    @property
+    def frames(self) -> slice:
+        return slice(self.start, self.stop, self.stride)
+
+    def holds(self, number: int) -> bool:
+        """Whether a frame of the source is asked for; those from `stop` on are never asked about."""
+        return number >= self.start and (number - self.start) % self.stride == 0
+
+    def fitted(self, picture: Pictures) -> Pictures:
+        """A picture (H, W, 3) at the size asked for."""
+        from PIL import Image
+
+        if self.size is None:
+            return picture
+        height, width = picture.shape[:2]
+        if isinstance(self.size, int):
+            scale = self.size / min(height, width)
+            wanted = max(1, round(height * scale)), max(1, round(width * scale))
+        else:
+            wanted = self.size
+        if wanted == (height, width):
+            return picture
+        return np.asarray(Image.fromarray(picture).resize(wanted[::-1], Image.Resampling.BICUBIC))
+
+
+def read_footage(path: Path, part: Part) -> Footage:
+    """The part that is asked for of a video, a folder of pictures, a stack of pictures or an .npz."""
+    start, stop = part.start, part.stop
+    if start < 0 or (stop is not None and stop <= start) or part.stride < 1:
+        raise TedlensError(
+            f"start={start}, stop={stop}, stride={part.stride} choose no frame of {path}; "
+            "give 0 <= start < stop and a stride of at least 1."
+        )
+    sides = (part.size,) if isinstance(part.size, int | None) else part.size
+    if len(sides) > 2 or any(side is not None and not 1 <= side <= 16384 for side in sides):
+        raise TedlensError(
+            f"size={part.size} is no size of a picture; give its short side, or (height, width), in pixels."
+        )
     if not path.exists():
         raise TedlensError(f"{path} does not exist; give a video file, a folder of pictures or an .npz.")
     if path.is_dir():
-        footage = _read_folder(path, start, stop)
+        footage = _read_folder(path, part)
     elif path.suffix.lower() in ARRAY_SUFFIXES:
         arrays = _load(path, "frames", "masks")
         frames = check_frames(arrays["frames"], f"frames in {path}")
-        footage = Footage(frames[start:stop], start, len(frames), masks=arrays.get("masks"))
+        chosen = [part.fitted(frame) for frame in frames[part.frames]]
+        footage = _footage(path, chosen, frames.shape[1:3], part, len(frames), masks=arrays.get("masks"))
     elif path.suffix.lower() in PICTURE_SUFFIXES:
-        footage = Footage(_read_picture(path)[None][start:stop], start, 1, stems=(path.stem,))
+        footage = _read_stack(path, part)
     else:
-        footage = _read_video(path, start, stop)
+        footage = _read_video(path, part)
     if len(footage.frames) == 0:
         raise TedlensError(f"{path} has {footage.total} frames, so none from start={start} on; give a smaller start.")
     return footage
+
+
+def _footage(
+    path: Path, pictures: list[Pictures], size: tuple[int, ...], part: Part, total: int | None, **known: Any
+) -> Footage:
+    """Pictures of one size as frames."""
+    if len({picture.shape for picture in pictures}) > 1:
+        raise TedlensError(f"{path} changes its picture size midway; all frames of a clip must be of one size.")
+    frames = np.stack(pictures) if pictures else np.empty((0, 0, 0, 3), np.uint8)
+    return Footage(frames, part.start, part.stride, (size[0], size[1]), total, **known)
 
 
 def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
@@ -132,7 +191,7 @@ def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     return list(natsorted(found, key=lambda f: f.name))
 
 
-def _read_folder(folder: Path, start: int, stop: int | None) -> Footage:
+def _read_folder(folder: Path, part: Part) -> Footage:
     files = _files(folder, PICTURE_SUFFIXES)
     if not files:
         raise TedlensError(f"{folder} holds no pictures; give a folder of {', '.join(PICTURE_SUFFIXES)} files.")
@@ -144,17 +203,80 @@ def _read_folder(folder: Path, start: int, stop: int | None) -> Footage:
                 "keep one picture for each frame, and masks in another folder."
             )
         seen[file.stem] = file
+    _warn_of_gaps(folder, list(seen))
     pictures: list[Pictures] = []
-    for file in files[start:stop]:
-        picture = _read_picture(file)
-        if pictures and picture.shape != pictures[0].shape:
+    size: tuple[int, ...] = ()
+    for file in files[part.frames]:
+        (picture, *more), _ = _pictures(file)
+        if more:
             raise TedlensError(
-                f"{file} is {_size(picture)} but {files[start].name} is {_size(pictures[0])}; "
+                f"{file} holds {1 + len(more)} pictures, but each file of a folder is one frame; give the file "
+                "itself, or one picture a file."
+            )
+        if size and picture.shape[:2] != size:
+            raise TedlensError(
+                f"{file} is {_size(picture)} but {files[part.start].name} is {size[0]}x{size[1]}; "
                 "all frames of a clip must be of one size."
             )
-        pictures.append(picture)
-    frames = np.stack(pictures) if pictures else np.empty((0, 0, 0, 3), np.uint8)
-    return Footage(frames, start, len(files), stems=tuple(seen))
+        size = picture.shape[:2]
+        pictures.append(part.fitted(picture))
+    return _footage(folder, pictures, size or (0, 0), part, len(files), stems=tuple(seen))
+
+
+def _warn_of_gaps(folder: Path, stems: list[str]) -> None:
+    """Say so where frames are numbered and some numbers are missing between them."""
+    numbers = [_number(stem) for stem in stems]
+    known = [n for n in numbers if n is not None]
+    if len(known) < max(3, len(stems)) or len({re.sub(r"[0-9]+$", "", stem) for stem in stems}) > 1:
+        return
+    steps = np.diff(known)
+    usual = int(np.median(steps))
+    wide = np.flatnonzero(steps > usual)
+    if usual > 0 and len(wide):
+        after = known[int(wide[0])]
+        warnings.warn(
+            f"{folder} has frames {after} and {known[int(wide[0]) + 1]} but none between: they are read as neighbours. "
+            "Add the missing frames, or read a part without the gap.",
+            stacklevel=5,
+        )
+
+
+def _read_stack(path: Path, part: Part) -> Footage:
+    """A file of one picture or, of an animation or a scan, of several."""
+    pictures, fps = _pictures(path)
+    chosen = [part.fitted(picture) for picture in pictures[part.frames]]
+    if len({picture.shape for picture in pictures}) > 1:
+        raise TedlensError(f"{path} holds pictures of several sizes; all frames of a clip must be of one size.")
+    stems = (path.stem,) if len(pictures) == 1 else None
+    rate = fps and fps / part.stride
+    return _footage(path, chosen, pictures[0].shape, part, len(pictures), stems=stems, fps=rate)
+
+
+def _pictures(path: Path) -> tuple[list[Pictures], float | None]:
+    """All pictures of a file, upright, and how many of them it shows a second."""
+    pictures: list[Pictures] = []
+    shown: list[float] = []
+    with _picture_file(path) as image:
+        count = getattr(image, "n_frames", 1) if path.suffix.lower() in STACKS else 1
+        # The first picture of an animated PNG can be one for programs that do not animate it.
+        for number in range(int(bool(getattr(image, "default_image", False)) and count > 1), count):
+            image.seek(number)
+            if image.mode.startswith(("I", "F")):
+                raise TedlensError(
+                    f"{path} has more than 8 bits a channel ({image.mode}); save it with 8 bits a channel."
+                )
+            pictures.append(_upright_picture(image, "RGB"))
+            shown.append(float(image.info.get("duration") or 0))
+    total = sum(shown)
+    return pictures, 1000 * len(shown) / total if len(shown) > 1 and total > 0 else None
+
+
+def _upright_picture(image: Image.Image, mode: str | None = None) -> npt.NDArray[Any]:
+    """A picture as its EXIF data say that it is held."""
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(image)
+    return np.array(upright if mode is None else upright.convert(mode))
 
 
 @contextmanager
@@ -171,16 +293,6 @@ def _picture_file(path: Path) -> Iterator[Image.Image]:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "damaged, cut short or no picture"
         raise TedlensError(f"{path} cannot be read as a picture ({reason}); replace the file or remove it.") from None
-
-
-def _read_picture(path: Path) -> Pictures:
-    from PIL import ImageOps
-
-    with _picture_file(path) as image:
-        if image.mode.startswith(("I", "F")):
-            raise TedlensError(f"{path} has more than 8 bits a channel ({image.mode}); save it with 8 bits a channel.")
-        ImageOps.exif_transpose(image, in_place=True)
-        return np.array(image.convert("RGB"))
 
 
 def _size(picture: npt.NDArray[Any]) -> str:
@@ -207,34 +319,49 @@ def _load(path: Path, *keys: str) -> dict[str, npt.NDArray[Any]]:
 # --- video ----------------------------------------------------------------------------------------
 
 
-def _read_video(path: Path, start: int, stop: int | None) -> Footage:
+def _read_video(path: Path, part: Part) -> Footage:
     import av
 
     try:
         # The absolute path, so that no part of a name ("http:...") is taken for a protocol.
         with av.open(str(path.absolute()), options={"protocol_whitelist": "file"}) as container:
+            if set(container.format.name.split(",")) & set(PLAYLISTS):
+                raise TedlensError(f"{path} is a list of other files and no video; give the video itself.")
+            stream = _main_track(container)
             # FFmpeg draws the letters of any text file as a video.
-            if container.format.name == "tty" or not container.streams.video:
+            if container.format.name == "tty" or stream is None:
                 raise TedlensError(f"{path} holds no video; give a video file, a folder of pictures or an .npz.")
-            stream = container.streams.video[0]
             rate = stream.average_rate
-            frames, total = _decode(path, container, stream, start, stop)
+            pictures, size, total = _decode(path, container, stream, part)
     except av.error.FFmpegError as error:
         raise TedlensError(
             f"{path} cannot be opened as a video ({error.strerror}): it is cut short, damaged or no video; "
             "get a whole copy of the file."
         ) from None
-    return Footage(frames, start, total, fps=float(rate) if rate else None)
+    return _footage(path, pictures, size, part, total, fps=float(rate) / part.stride if rate else None)
+
+
+def _main_track(container: InputContainer) -> VideoStream | None:
+    """The track that a player shows: never a cover picture that is attached to a film."""
+    from av.stream import Disposition
+
+    films = [s for s in container.streams.video if not Disposition(s.disposition) & Disposition.attached_pic]
+    best = container.streams.best("video")
+    return next((film for film in films if film == best), films[0] if films else None)
 
 
 def _decode(
-    path: Path, container: InputContainer, stream: VideoStream, start: int, stop: int | None
-) -> tuple[Pictures, int | None]:
-    """The frames asked for, and how many there are in all (None: not read to the end)."""
+    path: Path, container: InputContainer, stream: VideoStream, part: Part
+) -> tuple[list[Pictures], tuple[int, ...], int | None]:
+    """The frames asked for, the size of a picture, and how many frames there are in all (None: not read to the end).
+
+    Pictures that the file leaves out (empty or not-coded packets of an AVI) are not repeated.
+    """
     import av
 
     pictures: list[Pictures] = []
-    count = hidden = 0
+    size: tuple[int, ...] = (0, 0)
+    count = packets = 0
     promised, whole = _promised(container, stream), True
     try:
         for packet in container.demux(stream):
@@ -242,29 +369,39 @@ def _decode(
             whole = not packet.is_corrupt and not any(frame.is_corrupt for frame in decoded)
             if not whole:
                 break
-            hidden += packet.is_discard  # an edit list leaves these out on purpose
+            packets += packet.size > 0
             for frame in decoded:
-                if count >= start:
-                    pictures.append(_upright(frame))
+                if part.holds(count):
+                    picture = _upright(frame)
+                    size = picture.shape[:2]
+                    pictures.append(part.fitted(picture))
                 count += 1
-                if count == stop:
-                    return _stack(path, pictures), None
+                if count == part.stop:
+                    return pictures, size, None
     except av.error.FFmpegError:
         whole = False
-    if not whole or count + hidden < promised or _webm_is_cut(path, container):
-        of = f" of {promised}" if promised else ""
-        advice = f", or read what is left with stop={count}" if count > start else ""
+    if not whole or packets < promised or _is_cut(path, container):
+        of = f" of {promised}" if promised > count else ""
+        advice = f", or read what is left with stop={count}" if count > part.start else ""
         raise TedlensError(
             f"{path} is cut short or damaged, it breaks off after {count}{of} frames; get a whole copy of it{advice}."
         )
-    return _stack(path, pictures), count
+    return pictures, size, count
 
 
 def _promised(container: InputContainer, stream: VideoStream) -> int:
-    """How many frames the container says it holds, shown or hidden; 0 if it does not say."""
-    if "mp4" in container.format.name:  # an edit list can drop frames from the index, which is known at once
-        return min(stream.frames, len(stream.index_entries))
-    return stream.frames
+    """How many packets the file's index lists; 0 where it has none. What the header counts may be in no packet."""
+    indexed = bool({"mp4", "avi"} & set(container.format.name.split(",")))
+    return min(stream.frames, len(stream.index_entries)) if indexed else 0
+
+
+def _is_cut(path: Path, container: InputContainer) -> bool:
+    """Whether a file is shorter than it says itself."""
+    if container.format.name == "avi":
+        with path.open("rb") as file:
+            head = file.read(8)
+        return head[:4] == b"RIFF" and path.stat().st_size < 8 + int.from_bytes(head[4:], "little")
+    return _webm_is_cut(path, container)
 
 
 def _webm_is_cut(path: Path, container: InputContainer) -> bool:
@@ -290,16 +427,17 @@ def _webm_is_cut(path: Path, container: InputContainer) -> bool:
 
 
 def _upright(frame: VideoFrame) -> Pictures:
+    """A frame as a player shows it: telephones film on their side or mirrored, and note it in a matrix."""
     picture = frame.to_ndarray(format="rgb24")
-    # Telephones film on their side and note by how much to turn the picture anticlockwise.
-    turned = np.rot90(picture, round(frame.rotation / 90) % 4)
-    return cast(Pictures, np.ascontiguousarray(turned))
-
-
-def _stack(path: Path, pictures: list[Pictures]) -> Pictures:
-    if len({p.shape for p in pictures}) > 1:
-        raise TedlensError(f"{path} changes its picture size midway; all frames of a clip must be of one size.")
-    return np.stack(pictures) if pictures else np.empty((0, 0, 0, 3), np.uint8)
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is not None:
+        # A point moves to x' = a x + c y and y' = b x + d y.
+        a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+        right, down = a, d
+        if abs(b) + abs(c) > abs(a) + abs(d):
+            picture, right, down = picture.transpose(1, 0, 2), c, b
+        picture = picture[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
+    return cast(Pictures, np.ascontiguousarray(picture))
 
 
 # --- masks ----------------------------------------------------------------------------------------
@@ -332,18 +470,18 @@ def mask_footage(folder: str | os.PathLike[str]) -> Footage:
     files = _files(path, (".png",)) if path.is_dir() else []
     if not files:
         raise TedlensError(f"{path} is no folder with PNGs in it; give a folder of masks.")
-    size = _read_mask(files[0])[0].shape
-    blank = np.broadcast_to(np.zeros((), np.uint8), (len(files), *size, 3))
-    return Footage(blank, 0, len(files), tuple(file.stem for file in files))
+    height, width = _read_mask(files[0]).ids.shape
+    blank = np.broadcast_to(np.zeros((), np.uint8), (len(files), height, width, 3))
+    return Footage(blank, 0, 1, (height, width), len(files), tuple(file.stem for file in files))
 
 
 def _cut(labels: Labels, what: str, footage: Footage) -> Labels:
     """Labels of the whole source, or of the first frame read, for the frames that were read."""
-    count, height, width = footage.frames.shape[:3]
-    check_size(labels, height, width, what)
+    count = len(footage.frames)
+    check_size(labels, *footage.size, what)
     if labels.ndim == 2:
-        return from_first(labels, count, what)
-    end = footage.start + count
+        return _fitted(from_first(labels, count, what), footage)
+    end = footage.start + (count - 1) * footage.stride + 1
     if len(labels) != footage.total and (footage.total is not None or len(labels) < end):
         raise TedlensError(
             f"{what} has {len(labels)} masks for {footage.total or end} frames; give as many masks as the source has "
@@ -353,7 +491,20 @@ def _cut(labels: Labels, what: str, footage: Footage) -> Labels:
         raise TedlensError(
             f"{what} holds only 0 and 255, and 255 means void; give binary masks as bool, such as `masks > 0`."
         )
-    return labels[footage.start : end]
+    return _fitted(labels[footage.start : end : footage.stride], footage)
+
+
+def _fitted(masks: Labels, footage: Footage) -> Labels:
+    """Masks (T, H, W) at the size of the frames: nearest neighbour."""
+    grid = footage.frames.shape[1:3]
+    return masks if masks.shape[1:] == grid else on_grid(masks, (grid[0], grid[1]))
+
+
+def on_grid(masks: Labels, grid: tuple[int, int]) -> Labels:
+    """Masks (..., H, W) on a grid of cells: nearest neighbour, at the cells' centres."""
+    sides = zip(grid, masks.shape[-2:], strict=True)
+    rows, columns = (np.floor((np.arange(g) + 0.5) * s / g).astype(int) for g, s in sides)
+    return masks[..., rows, :][..., columns]
 
 
 def check_size(labels: Labels, height: int, width: int, what: str = "masks") -> None:
@@ -373,6 +524,7 @@ def _place(folder: Path, files: list[Path], footage: Footage) -> dict[int, Path]
     keys: Sequence[str | int | None] = [file.stem for file in files]
     table: dict[Any, int] = {stem: i for i, stem in enumerate(stems)}
     if not any(key in table for key in keys):
+        _refuse_frame_and_object(folder, files, stems)
         keys = [_number(file.stem) for file in files]
         table = {n: i for i, stem in enumerate(stems) if (n := _number(stem)) is not None}
         if len(table) < len(stems) or not all(key in table for key in keys):
@@ -393,6 +545,17 @@ def _place(folder: Path, files: list[Path], footage: Footage) -> dict[int, Path]
     return placed
 
 
+def _refuse_frame_and_object(folder: Path, files: list[Path], stems: Sequence[str]) -> None:
+    """Names such as 00000_1.png, 00000_2.png are of frames and objects, and their last number is no frame's."""
+    parts = [re.fullmatch(r"(.*[0-9].*?)[_.-]+[A-Za-z]*[0-9]+", file.stem) for file in files]
+    begins = [part.group(1) for part in parts if part]
+    if len(begins) == len(files) and (set(begins) <= set(stems) or len(set(begins)) < len(begins)):
+        raise TedlensError(
+            f"masks={folder} holds {files[0].name}, which seems to be named by frame and object; "
+            "give one PNG a frame, named as the frame, whose values are the objects' ids."
+        )
+
+
 def _number(stem: str) -> int | None:
     digits = re.search(r"[0-9]+$", stem)
     return int(digits.group()) if digits else None
@@ -400,28 +563,37 @@ def _number(stem: str) -> int | None:
 
 def _read_mask_files(given: Path, files: dict[int, Path], footage: Footage) -> Labels:
     """Masks (T, H, W) from a PNG for each of some frames, the others void."""
-    count, height, width = footage.frames.shape[:3]
-    masks = np.full((count, height, width), VOID, np.uint8)
-    inside = {i - footage.start: file for i, file in files.items() if 0 <= i - footage.start < count}
+    count = len(footage.frames)
+    masks = np.full((count, *footage.size), VOID, np.uint8)
+    places = {i: divmod(i - footage.start, footage.stride) for i in files}
+    inside = {k: files[i] for i, (k, rest) in places.items() if rest == 0 and 0 <= k < count}
     if not inside:
         raise TedlensError(
-            f"masks={given} has no mask for frames {footage.start} to {footage.start + count - 1}; "
+            f"masks={given} has no mask for frames {footage.start} to {footage.start + (count - 1) * footage.stride}; "
             "choose frames that have one, or leave masks out."
         )
-    grey = True
-    for index, file in inside.items():
-        mask, mode = _read_mask(file)
-        check_size(mask, height, width, str(file))
-        masks[index] = mask
-        grey &= mode != "P"
-    if grey and all(_is_binary(masks[i]) for i in inside) and all(_is_binary(_read_mask(f)[0]) for f in files.values()):
+    read = {index: _read_mask(file) for index, file in inside.items()}
+    for index, mask in read.items():
+        check_size(mask.ids, *footage.size, str(inside[index]))
+    ids = _ids_by_colour(given, read)
+    for index, labels in ids.items():
+        masks[index] = labels
+    grey = all(mask.colours is None for mask in read.values())
+    if grey and all(map(_is_binary, ids.values())) and all(_is_binary(_read_mask(f).ids) for f in files.values()):
         for index in inside:
             masks[index] //= VOID
-    return masks
+    return _fitted(masks, footage)
 
 
-def _read_mask(path: Path) -> tuple[Labels, str]:
-    """Labels (H, W) of a PNG, and its mode."""
+@dataclass(frozen=True)
+class _Mask:
+    """What a PNG holds: values (H, W) and, of a palette PNG, the colour (rgb) of each value that occurs."""
+
+    ids: Labels
+    colours: dict[int, tuple[int, ...]] | None
+
+
+def _read_mask(path: Path) -> _Mask:
     with _picture_file(path) as image:
         mode = image.mode
         if mode not in ("P", "L", "1") and not mode.startswith("I"):
@@ -429,14 +601,71 @@ def _read_mask(path: Path) -> tuple[Labels, str]:
                 f"{path} is a colour picture ({mode}), from which object ids cannot be told; "
                 "save it as a palette or grey PNG whose values are the ids."
             )
-        mask = as_labels(np.array(image.convert("L") if mode == "1" else image), str(path))
-    values = len(ids_in(mask))
-    if values > MOST_IDS:
+        ids = as_labels(_upright_picture(image, "L" if mode == "1" else None), str(path))
+        shades = np.array(image.getpalette("RGB") or [], int).reshape(-1, 3) if mode == "P" else None
+    if mode == "L":  # Pillow spreads grey values of 2 and 4 bits over 0..255
+        ids = ids // (VOID // (2 ** _grey_bits(path) - 1))
+    values = ids_in(ids)
+    if len(values) > MOST_IDS:
         raise TedlensError(
-            f"{path} holds {values} different values, too many to be object ids; "
+            f"{path} holds {len(values)} different values, too many to be object ids; "
             "give a mask with hard edges in which 0 is background and 1, 2, .. are objects."
         )
-    return mask, mode
+    if mode == "L" and _has_soft_edges(ids):
+        raise TedlensError(
+            f"{path} has soft edges: between 0 and 255 it holds {len(values - {0, VOID})} values that fill no "
+            "area; save it without smoothing, or resize it with nearest neighbour."
+        )
+    colours = None if shades is None else {i: tuple(shades[i].tolist()) for i in values if i < len(shades)}
+    return _Mask(ids, colours)
+
+
+def _grey_bits(path: Path) -> int:
+    """Bits of a value of a grey PNG, from its header; 8 for other files."""
+    with path.open("rb") as file:
+        head = file.read(26)
+    is_grey = head[:8] == b"\x89PNG\r\n\x1a\n" and head[25] == 0
+    return min(head[24], 8) if is_grey else 8
+
+
+def _has_soft_edges(mask: Labels) -> bool:
+    """Whether only 255 and perhaps 0 fill areas, and other values lie along their edges: a binary mask, smoothed."""
+    between = ids_in(mask) - {0, VOID}
+    if not between or VOID not in ids_in(mask):
+        return False
+    # Squares of 3 x 3 pixels of one value.
+    filled = np.ones((max(mask.shape[0] - 2, 0), max(mask.shape[1] - 2, 0)), np.bool_)
+    middle = mask[1:-1, 1:-1]
+    for dy in range(3):
+        for dx in range(3):
+            filled &= mask[dy : dy + filled.shape[0], dx : dx + filled.shape[1]] == middle
+    areas = set(np.unique(middle[filled]).tolist())
+    return VOID in areas and not areas & between
+
+
+def _ids_by_colour(given: Path, masks: dict[int, _Mask]) -> dict[int, Labels]:
+    """Ids of each mask: its values, or what their colours mean where palettes were sorted anew.
+
+    Programs that make PNGs smaller put colours in any order, another one in each file. The colours of the DAVIS palette
+    then tell the ids. Other colours must stand for one value throughout, and black for no other than 0.
+    """
+    tied = [mask.colours for mask in masks.values() if mask.colours is not None]
+    seen = {pair for colours in tied for pair in colours.items()}
+    known = {colour: i for i, colour in reversed(list(enumerate(map(tuple, palette().tolist()))))}
+    different = all(len(set(colours.values())) == len(colours) for colours in tied)
+    if not (different and all(colour in known for _, colour in seen)):
+        misplaced = different and any(value != 0 and colour == (0, 0, 0) for value, colour in seen)
+        if misplaced or len({value for value, _ in seen}) < len(seen):
+            raise TedlensError(
+                f"masks={given}: palettes disagree on which value is which colour, or have black elsewhere than at 0, and "
+                "their colours are not those of DAVIS; save all masks with one palette, black as 0."
+            )
+        return {index: mask.ids for index, mask in masks.items()}
+    tables = {index: np.arange(256, dtype=np.uint8) for index in masks}
+    for index, mask in masks.items():
+        for value, colour in (mask.colours or {}).items():
+            tables[index][value] = known[colour]
+    return {index: tables[index][mask.ids] for index, mask in masks.items()}
 
 
 def _is_binary(mask: Labels) -> bool:
