@@ -29,7 +29,7 @@ from tedlens.plots.style import METRICS, styled
 from tedlens.probing import Prepared, probe
 from tedlens.store import check_replaceable, save, whole_folder
 from tedlens.ted import fuse_features, label_clip, label_masks, unit
-from tedlens.tracking import clip_features, first_mask
+from tedlens.tracking import clip_features, start_masks
 
 TAUS = [0, 100, 200, 300, 400, 500, 600, 700, 800, 900]
 PCA_TAUS = [100, 800]  # little noise and much
@@ -77,7 +77,7 @@ def hold_out_clip(number: int) -> Clip:
 
 def track_over_tau(clip: Clip, motion: DiffusionModel, appearance: DiffusionModel, seed: int) -> xr.DataArray:
     """Tracked masks (features, tau, frame, y, x)."""
-    mask = first_mask(clip)
+    mask = start_masks(clip)
     cells: dict[str, list[xr.DataArray]] = {"motion": [], "appearance": [], "fused": []}
     for tau, features in features_over_tau(clip, motion, appearance, seed):
         for kind, (feats, input_size) in features.items():

@@ -657,8 +657,8 @@ def _ids_by_colour(given: Path, masks: dict[int, _Mask]) -> dict[int, Labels]:
         misplaced = different and any(value != 0 and colour == (0, 0, 0) for value, colour in seen)
         if misplaced or len({value for value, _ in seen}) < len(seen):
             raise TedlensError(
-                f"masks={given}: palettes disagree on which value is which colour, or have black elsewhere than at 0, and "
-                "their colours are not those of DAVIS; save all masks with one palette, black as 0."
+                f"masks={given}: palettes disagree on which value is which colour, or have black elsewhere than at 0, "
+                "and their colours are not those of DAVIS; save all masks with one palette, black as 0."
             )
         return {index: mask.ids for index, mask in masks.items()}
     tables = {index: np.arange(256, dtype=np.uint8) for index in masks}

@@ -8,7 +8,7 @@ only the keys that its windows span. Tensors in and out, on any device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -30,6 +30,7 @@ def propagate_labels(
     feats: Tensor,
     first: Tensor,
     *,
+    entries: Mapping[int, Tensor] | None = None,
     keys: Tensor | None = None,
     top_k: int = 10,
     radius: Radius = "grid",
@@ -48,6 +49,9 @@ def propagate_labels(
     feats : (frame, channel, y, x)
         Of any floating type; similarities are computed in float32.
     first : (object, y, x), soft labels of frame 0 on the same grid
+    entries
+        By frame, labels (object, y, x) of objects that enter there: where any is above 0 they take the place of what
+        was carried. Frames before hold nothing of them, unless `first` does.
     keys : (frame, channel, y, x)
         What a reference frame is compared by, where that is not `feats` itself: an attention layer's keys,
         with its queries as `feats`.
@@ -77,7 +81,7 @@ def propagate_labels(
     labels the memory is about `BUDGET` bytes, or what one tile needs where that is more, whatever the grid.
     """
     rule = _Rule(top_k, radius_on(radius, feats.shape[-2]), n_last, temperature, convention)
-    return _propagate([feats], [feats if keys is None else keys], [1.0], first, rule)[0]
+    return _propagate([feats], [feats if keys is None else keys], [1.0], first, entries or {}, rule)[0]
 
 
 def propagate_fused_labels(
@@ -86,6 +90,7 @@ def propagate_fused_labels(
     lams: Sequence[float],
     first: Tensor,
     *,
+    entries: Mapping[int, Tensor] | None = None,
     top_k: int = 10,
     radius: Radius = "grid",
     n_last: int = 20,
@@ -102,7 +107,7 @@ def propagate_fused_labels(
     motion, appearance : (frame, channel, y, x) on one grid, of length 1 at each cell (`unit`)
     lams
         Weights of motion, each 0 to 1.
-    first, top_k, radius, n_last, temperature, convention
+    first, entries, top_k, radius, n_last, temperature, convention
         See `propagate_labels`.
 
     Returns
@@ -117,7 +122,7 @@ def propagate_fused_labels(
     check_lams(lams)
     rule = _Rule(top_k, radius_on(radius, motion.shape[-2]), n_last, temperature, convention)
     parts = [motion, appearance]
-    return _propagate(parts, parts, lams, first, rule)
+    return _propagate(parts, parts, lams, first, entries or {}, rule)
 
 
 def check_lams(lams: Sequence[float]) -> None:
@@ -203,7 +208,12 @@ def _check(parts: Sequence[Tensor], first: Tensor) -> None:
 
 
 def _propagate(
-    parts: Sequence[Tensor], keys: Sequence[Tensor], lams: Sequence[float], first: Tensor, rule: _Rule
+    parts: Sequence[Tensor],
+    keys: Sequence[Tensor],
+    lams: Sequence[float],
+    first: Tensor,
+    entries: Mapping[int, Tensor],
+    rule: _Rule,
 ) -> Tensor:
     """Labels (lam, frame, object, y, x) from features in one part, or in two that each lambda mixes.
 
@@ -216,6 +226,8 @@ def _propagate(
     # Only what takes over two seconds shows a bar.
     for t in tqdm(range(1, frames), desc="propagating", unit="frame", delay=2, leave=False):
         _carry(parts, keys, lams, t, soft, rule)
+        if t in entries:
+            soft[:, t] = torch.where(entries[t].sum(0) > 0, entries[t], soft[:, t])
     return soft
 
 

@@ -6,6 +6,7 @@ users call (`fuse`, `propagate`, `propagate_fused`). How labels are carried is i
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -16,8 +17,10 @@ import torch.nn.functional as F
 import xarray as xr
 from torch import Tensor
 
+from tedlens.align import check_same_clip, check_whole, common_frames, in_order, listed
 from tedlens.clip import VOID, on_grid
 from tedlens.errors import TedlensError
+from tedlens.media import as_labels, ids_in
 from tedlens.propagation import Convention, Radius, check_lams, propagate_fused_labels, propagate_labels, radius_on
 
 Upsample = Literal["dift", "argmax"]
@@ -48,14 +51,17 @@ def unit_parts(motion: Tensor, appearance: Tensor) -> tuple[Tensor, Tensor]:
     return unit(motion), unit(appearance)
 
 
-def one_hot(mask: npt.NDArray[np.uint8], grid: tuple[int, int]) -> tuple[Tensor, list[int]]:
+def one_hot(
+    mask: npt.NDArray[np.uint8], grid: tuple[int, int], ids: Sequence[int] | None = None
+) -> tuple[Tensor, list[int]]:
     """First-frame mask (H, W) as labels (1 + object, y, x) on the feature grid, and the objects' ids.
 
-    Nearest neighbour, at the cells' centres; channel 0 is the background. Void (255) is in no channel.
+    Nearest neighbour, at the cells' centres; channel 0 is the background. Void (255) is in no channel. `ids`: of
+    these objects, whether the mask holds them or not.
     """
-    ids = [int(i) for i in np.unique(mask) if i not in (0, VOID)]
+    found = sorted(ids_in(mask) - {0, VOID}) if ids is None else list(ids)
     small = on_grid(mask, grid)
-    return torch.from_numpy(np.stack([small == i for i in [0, *ids]])).float(), ids
+    return torch.from_numpy(np.stack([small == i for i in [0, *found]])).float(), found
 
 
 def full_size_labels(
@@ -80,28 +86,57 @@ def full_size_labels(
     return torch.stack(hard)
 
 
+def given_masks(masks: npt.NDArray[np.uint8]) -> dict[int, npt.NDArray[np.uint8]]:
+    """What propagation is given, by frame: the first mask (H, W), and of each object that enters later its first one.
+
+    `masks` are (H, W), the first frame's, or (T, H, W). Of an object that was seen before, nothing more is taken.
+    """
+    if masks.ndim == 2:
+        return {0: masks}
+    given, known = {0: masks[0]}, {0, VOID} | ids_in(masks[0])
+    for t, mask in enumerate(masks[1:], start=1):
+        if new := ids_in(mask) - known:
+            given[t] = np.where(np.isin(mask, list(new)), mask, 0).astype(np.uint8)
+            known |= new
+    return given
+
+
+def _start(
+    masks: npt.NDArray[np.uint8], like: Tensor
+) -> tuple[Tensor, dict[int, Tensor], dict[int, npt.NDArray[np.uint8]], list[int]]:
+    """Labels of frame 0 and of the frames where objects enter, on the grid; the masks they are of; all ids."""
+    given = given_masks(masks)
+    ids = sorted(set.union(*(ids_in(mask) for mask in given.values())) - {0, VOID})
+    grid = (like.shape[-2], like.shape[-1])
+    labels = {t: one_hot(mask, grid, ids)[0].to(like.device) for t, mask in given.items()}
+    for t in labels.keys() - {0}:
+        labels[t][0] = 0  # of the background nothing new is known
+    return labels.pop(0), labels, given, ids
+
+
 def label_clip(
     feats: Tensor,
-    mask: npt.NDArray[np.uint8],
+    masks: npt.NDArray[np.uint8],
     input_size: tuple[int, int],
     *,
     upsample: Upsample = "dift",
     **settings: Any,
 ) -> npt.NDArray[np.uint8]:
-    """From features (frame, channel, y, x) and the first frame's mask (H, W) to masks (frame, H, W).
+    """From features (frame, channel, y, x) and masks to masks (frame, H, W).
 
+    Given are the first frame's mask (H, W), or masks (frame, H, W), of which each object's first is taken.
     `settings` are those of `propagate_labels`.
     """
-    first, ids = one_hot(mask, (feats.shape[-2], feats.shape[-1]))
-    soft = propagate_labels(feats, first.to(feats.device), **settings)
-    return _masks(soft, mask, ids, input_size, upsample)
+    first, entries, given, ids = _start(masks, feats)
+    soft = propagate_labels(feats, first, entries=entries, **settings)
+    return _masks(soft, given, ids, input_size, upsample)
 
 
 def label_clip_fused(
     motion: Tensor,
     appearance: Tensor,
     lams: Sequence[float],
-    mask: npt.NDArray[np.uint8],
+    masks: npt.NDArray[np.uint8],
     input_size: tuple[int, int],
     *,
     upsample: Upsample = "dift",
@@ -109,21 +144,28 @@ def label_clip_fused(
 ) -> npt.NDArray[np.uint8]:
     """Masks (lam, frame, H, W) from motion and appearance features (frame, channel, y, x), fused at each lambda.
 
-    Appearance is resampled to motion's grid. `settings` are those of `propagate_labels`.
+    Appearance is resampled to motion's grid. `masks` and `settings` are those of `label_clip`.
     """
     parts = unit_parts(motion, appearance)
-    first, ids = one_hot(mask, (motion.shape[-2], motion.shape[-1]))
-    soft = propagate_fused_labels(*parts, lams, first.to(motion.device), **settings)
-    return np.stack([_masks(one, mask, ids, input_size, upsample) for one in soft])
+    first, entries, given, ids = _start(masks, motion)
+    soft = propagate_fused_labels(*parts, lams, first, entries=entries, **settings)
+    return np.stack([_masks(one, given, ids, input_size, upsample) for one in soft])
 
 
 def _masks(
-    soft: Tensor, mask: npt.NDArray[np.uint8], ids: list[int], input_size: tuple[int, int], upsample: Upsample
+    soft: Tensor,
+    given: dict[int, npt.NDArray[np.uint8]],
+    ids: list[int],
+    input_size: tuple[int, int],
+    upsample: Upsample,
 ) -> npt.NDArray[np.uint8]:
-    """Masks (frame, H, W) from soft labels (frame, 1 + object, y, x); the first frame's is `mask`, void left out."""
-    winner = full_size_labels(soft, input_size, (mask.shape[0], mask.shape[1]), upsample).cpu().numpy()
+    """Masks (frame, H, W) from soft labels (frame, 1 + object, y, x); what was given stays, void left out."""
+    height, width = given[0].shape
+    winner = full_size_labels(soft, input_size, (height, width), upsample).cpu().numpy()
     labels: npt.NDArray[np.uint8] = np.array([0, *ids], np.uint8)[winner]
-    labels[0] = np.where(mask == VOID, 0, mask)
+    labels[0] = np.where(given[0] == VOID, 0, given[0])
+    for t in given.keys() - {0}:
+        labels[t] = np.where(given[t] > 0, given[t], labels[t])
     return labels
 
 
@@ -160,7 +202,7 @@ def fuse(motion: xr.DataArray, appearance: xr.DataArray, lam: float = 0.5) -> xr
 
 def propagate(
     features: xr.DataArray,
-    first_mask: npt.ArrayLike,
+    masks: npt.ArrayLike,
     *,
     keys: xr.DataArray | None = None,
     top_k: int = 10,
@@ -170,14 +212,16 @@ def propagate(
     convention: Convention = "dift",
     upsample: Upsample = "dift",
 ) -> xr.DataArray:
-    """Masks of all frames, from features and the first frame's mask.
+    """Masks of all frames, from features and the first mask of each object.
 
     Parameters
     ----------
     features
         (frame, channel, y, x): of one model (normalised here per cell) or fused (`fuse`).
-    first_mask
-        (H, W) whole numbers at the clip's own size: 0 background, 255 void, others objects.
+    masks
+        Whole numbers at the clip's own size: 0 background, 255 void, others objects. (H, W), the first frame's, or
+        (frame, H, W), of which each object's first mask is taken: an object that enters later starts there. A frame
+        that is not annotated is void throughout.
     keys
         Features of the same clip and shape by which reference frames are compared, where those are not
         `features` itself: with the queries of an attention layer (its ``to_q``) as `features` and its keys
@@ -192,7 +236,7 @@ def propagate(
 
     Returns
     -------
-    DataArray (frame, y, x) uint8, the ids of `first_mask`, at its size.
+    DataArray (frame, y, x) uint8, the ids of `masks`, at their size.
 
     Raises
     ------
@@ -201,7 +245,7 @@ def propagate(
         range.
     """
     features = _one_clip(features, "features")
-    mask = _first_mask(first_mask)
+    given = _check_masks(masks, features, "features")
     feats = _tensor(features)
     # Fused features carry their weights in their lengths: do not normalise those again.
     feats = feats if "part" in features.coords else unit(feats)
@@ -217,20 +261,27 @@ def propagate(
     others = None
     if keys is not None:
         keys = _one_clip(keys, "keys")
+        check_same_clip(features=features, keys=keys)
+        check_whole(keys, "keys")
+        if features.sizes["frame"] != keys.sizes["frame"] or not np.array_equal(features["frame"], keys["frame"]):
+            raise TedlensError(
+                f"The features have frames {listed(features['frame'].values)} and the keys "
+                f"{listed(keys['frame'].values)}; give both of the same frames."
+            )
         others, attrs["keys"] = unit(_tensor(keys)), keys.attrs.get("block", "")
         if others.shape != feats.shape:
             raise TedlensError(
                 f"Keys of shape {tuple(others.shape)} do not fit features of {tuple(feats.shape)}; "
                 "give both of the same attention layer and clip."
             )
-    labels = label_clip(feats, mask, _input_size(features, mask), keys=others, **settings)
+    labels = label_clip(feats, given, _input_size(features, given), keys=others, **settings)
     return label_masks(labels, features["frame"].values, attrs)
 
 
 def propagate_fused(
     motion: xr.DataArray,
     appearance: xr.DataArray,
-    first_mask: npt.ArrayLike,
+    masks: npt.ArrayLike,
     *,
     lam: float | Sequence[float],
     top_k: int = 10,
@@ -242,7 +293,7 @@ def propagate_fused(
 ) -> xr.DataArray:
     """Masks of all frames for many lambdas, for far less than a run of each.
 
-    The same as ``propagate(fuse(motion, appearance, lam=l), first_mask)`` for each l, to rounding. But
+    The same as ``propagate(fuse(motion, appearance, lam=l), masks)`` for each l, to rounding. But
     A_f = lam^2 A_m + (1 - lam)^2 A_a, so that the similarities of motion and of appearance are computed
     once for all lambdas. What that saves: ``tests/benchmarks/README.md``.
 
@@ -250,14 +301,14 @@ def propagate_fused(
     ----------
     motion, appearance
         Features (frame, channel, y, x) of the same clip, as for `fuse`.
-    first_mask, top_k, radius, n_last, temperature, convention, upsample
+    masks, top_k, radius, n_last, temperature, convention, upsample
         See `propagate`.
     lam
         Weights of motion, each 0 (appearance only) to 1 (motion only).
 
     Returns
     -------
-    DataArray (lam, frame, y, x) uint8, the ids of `first_mask`, at its size.
+    DataArray (lam, frame, y, x) uint8, the ids of `masks`, at their size.
 
     Raises
     ------
@@ -271,7 +322,7 @@ def propagate_fused(
     """
     lams = [float(value) for value in np.atleast_1d(lam)]
     motion, appearance = _same_clip(motion, appearance)
-    mask = _first_mask(first_mask)
+    given = _check_masks(masks, motion, "motion features")
     settings: dict[str, Any] = {
         "top_k": top_k,
         "radius": radius_on(radius, motion.sizes["y"]),
@@ -280,17 +331,21 @@ def propagate_fused(
         "convention": convention,
         "upsample": upsample,
     }
-    labels = label_clip_fused(_tensor(motion), _tensor(appearance), lams, mask, _input_size(motion, mask), **settings)
+    labels = label_clip_fused(_tensor(motion), _tensor(appearance), lams, given, _input_size(motion, given), **settings)
     attrs = _about(motion, "motion_") | _about(appearance, "appearance_") | settings
     every = [label_masks(one, motion["frame"].values, attrs) for one in labels]
     return xr.concat(every, xr.Variable("lam", lams), combine_attrs="override")
 
 
-def comparable(motion: xr.DataArray, appearance: xr.DataArray) -> tuple[tuple[Tensor, Tensor], dict[str, Any]]:
-    """Both features as tensors (frame, channel, y, x), of length 1 on motion's grid, and both one's attributes."""
+def comparable(
+    motion: xr.DataArray, appearance: xr.DataArray
+) -> tuple[tuple[Tensor, Tensor], xr.DataArray, dict[str, Any]]:
+    """Both features as tensors (frame, channel, y, x), of length 1 on motion's grid; motion's that are left of both
+    ones' frames, and both one's attributes.
+    """
     motion, appearance = _same_clip(motion, appearance)
     about = _about(motion, "motion_") | _about(appearance, "appearance_")
-    return unit_parts(_tensor(motion), _tensor(appearance)), about
+    return unit_parts(_tensor(motion), _tensor(appearance)), motion, about
 
 
 def label_masks(labels: npt.NDArray[np.uint8], frames: npt.ArrayLike, attrs: dict[str, Any]) -> xr.DataArray:
@@ -308,31 +363,51 @@ def label_masks(labels: npt.NDArray[np.uint8], frames: npt.ArrayLike, attrs: dic
     )
 
 
-def _first_mask(given: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    mask = np.asarray(given)
-    if mask.ndim != 2 or mask.dtype.kind not in "uib":
+def _check_masks(given: npt.ArrayLike, features: xr.DataArray, what: str) -> npt.NDArray[np.uint8]:
+    """The first frame's mask (H, W), or a mask for each frame of the features, of the whole picture."""
+    masks = as_labels(given, "masks")
+    if masks.ndim == 3 and "frame" in features.coords and len(masks) != features.sizes["frame"]:
+        frames = features["frame"].values
+        whole = next((features.attrs[n][0] for n in ("clip_shape", "motion_clip_shape") if n in features.attrs), None)
+        if len(masks) == whole:
+            masks = masks[frames]
+    if masks.ndim not in (2, 3) or (masks.ndim == 3 and len(masks) != features.sizes["frame"]):
         raise TedlensError(
-            f"The first mask has shape {mask.shape} and type {mask.dtype}; give (H, W) whole numbers, "
-            "for example clip.masks[0]."
+            f"The masks have shape {masks.shape}; give (H, W), for example clip.masks[0], or a mask for each of the "
+            f"{features.sizes['frame']} frames."
         )
-    return mask.astype(np.uint8)
+    check_whole(features, what, (masks.shape[-2], masks.shape[-1]))
+    for mask in given_masks(masks).values():
+        _warn_of_small_objects(mask, (features.sizes["y"], features.sizes["x"]))
+    return masks
 
 
-def _input_size(features: xr.DataArray, mask: npt.NDArray[np.uint8]) -> tuple[int, int]:
+def _warn_of_small_objects(mask: npt.NDArray[np.uint8], grid: tuple[int, int]) -> None:
+    """Say which objects lie on no cell's centre, and so cannot be tracked on this grid."""
+    for lost in sorted(ids_in(mask) - ids_in(on_grid(mask, grid)) - {0, VOID}):
+        rows, columns = np.nonzero(mask == lost)
+        warnings.warn(
+            f"Object {lost} ({np.ptp(rows) + 1}x{np.ptp(columns) + 1} pixels) lies on the centre of no cell "
+            f"({mask.shape[0] / grid[0]:.0f}x{mask.shape[1] / grid[1]:.0f} pixels), so nothing of it is tracked; "
+            "take a block with a finer grid, or a larger size.",
+            stacklevel=4,
+        )
+
+
+def _input_size(features: xr.DataArray, masks: npt.NDArray[np.uint8]) -> tuple[int, int]:
     """Size (H, W) of the frames that the model saw; the mask's, where the features do not say."""
-    height, width = features.attrs.get("input_size", features.attrs.get("motion_input_size", mask.shape))
+    height, width = features.attrs.get("input_size", features.attrs.get("motion_input_size", masks.shape[-2:]))
     return int(height), int(width)
 
 
 def _same_clip(motion: xr.DataArray, appearance: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """Both reduced to (frame, channel, y, x), of as many frames."""
+    """Both reduced to (frame, channel, y, x), of the same clip, frames and part of the picture."""
+    names = ("motion features", "appearance features")
     motion, appearance = _one_clip(motion, "motion"), _one_clip(appearance, "appearance")
-    if motion.sizes["frame"] != appearance.sizes["frame"]:
-        raise TedlensError(
-            f"Motion features have {motion.sizes['frame']} frames and appearance features "
-            f"{appearance.sizes['frame']}; probe the same clip for both."
-        )
-    return motion, appearance
+    check_same_clip(**{names[0]: motion, names[1]: appearance})
+    for features, name in zip((motion, appearance), names, strict=True):
+        check_whole(features, name)
+    return common_frames(motion, appearance, names)
 
 
 def _one_clip(features: xr.DataArray, what: str) -> xr.DataArray:
@@ -347,7 +422,15 @@ def _one_clip(features: xr.DataArray, what: str) -> xr.DataArray:
             f"choosing one of each other axis with .sel({', '.join(f'{d}=...' for d in many) or 'tau=...'})."
         )
     attrs = _inherited(features)
-    return features.isel(dict.fromkeys(spare, 0), drop=False).transpose(*axes).assign_attrs(attrs)
+    one = in_order(features.isel(dict.fromkeys(spare, 0), drop=False)).transpose(*axes)
+    finite = np.isfinite(one.values).all(axis=(1, 2, 3))
+    if not finite.all():
+        said = ", ".join(f"{name} {attrs[name]}" for name in ("model", "block", "tau", "dtype") if name in attrs)
+        raise TedlensError(
+            f"The {what} of frame {int(finite.argmin())} hold NaN or infinite values{f' ({said})' if said else ''}; "
+            "probe again with dtype='bfloat16' or 'float32', which do not overflow as float16 does."
+        )
+    return one.assign_attrs(attrs)
 
 
 def _inherited(features: xr.DataArray) -> dict[str, Any]:

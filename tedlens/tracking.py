@@ -41,7 +41,7 @@ def track(
     Parameters
     ----------
     clip
-        With masks; the first is the start, the others are not looked at.
+        With masks, of which each object's first is its start; the others are not looked at.
     motion, appearance
         A video and an image model. Only the one that `lam` uses need be given: motion alone with
         ``lam=1``, appearance alone with ``lam=0``.
@@ -74,7 +74,7 @@ def track(
         "temperature": temperature,
         "convention": convention,
     }
-    mask = first_mask(clip)
+    masks = start_masks(clip)
     check_lams([lam])
     check_settings(**settings)
     roles: list[tuple[str, DiffusionModel, int, str | None, int]] = []
@@ -98,7 +98,7 @@ def track(
         about |= {f"{role}_tau": level, f"{role}_block": name, f"{role}_samples": samples}
     feats = fuse_features(parts[0], parts[1], lam) if len(parts) == 2 else unit(parts[0])
     settings["radius"] = radius_on(radius, feats.shape[-2])
-    labels = label_clip(feats, mask, next(iter(prepared.values())).input_size, **settings)
+    labels = label_clip(feats, masks, next(iter(prepared.values())).input_size, **settings)
     attrs = about | settings | {"lam": lam, "seed": seed}
     return label_masks(labels, np.arange(len(clip)), attrs).to_dataset(name="labels").assign_attrs(attrs)
 
@@ -110,12 +110,11 @@ def clip_features(prepared: Prepared, tau: int, seed: int, block: str, samples: 
     return features[name]
 
 
-def first_mask(clip: Clip) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The first frame's mask (H, W), which must hold an object."""
+def start_masks(clip: Clip) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A clip's masks (frame, H, W), of which the first must hold an object."""
     if clip.masks is None or not np.isin(clip.masks[0], (0, 255), invert=True).any():
         raise TedlensError(
             f"Clip {clip.name!r} has no object in its first mask, so there is nothing to track; "
             "give read_clip(..., masks=...) a mask of the first frame."
         )
-    first: np.ndarray[Any, np.dtype[np.uint8]] = clip.masks[0]
-    return first
+    return clip.masks

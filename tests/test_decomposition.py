@@ -162,7 +162,7 @@ def test_errors_are_told_apart() -> None:
     values = np.stack([codes[np.minimum(truth, 2)], codes[wanted]])[:, None].transpose(0, 3, 1, 2)
     coords = {"frame": [0, 1], "y": [0], "x": range(len(truth))}
     feats = xr.DataArray(values, dims=("frame", "channel", "y", "x"), coords=coords)
-    found = votes(decomposition(feats, feats, np.stack([truth, truth])[:, None]), 0.5)
+    found = votes(decomposition(feats, feats, np.stack([truth, truth])[:, None], radius=12), 0.5)
     assert found["label"].values.ravel().tolist() == wanted
     assert found["error"].attrs["flag_meanings"].split() == FLAGS
     error = found["error"].values.ravel()
@@ -212,8 +212,8 @@ def test_decomposition_says_what_does_not_fit() -> None:
         decomposition(m, a, np.concatenate([labels, labels[:1]]))
     with pytest.raises(TedlensError, match=r"truth has shape \(1, 3\)"):
         decomposition(m, a, labels, truth=labels[0])
-    with pytest.raises(TedlensError, match="2 frames and appearance features 1"):
-        decomposition(m, a.isel(frame=[0]), labels)
+    with pytest.raises(TedlensError, match="frames 0, 1 and the appearance features frames 1, 2"):
+        decomposition(m, a.assign_coords(frame=[1, 2]), labels)
     with pytest.raises(TedlensError, match="at least two"):
         decomposition(m.isel(frame=[0]), a.isel(frame=[0]), labels[:1])
     with pytest.raises(TedlensError, match=r"lam=1.5 is out of range"):

@@ -87,10 +87,10 @@ def test_tolerance_is_a_disc() -> None:
 
 def test_empty_masks() -> None:
     empty, part, whole = columns(0), columns(4), columns(12)
-    scores = evaluate(np.stack([empty, part, empty]), np.stack([empty, empty, part]), protocol="all")
+    scores = evaluate(np.stack([part, empty, part, empty]), np.stack([part, empty, empty, part]), protocol="all")
     # Both empty: 1. One of them empty: no overlap; precision and recall are 1 and 0, so F = 0.
-    np.testing.assert_array_equal(scores.J[0], [1, 0, 0])
-    np.testing.assert_array_equal(scores.F[0], [1, 0, 0])
+    np.testing.assert_array_equal(scores.J[0], [1, 1, 0, 0])
+    np.testing.assert_array_equal(scores.F[0], [1, 1, 0, 0])
     # An object that fills the picture has no boundary: against nothing at all, F is 1 though J is 0.
     assert score(empty, whole) == (0.0, 1.0)
     assert score(whole, part) == (4 / 12, 0.0)
@@ -192,7 +192,8 @@ CLIP = np.stack([columns(4)] * 3)
     ("labels", "truth", "options", "message"),
     [
         (CLIP, CLIP, {"protocol": "youtube"}, r"protocol='youtube' .* davis, all"),
-        (CLIP[:2], CLIP, {}, r"\(2, 6, 12\) .* \(3, 6, 12\)"),
+        (CLIP[:2], CLIP, {}, r"2 frames and the truth 3: of frames 2 there is no prediction"),
+        (CLIP[:, :4], CLIP, {}, r"\(3, 4, 12\) .* \(3, 6, 12\)"),
         (CLIP[:2], CLIP[:2], {}, r"2 frames.* protocol='all'"),
         (CLIP[0], CLIP, {}, r"labels is uint8 of shape \(6, 12\)"),
         (CLIP, CLIP * 0.5, {}, r"truth is float64 of shape \(3, 6, 12\)"),
@@ -337,3 +338,29 @@ def test_agrees_with_slow_implementation(seed: int, shape: tuple[int, int], grai
         p, q = (labels == number) & (truth != 255), truth == number
         assert (float(one.J), float(one.F)) == pytest.approx(davis_scores(p, q), abs=1e-14)
         np.testing.assert_array_equal(boundary(p), slow_boundary(p))
+
+
+def test_an_object_that_enters_later_is_scored_from_then_on() -> None:
+    truth = np.stack([columns(4)] * 6)
+    truth[3:, :, 8:] = 2
+    labels = truth.copy()
+    labels[4, :, 8:] = 0
+    late = evaluate(labels, truth).sel(object=2)
+    np.testing.assert_array_equal(late["frame"], [1, 2, 3, 4])
+    np.testing.assert_array_equal(late["J"], [np.nan, np.nan, np.nan, 0])
+    np.testing.assert_array_equal(evaluate(labels, truth, protocol="all")["J"].sel(object=2), [np.nan] * 3 + [1, 0, 1])
+    assert float(summarize(evaluate(truth, truth))["J_mean"]) == 1
+
+
+def test_labels_and_truth_are_matched_by_their_frames() -> None:
+    truth = np.stack([columns(n) for n in (3, 4, 5, 6, 7)])
+    axes = {"dims": ("frame", "y", "x"), "coords": {"frame": [3, 4, 5, 6, 7]}}
+    labels, named = xr.DataArray(truth, **axes), xr.DataArray(truth, **axes)
+    for one, other in ((labels[::-1], named), (labels, named[[2, 0, 4, 1, 3]]), (labels[::-1], truth)):
+        assert float(evaluate(one, other)["J"].min()) == 1
+    with pytest.raises(TedlensError, match="differ along frame: the truth alone has frame 7"):
+        evaluate(labels[:4], named)
+    with pytest.raises(TedlensError, match="differ along frame: the truth alone has frame 3;"):
+        evaluate(labels.assign_coords(frame=[4, 5, 6, 7, 8]), named)
+    with pytest.raises(TedlensError, match="are of clip 'a' and the truth of clip 'b'"):
+        evaluate(labels.assign_attrs(clip_sha256="1", clip="a"), named.assign_attrs(clip_sha256="2", clip="b"))

@@ -350,9 +350,124 @@ def test_other_wrong_inputs() -> None:
         tl.propagate(features(), mask[None])
     with pytest.raises(tl.TedlensError, match=r"lam=1\.5"):
         tl.fuse(features(), features(), lam=1.5)
-    with pytest.raises(tl.TedlensError, match="3 frames"):
-        tl.fuse(features(), features(frames=2))
+    with pytest.raises(tl.TedlensError, match="frames 0 to 2 and the appearance features frames 1 to 3"):
+        tl.fuse(features(), features().assign_coords(frame=[1, 2, 3]))
     broken = features()
     broken[1, 0, 2, 2] = np.nan
     with pytest.raises(tl.TedlensError, match="frame 1"):
         tl.propagate(broken, mask)
+
+
+# --- objects that enter later ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("convention", ["dift", "crw"])
+@pytest.mark.parametrize("entering", [1, 2, 4])
+def test_an_object_that_enters_starts_there(convention: Any, entering: int) -> None:
+    """By the definition: labels up to its frame without it, then its cells put in, and on from there."""
+    generator = torch.Generator().manual_seed(3)
+    feats = unit(torch.randn(6, 5, 7, 9, generator=generator))
+    masks = np.zeros((6, 7, 9), np.uint8)
+    masks[0, :3, :3] = 4
+    masks[entering, 4:6, 5:8] = 2
+    masks[entering, 0, 0] = 4  # of what was seen before nothing is taken
+    masks[5, 6, 0] = 2
+    how: dict[str, Any] = {"top_k": 5, "radius": 3, "n_last": 3, "temperature": 0.1}
+    first = torch.stack([torch.from_numpy(masks[0] == n).float() for n in (0, 2, 4)])
+    entry = torch.zeros(3, 7, 9)
+    entry[1, 4:6, 5:8] = 1
+    soft = propagate_labels(feats, first, entries={entering: entry}, convention=convention, **how)
+    before = defined(feats[: entering + 1], first, 5, 3, 3, 0.1, convention)
+    torch.testing.assert_close(soft[:entering].double(), before[:entering], atol=1e-5, rtol=1e-5)
+    assert soft[:entering, 1].abs().max() == 0
+    there = entry.sum(0) > 0
+    torch.testing.assert_close(
+        soft[entering].double(), torch.where(there, entry.double(), before[entering]), atol=1e-5, rtol=1e-5
+    )
+    labels = tl.ted.label_clip(feats, masks, (7, 9), convention=convention, **how)
+    assert (labels[:entering] != 2).all()
+    assert (labels[entering][there.numpy()] == 2).all()
+    assert (labels[entering + 1 :] == 2).any() or entering == 4
+
+
+def test_masks_of_all_frames_change_nothing_where_nobody_enters() -> None:
+    masks = np.zeros((3, 24, 32), np.uint8)
+    masks[:, :10, :12], masks[0, 14:, 20:], masks[2, :, 30:] = 3, 7, 255
+    one, all_of_them = (tl.propagate(features(), given, radius=2) for given in (masks[0], masks))
+    xr.testing.assert_identical(one, all_of_them)
+    both = [tl.propagate_fused(features(), features(), given, lam=[0.3], radius=2) for given in (masks[0], masks)]
+    xr.testing.assert_identical(*both)
+
+
+@pytest.mark.parametrize("wrong", [1001, 2048, -1])
+def test_ids_out_of_range_are_refused_everywhere(wrong: int) -> None:
+    mask = np.zeros((24, 32), np.int64)
+    mask[:8, :8] = wrong
+    for call in (
+        lambda: tl.propagate(features(), mask),
+        lambda: tl.propagate_fused(features(), features(), mask, lam=0.5),
+        lambda: tl.analysis.decomposition(features(), features(), mask),
+        lambda: tl.analysis.decomposition(features(), features(), np.stack([mask] * 3)),
+    ):
+        with pytest.raises(tl.TedlensError, match=str(wrong)):
+            call()
+
+
+def test_an_object_that_no_cell_sees_is_named() -> None:
+    mask = np.zeros((24, 32), np.uint8)
+    mask[:12, :12], mask[16, 16] = 1, 9
+    with pytest.warns(UserWarning, match=r"Object 9 \(1x1 pixels\) .* cell \(4x4 pixels\)"):
+        tl.propagate(features(), mask)
+
+
+# --- labels, not positions ------------------------------------------------------------------------
+
+
+def probed(clip: str = "a") -> xr.DataArray:
+    """Features that say of what clip they are, as `probe` gives them."""
+    return features(6).assign_attrs(clip=clip, clip_sha256=clip, clip_shape=[6, 24, 32], input_size=[24, 32])
+
+
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations(range(6)), rows=st.permutations(range(6)), columns=st.permutations(range(8)))
+def test_the_order_of_labels_does_not_matter(order: list[int], rows: list[int], columns: list[int]) -> None:
+    mask = np.zeros((24, 32), np.uint8)
+    mask[:12, :12], mask[14:, 20:] = 1, 2
+    mixed = probed().isel(frame=order, y=rows, x=columns)
+    expected = tl.propagate(probed(), mask, radius=2)
+    xr.testing.assert_equal(tl.propagate(mixed, mask, radius=2), expected)
+    xr.testing.assert_allclose(tl.fuse(mixed, probed()), tl.fuse(probed(), probed()))
+    both = tl.propagate_fused(probed(), mixed, mask, lam=[0.5], radius=2)
+    xr.testing.assert_equal(both, tl.propagate_fused(probed(), probed(), mask, lam=[0.5], radius=2))
+
+
+def test_a_part_is_matched_by_its_labels_and_the_rest_refused() -> None:
+    part = probed().isel(frame=slice(2, 5))
+    fused = tl.fuse(probed(), part)
+    assert fused["frame"].values.tolist() == [2, 3, 4]
+    xr.testing.assert_allclose(fused, tl.fuse(part, part))
+    mask = np.ones((24, 32), np.uint8)
+    shifted = probed().assign_coords(frame=range(1, 7))
+    for call in (
+        lambda: tl.fuse(probed(), shifted),
+        lambda: tl.propagate_fused(probed(), shifted, mask, lam=0.5),
+        lambda: tl.analysis.decomposition(probed(), shifted, mask),
+        lambda: tl.propagate(probed(), mask, keys=shifted),
+        lambda: tl.analysis.similarity(probed(), frame=1, y=2, x=3, appearance=shifted),
+    ):
+        with pytest.raises(tl.TedlensError, match=r"0 to 5 and the .*1 to 6"):
+            call()
+    for call in (
+        lambda: tl.fuse(probed(), probed("b")),
+        lambda: tl.propagate_fused(probed(), probed("b"), mask, lam=0.5),
+        lambda: tl.analysis.decomposition(probed(), probed("b"), mask),
+        lambda: tl.propagate(probed(), mask, keys=probed("b")),
+    ):
+        with pytest.raises(tl.TedlensError, match=r"clip 'a' and the .* of clip 'b'"):
+            call()
+    for cropped in (probed().isel(y=slice(1, None)), probed().isel(x=slice(0, 5))):
+        for call in (lambda: tl.propagate(cropped, mask), lambda: tl.fuse(probed(), cropped)):  # noqa: B023
+            with pytest.raises(tl.TedlensError, match="whole frame"):
+                call()
+    with pytest.raises(tl.TedlensError, match=r"12x32 .* of a clip of 24x32"):
+        tl.propagate(probed(), mask[:12])

@@ -13,6 +13,7 @@ import xarray as xr
 
 from tedlens.clip import VOID, on_grid
 from tedlens.errors import TedlensError
+from tedlens.media import as_labels
 
 # torch is imported where it is used: what only draws stored results should not have to wait for it.
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def decomposition(
     from tedlens.propagation import radius_on
     from tedlens.ted import comparable, propagate_fused
 
-    parts, about = comparable(motion, appearance)
+    parts, motion, about = comparable(motion, appearance)
     frames, grid = motion.sizes["frame"], (motion.sizes["y"], motion.sizes["x"])
     if frames < 2:
         raise TedlensError("The features have one frame, which is given; give at least two, so that there are votes.")
@@ -179,12 +180,12 @@ def votes(matches: xr.Dataset, lam: float) -> xr.Dataset:
 
 def _on_grid(masks: Array, frames: int, grid: tuple[int, int], name: str) -> npt.NDArray[np.uint8]:
     """Masks (frame, y, x) on the features' grid, as many as they have frames."""
-    if masks.ndim != 3 or len(masks) != frames or masks.dtype.kind not in "uib":
+    labels = as_labels(masks, name)
+    if labels.ndim != 3 or len(labels) != frames:
         raise TedlensError(
-            f"{name} has shape {masks.shape} and type {masks.dtype}; give whole numbers ({frames}, height, width), "
-            "one mask a frame of the features."
+            f"{name} has shape {labels.shape}; give ({frames}, height, width), one mask a frame of the features."
         )
-    return on_grid(masks.astype(np.uint8), grid)
+    return on_grid(labels, grid)
 
 
 # --- votes ----------------------------------------------------------------------------------------

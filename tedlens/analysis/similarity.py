@@ -37,6 +37,13 @@ def similarity(
     TedlensError
         As `fuse`; for a frame that the features lack.
     """
+    if appearance is not None:
+        # Only where there is something to fuse: it takes torch.
+        from tedlens.propagation import check_lams
+        from tedlens.ted import comparable
+
+        check_lams([lam])
+        parts, motion, _ = comparable(motion, appearance)
     frames = motion["frame"].values
     if frame not in frames:
         raise TedlensError(f"frame={frame} is not among the features'; choose from {frames.min()} to {frames.max()}.")
@@ -46,12 +53,6 @@ def similarity(
     if appearance is None:
         found["motion"] = _cosines(motion.transpose("frame", "channel", "y", "x").values, at)
     else:
-        # Only where there is something to fuse: it takes torch.
-        from tedlens.propagation import check_lams
-        from tedlens.ted import comparable
-
-        check_lams([lam])
-        parts, _ = comparable(motion, appearance)
         for name, part in zip(("motion", "appearance"), parts, strict=True):
             found[name] = _cosines(part.numpy(), at)
     similarities = xr.DataArray(

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from tedlens.align import check_same_clip, in_order, listed
 from tedlens.clip import VOID
 from tedlens.errors import TedlensError
 
@@ -67,14 +68,17 @@ def evaluate(
         whose label most of an object's true pixels have: 1 if its own, 1/2 if it shares the first place, 0 if
         another's or none; NaN where fewer than 20 pixels show. ``object`` holds the truth's ids, ``frame`` the
         frames' own coordinates (0..T-1 where labels have none). In J and F both empty scores 1. Scalar
-        coordinates (tau, seed, ...) and attributes of `labels` are handed on.
+        coordinates (tau, seed, ...) and attributes of `labels` are handed on. An object that enters after the first
+        frame is scored from the frame after its entry (``davis``) or from it on (``all``); NaN before.
 
     Raises
     ------
     TedlensError
-        For shapes that differ, labels that hold an id the truth does not, a truth without objects,
+        For frames that only one of the two has (they are matched by their labels, where both have any), shapes that
+        differ, labels that hold an id the truth does not, a truth without objects,
         an unknown protocol, or a clip too short for the protocol.
     """
+    labels, truth = _matched_frames(labels, truth)
     predicted, true = as_masks(labels, "labels"), as_masks(truth, "truth")
     ids = _check(predicted, true, protocol)
     kept = np.arange(len(true))[slice(1, -1) if protocol == "davis" else slice(None)]
@@ -82,9 +86,13 @@ def evaluate(
     # np.linalg.norm, because another way to round the diagonal could tip ceil() over where DAVIS does not.
     disc = Disc.of_radius(int(np.ceil(BOUND_TH * np.linalg.norm(true.shape[1:]))))
     for k, t in enumerate(kept):
-        j[:, k], f[:, k], identity[:, k] = _scores(
-            predicted[t], true[t], ids.tolist(), disc
-        )  # plain ints: comparisons stay in uint8
+        # Plain ints: comparisons stay in uint8.
+        j[:, k], f[:, k], identity[:, k] = _scores(predicted[t], true[t], ids.tolist(), disc)
+    # An object that enters later is given where it enters, and does not exist before.
+    entry = np.array([int((true == number).any((1, 2)).argmax()) for number in ids])
+    unasked = kept < (entry + (entry > 0 if protocol == "davis" else 0))[:, None]
+    for scores in (j, f, identity):
+        scores[unasked] = np.nan
     coords, attrs = _context(labels)
     coords |= {"object": ids, "frame": coords.get("frame", np.arange(len(true)))[kept]}
     dims = ("object", "frame")
@@ -142,6 +150,42 @@ def summarize(scores: xr.Dataset) -> xr.Dataset:
 
 
 # --- what is given --------------------------------------------------------------------------------
+
+
+def _matched_frames(
+    labels: xr.DataArray | npt.ArrayLike, truth: xr.DataArray | npt.ArrayLike
+) -> tuple[xr.DataArray | npt.ArrayLike, xr.DataArray | npt.ArrayLike]:
+    """Both in the order of their labels, and of the same frames, rows and columns."""
+    labels, truth = (in_order(each) if isinstance(each, xr.DataArray) else each for each in (labels, truth))
+    if isinstance(labels, xr.DataArray) and isinstance(truth, xr.DataArray):
+        check_same_clip(labels=labels, truth=truth)
+        for axis in ("frame", "y", "x"):
+            if axis not in labels.coords or axis not in truth.coords:
+                continue
+            ours, theirs = labels[axis].values, truth[axis].values
+            if not np.array_equal(ours, theirs):
+                missing, spare = np.setdiff1d(theirs, ours), np.setdiff1d(ours, theirs)
+                only, others = (missing, "the truth alone") if len(missing) else (spare, "the labels alone")
+                raise TedlensError(
+                    f"The labels and the truth differ along {axis}: {others} has {axis} {listed(only)}; "
+                    "give both of the same part of one clip."
+                )
+    ours, theirs = _frames_of(labels), _frames_of(truth)
+    if ours is not None and theirs is not None and ours != theirs:
+        few, many = sorted((ours, theirs))
+        raise TedlensError(
+            f"labels have {ours} frames and the truth {theirs}: of frames {listed(range(few, many))} there is no "
+            f"{'prediction' if ours < theirs else 'truth'}; give as many of both."
+        )
+    return labels, truth
+
+
+def _frames_of(masks: xr.DataArray | npt.ArrayLike) -> int | None:
+    """Number of frames of (T, H, W); None of anything else, which is refused elsewhere."""
+    if isinstance(masks, xr.DataArray):
+        return int(masks.sizes["frame"]) if "frame" in masks.dims else None
+    shape = np.shape(masks)
+    return int(shape[0]) if len(shape) == 3 else None
 
 
 def as_masks(given: xr.DataArray | npt.ArrayLike, name: str) -> Masks:

@@ -19,7 +19,7 @@ from tedlens.models.base import DiffusionModel
 from tedlens.probing import Prepared, label_features
 from tedlens.sweeping.grid import SETTINGS, Grid, Models
 from tedlens.ted import label_clip, label_clip_fused, label_masks, unit
-from tedlens.tracking import clip_features, first_mask
+from tedlens.tracking import clip_features, start_masks
 
 Labels = npt.NDArray[np.uint8]
 Kept = dict[str, xr.Dataset]  # by path below the cell: "labels", "features/up_2"
@@ -53,8 +53,7 @@ def kept_cells(
         What the grid keeps of the cell beside its scores, by path below the cell.
     """
     cells = grid.cells if wanted is None else list(wanted)
-    mask, truth = first_mask(clip), clip.masks
-    assert truth is not None
+    truth = start_masks(clip)
     swept = Prepared(models.swept, clip, overlap=grid.overlap, size=grid.size, progress=False)
     still = None
     if models.motion and models.appearance:
@@ -68,7 +67,7 @@ def kept_cells(
         taus = [tau for tau, its_seed in cells if its_seed == seed]
         for tau, _, features in swept.features(taus, [seed], grid.block, grid.samples):
             scores, labels = [], []
-            for tracked in _tracked(features, clear, mask, swept.input_size, grid):
+            for tracked in _tracked(features, clear, truth, swept.input_size, grid):
                 scores.append(evaluate(tracked, truth, protocol=grid.protocol))
                 if "labels" in grid.keep:
                     labels.append(tracked)
@@ -79,15 +78,15 @@ def kept_cells(
 
 
 def _tracked(
-    features: dict[str, Tensor], clear: Tensor | None, mask: Labels, input_size: tuple[int, int], grid: Grid
+    features: dict[str, Tensor], clear: Tensor | None, masks: Labels, input_size: tuple[int, int], grid: Grid
 ) -> Iterator[Labels]:
     """Masks (frame, H, W) of a cell, in the order of the grid's inner axes."""
     for block in grid.block:
         for settings in grid.combinations:
             if clear is None or grid.lam is None:
-                yield label_clip(unit(features[block]), mask, input_size, **settings)
+                yield label_clip(unit(features[block]), masks, input_size, **settings)
             else:
-                yield from label_clip_fused(features[block], clear, grid.lam, mask, input_size, **settings)
+                yield from label_clip_fused(features[block], clear, grid.lam, masks, input_size, **settings)
 
 
 def _kept_labels(labels: Sequence[Labels], grid: Grid) -> Kept:

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from tedlens import metrics
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
-from tedlens.tracking import first_mask
+from tedlens.tracking import start_masks
 
 Source = Callable[[], Clip]
 
@@ -79,12 +79,16 @@ def survey(sources: Sequence[Source], protocol: metrics.Protocol) -> list[ClipFa
 
 
 def _facts(clip: Clip, protocol: metrics.Protocol) -> ClipFacts:
-    first_mask(clip)
-    assert clip.masks is not None
+    masks = start_masks(clip)
     try:
-        objects = tuple(metrics.check_truth(clip.masks, protocol).tolist())
+        objects = tuple(metrics.check_truth(masks, protocol).tolist())
     except TedlensError as error:
         raise TedlensError(f"Clip {clip.name!r}: {error}") from error
+    if not clip.annotated[1:].any():
+        raise TedlensError(
+            f"Clip {clip.name!r} has a mask of its first frame only, so it can be tracked (tl.track) but not scored; "
+            "give masks of more frames."
+        )
     return ClipFacts(clip.name, len(clip), clip.height, clip.width, objects, clip_sha256(clip))
 
 

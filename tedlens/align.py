@@ -1,0 +1,108 @@
+"""What carries labels is matched by them: of one clip, frame by frame, cell by cell, never by position alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from tedlens.errors import TedlensError
+
+
+def check_same_clip(**named: xr.DataArray | xr.Dataset) -> None:
+    """See that all are of one clip, as far as they say which.
+
+    Raises
+    ------
+    TedlensError
+        Where two of them name different clips.
+    """
+    said = {name: one for name, given in named.items() if (one := _clip_of(given)) is not None}
+    for (first, one), (second, other) in zip(said.items(), list(said.items())[1:], strict=False):
+        if one[0] != other[0]:
+            raise TedlensError(
+                f"The {first} are of clip {one[1]!r} and the {second} of clip {other[1]!r} (their frames differ); "
+                "give both of the same clip."
+            )
+
+
+def _clip_of(given: xr.DataArray | xr.Dataset) -> tuple[str, str] | None:
+    """Hash of the frames and name of the clip that results are of; None where they do not say."""
+    for prefix in ("", "motion_", "appearance_"):
+        if sha256 := given.attrs.get(f"{prefix}clip_sha256"):
+            return str(sha256), str(given.attrs.get(f"{prefix}clip", ""))
+    return None
+
+
+def in_order(given: xr.DataArray) -> xr.DataArray:
+    """Frames, rows and columns in ascending order of their labels."""
+    for axis in ("frame", "y", "x"):
+        if axis in given.coords and axis in given.dims and (np.diff(given[axis].values) < 0).any():
+            given = given.sortby(axis)
+    return given
+
+
+def common_frames(
+    first: xr.DataArray, second: xr.DataArray, names: tuple[str, str]
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """The frames that both have, where the one has all those of the other.
+
+    Raises
+    ------
+    TedlensError
+        Where each has frames that the other lacks, or one does not say its frames and their numbers differ.
+    """
+    if "frame" not in first.coords or "frame" not in second.coords:
+        if first.sizes["frame"] != second.sizes["frame"]:
+            raise TedlensError(
+                f"The {names[0]} have {first.sizes['frame']} frames and the {names[1]} {second.sizes['frame']}; "
+                "give both of the same frames."
+            )
+        return first, second
+    both = np.intersect1d(first["frame"].values, second["frame"].values)
+    if len(both) < min(first.sizes["frame"], second.sizes["frame"]):
+        raise TedlensError(
+            f"The {names[0]} have frames {listed(first['frame'].values)} and the {names[1]} frames "
+            f"{listed(second['frame'].values)}, of which neither are a part of the other; give both of the same frames."
+        )
+    return first.sel(frame=both), second.sel(frame=both)
+
+
+def listed(values: Any) -> str:
+    """A few numbers for a message: a run by its ends."""
+    numbers = [int(value) for value in np.asarray(values)]
+    if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers[:8])) + (", .." if len(numbers) > 8 else "")
+
+
+def check_whole(features: xr.DataArray, what: str, mask: tuple[int, int] | None = None) -> None:
+    """See that features of a clip cover all of its picture, and that a mask has the picture's size.
+
+    Features that do not say the size of their clip's picture (`clip_shape`) are taken as they are.
+
+    Raises
+    ------
+    TedlensError
+        Where rows or columns were cut off, or the mask has another size.
+    """
+    shape = next((features.attrs[n] for n in ("clip_shape", "motion_clip_shape") if n in features.attrs), None)
+    if shape is None:
+        return
+    if mask is not None and tuple(mask) != tuple(shape[1:3]):
+        raise TedlensError(
+            f"The mask is {mask[0]}x{mask[1]} (height x width), and the {what} are of a clip of {shape[1]}x{shape[2]}; "
+            "give a mask of the clip's own size."
+        )
+    for axis, pixels in zip(("y", "x"), shape[1:3], strict=True):
+        if axis not in features.coords or features.sizes[axis] < 2:
+            continue
+        centres = features[axis].values.astype(float)
+        half = (centres[-1] - centres[0]) / (len(centres) - 1) / 2
+        first, last = float(centres[0] - half + 0.5), float(centres[-1] + half + 0.5)
+        if abs(first) > 0.5 or abs(last - pixels) > 0.5:
+            raise TedlensError(
+                f"The {what} cover pixels {first:.0f} to {last:.0f} of {pixels} along {axis}; "
+                "give features of the whole frame."
+            )
