@@ -85,7 +85,7 @@ def benchmarks() -> None: ...
 @benchmark_app.command("similar")
 def benchmark_similar(
     out: Annotated[Path, typer.Option(help="Folder for tables and figures.")] = Path("benchmark"),
-    clips: Annotated[int, typer.Option(min=2, help="Test clips in each of the three sets, at most 64.")] = 16,
+    clips: Annotated[int, typer.Option(min=2, help="Test clips in each of the five sets, at most 64.")] = 16,
     seeds: Annotated[int, typer.Option(min=1, help="Noise seeds of test clips.")] = 1,
     quick: Annotated[
         bool, typer.Option("--quick", help="Few clips and noise levels, as a try-out; --clips has no effect.")
@@ -93,7 +93,7 @@ def benchmark_similar(
     motion: Annotated[str, typer.Option(help="Video model: built-in name, hub id or folder.")] = "mini",
     appearance: Annotated[str, typer.Option(help="Image model: built-in name, hub id or folder.")] = "mini",
 ) -> None:
-    """Two balls that pass one another: identical, similar and distinct. A run that was stopped goes on."""
+    """Two balls that pass one another: is it motion that keeps them apart? A run that was stopped goes on."""
     from tedlens.benchmark import QUICK, Setup, run, write_report
     from tedlens.models import load_image_model, load_video_model
     from tedlens.store import check_free

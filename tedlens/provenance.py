@@ -16,7 +16,7 @@ def versions() -> dict[str, str]:
 
 def clip_provenance(clip: Clip) -> dict[str, Any]:
     """Name, size and content of a clip, and how it was made if it was made."""
-    made = {} if clip.objects is None else {f"clip_{k}": v for k, v in clip.objects.attrs.items()}
+    made = {} if clip.objects is None else {f"clip_made_{k}": v for k, v in clip.objects.attrs.items()}
     return {
         "clip": clip.name,
         "clip_shape": list(clip.frames.shape[:3]),

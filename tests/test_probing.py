@@ -448,3 +448,13 @@ def test_probing_leaves_the_callers_gradients_alone(video: DiffusionModel, clip:
     weight = torch.ones(3, requires_grad=True)
     (weight * features["up_1"][0, :3, 0, 0]).sum().backward()
     assert weight.grad is not None
+
+
+def test_what_made_a_clip_does_not_hide_its_size() -> None:
+    """A clip of `similar` has a shape (ball) and a size of its own."""
+    made = tl.datasets.similar(0, size=32, frames=4)
+    features = tl.probe(tl.load_image_model("mini"), made, tau=51, blocks="up_0")["up_0"]["features"]
+    assert features.attrs["clip_shape"] == [4, 32, 32]
+    assert features.attrs["clip_made_shape"] == "ball"
+    labels = tl.propagate(features.isel(tau=0, seed=0), made.masks)
+    assert float(tl.evaluate(labels, made.masks)["J"].mean()) > 0.1

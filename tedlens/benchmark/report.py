@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -169,13 +170,13 @@ def figures(found: Found, setup: Setup) -> dict[str, go.Figure]:
     for name, choice in found.choices.items():
         motion = found.alone.sel(set=name, features="motion", block=choice.motion["block"], drop=True)
         scores = _beside_references(found, name, {"motion": motion})
-        made[f"tau_{name}"] = tau_curve(scores, metric=METRIC)
-        made[f"tau_identity_{name}"] = tau_curve(at_end(scores), metric="identity")
+        made[f"tau_{name}"] = _curve(scores, METRIC)
+        made[f"tau_identity_{name}"] = _curve(at_end(scores), "identity")
         made[f"tau_block_{name}"] = tau_block_map(
             found.alone.sel(set=name, features="motion", drop=True), metric=METRIC
         )
-    made["by_noise"] = tau_curve(_by_noise(found, SEEN, METRIC), metric=METRIC)
-    made["by_noise_identity"] = tau_curve(_by_noise(found, HARDEST, "identity"), metric="identity")
+    made["by_noise"] = _curve(_by_noise(found, SEEN, METRIC), METRIC)
+    made["by_noise_identity"] = _curve(_by_noise(found, HARDEST, "identity"), "identity")
     made["lambda"] = lambda_curve(titled(found.fused), metric=METRIC)
     made["overlap"] = overlap_bars(found.overlap, metric=METRIC)
     made["decoding"] = decoding_curves(found.decoding)
@@ -184,6 +185,18 @@ def figures(found: Found, setup: Setup) -> dict[str, go.Figure]:
     feats = probe(setup.motion, clip, tau=levels, blocks=setup.motion.block, seed=setup.seeds[0])
     made["pca"] = pca_map(feats, clip)
     return made
+
+
+def _curve(scores: xr.Dataset, metric: str) -> go.Figure:
+    """Lines over noise, beside them their many names; what needs no model in grey, as it knows no noise."""
+    figure = tau_curve(scores, metric=metric)
+    shades = dict(zip(REFERENCES.values(), ("#bbbbbb", "#999999", "#555555", "#000000"), strict=True))
+    for band, line in pairwise(figure.data):
+        if line.name in shades:
+            line.update(line={"color": shades[line.name], "width": 1.5}, mode="lines")
+            band.update(visible=False)
+    legend = {"x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top", "orientation": "v"}
+    return figure.update_layout(width=760, height=380, legend=legend, margin_r=250)
 
 
 def page(found: Found, setup: Setup, tables: list[pd.DataFrame]) -> str:

@@ -170,12 +170,12 @@ def _matched_frames(
                     f"The labels and the truth differ along {axis}: {others} has {axis} {listed(only)}; "
                     "give both of the same part of one clip."
                 )
-    ours, theirs = _frames_of(labels), _frames_of(truth)
-    if ours is not None and theirs is not None and ours != theirs:
-        few, many = sorted((ours, theirs))
+    given, wanted = _frames_of(labels), _frames_of(truth)
+    if given is not None and wanted is not None and given != wanted:
+        few, many = sorted((given, wanted))
         raise TedlensError(
-            f"labels have {ours} frames and the truth {theirs}: of frames {listed(range(few, many))} there is no "
-            f"{'prediction' if ours < theirs else 'truth'}; give as many of both."
+            f"labels have {given} frames and the truth {wanted}: of frames {listed(range(few, many))} there is no "
+            f"{'prediction' if given < wanted else 'truth'}; give as many of both."
         )
     return labels, truth
 
