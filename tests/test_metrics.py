@@ -364,3 +364,13 @@ def test_labels_and_truth_are_matched_by_their_frames() -> None:
         evaluate(labels.assign_coords(frame=[4, 5, 6, 7, 8]), named)
     with pytest.raises(TedlensError, match="are of clip 'a' and the truth of clip 'b'"):
         evaluate(labels.assign_attrs(clip_sha256="1", clip="a"), named.assign_attrs(clip_sha256="2", clip="b"))
+
+
+def test_void_is_background_to_the_davis_package_and_nothing_to_all() -> None:
+    truth = np.stack([columns(4)] * 4)
+    truth[:, :, 4:6] = 255
+    truth[2] = 255
+    labels = np.stack([columns(6)] * 4)
+    davis = evaluate(labels, truth)["J"].sel(object=1)
+    np.testing.assert_array_equal(davis, [4 / 6, np.nan])
+    np.testing.assert_array_equal(evaluate(labels, truth, protocol="all")["J"].sel(object=1), [1, 1, np.nan, 1])

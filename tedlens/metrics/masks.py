@@ -54,12 +54,14 @@ def evaluate(
         Predicted ids, DataArray over frame, y, x or integer array (T, H, W); 0 = background.
         An object of the truth that is missing here counts as empty.
     truth
-        True ids, (T, H, W) like `labels`: 0 = background, 1..254 = objects (gaps are allowed), 255 = void.
-        Void pixels are left out of J and F. A frame that is wholly void was not annotated: its scores
-        are NaN and stay out of all statistics.
+        True ids, (T, H, W) like `labels`: 0 = background, 1..254 = objects (gaps are allowed), 255 = void. A
+        frame that is wholly void was not annotated: its scores are NaN and stay out of all statistics.
     protocol
-        ``davis`` leaves out the first frame, which is given, and the last, as the semi-supervised
-        DAVIS protocol does; ``all`` scores every frame.
+        ``davis``: as the official package (davis2017-evaluation) in its semi-supervised task. The first frame,
+        which is given, and the last are left out, and void counts as background: a label there is wrong. Knowingly
+        otherwise: an id that the truth leaves out is no object (the package scores the gap as one that is empty),
+        objects that enter later are scored (to the package they do not exist), and quarters of decay are right
+        beyond 256 frames. ``all``: every frame, and void pixels are left out of J and F.
 
     Returns
     -------
@@ -81,6 +83,9 @@ def evaluate(
     labels, truth = _matched_frames(labels, truth)
     predicted, true = as_masks(labels, "labels"), as_masks(truth, "truth")
     ids = _check(predicted, true, protocol)
+    if protocol == "davis":
+        annotated = (true != VOID).any((1, 2), keepdims=True)
+        true = np.where(annotated & (true == VOID), 0, true).astype(np.uint8)
     kept = np.arange(len(true))[slice(1, -1) if protocol == "davis" else slice(None)]
     j, f, identity = np.empty((3, len(ids), len(kept)))
     # np.linalg.norm, because another way to round the diagonal could tip ceil() over where DAVIS does not.
