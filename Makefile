@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint lab notebooks clean
+.PHONY: help demo test test-all lint lab notebooks clean
 
 help:
 	@echo "make demo       run the whole path on a built-in clip and model; results in demo/"
-	@echo "make test       run the tests"
+	@echo "make test       run the tests, in two processes"
+	@echo "make test-all   run what make test leaves for a release: a sweep that is killed at any instant"
 	@echo "make lint       check style and types"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  run them and keep their outputs"
@@ -18,6 +19,9 @@ demo: .venv/.installed
 # Two processes of one thread do twice as much as one of two; what a file's tests share is made once.
 test: .venv/.installed
 	@$(BIN)/pytest -n 2 --dist loadfile
+
+test-all: .venv/.installed
+	@$(BIN)/pytest -m release
 
 lint: .venv/.installed
 	@$(BIN)/ruff check

@@ -547,9 +547,12 @@ def test_a_scheduler_of_another_family(tmp_path: Path) -> None:
 # --- memory ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("dtype", "off"), [("float16", 0.05), ("bfloat16", 0.15)])
 @pytest.mark.parametrize("name", ["i2vgen_xl", "svd", "modelscope", "animatediff", "stable_diffusion", "sdxl"])
-def test_every_adapter_runs_in_half_precision(folders: Callable[[str], Path], name: str, dtype: str) -> None:
+def test_every_adapter_runs_in_half_precision(
+    folders: Callable[[str], Path], name: str, dtype: str, off: float
+) -> None:
+    """As near as its mantissa allows: bfloat16 has three bits less, and one thread rounds otherwise than two."""
     load = tl.load_image_model if name in ("stable_diffusion", "sdxl") else tl.load_video_model
     clip = tl.datasets.similar(3, frames=FRAMES, size=32)
     exact, half = (
@@ -557,7 +560,7 @@ def test_every_adapter_runs_in_half_precision(folders: Callable[[str], Path], na
         for each in ("float32", dtype)
     )
     assert half.dtype == (np.float16 if dtype == "float16" else np.float32)  # numpy has no bfloat16
-    assert np.linalg.norm(exact - half) / np.linalg.norm(exact) < 0.1
+    assert np.linalg.norm(exact - half) / np.linalg.norm(exact) < off
 
 
 def test_vae_stays_in_float32_where_float16_overflows(i2vgen_folder: Path) -> None:

@@ -589,6 +589,7 @@ def sweep_apart(path: Path, ready: Connection | None = None) -> None:
 KILLS = 50  # about 40 seconds
 
 
+@pytest.mark.release
 def test_killed_at_any_instant_a_sweep_ends_as_a_straight_one(straight: Path, tmp_path: Path) -> None:
     """SIGKILL after random times; each store is resumed until it is finished, then compared file by file."""
     context = multiprocessing.get_context("forkserver")
