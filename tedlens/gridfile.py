@@ -14,6 +14,7 @@ from tedlens import datasets
 from tedlens.clip import Clip, read_clip
 from tedlens.errors import TedlensError
 
+DEEPEST = 10  # lists and mappings within each other
 EXAMPLE = "clips: [{path: frames/bear, masks: masks/bear}]"
 
 
@@ -33,7 +34,9 @@ def read_gridfile(path: str | Path) -> dict[str, Any]:
         For a file that cannot be read, is no YAML, or says something else.
     """
     try:
-        words = yaml.safe_load(Path(path).read_text())
+        text = Path(path).read_text(encoding="utf-8")
+        _check_plain(text, path)
+        words = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise TedlensError(
             f"Cannot read {path}: {getattr(error, 'strerror', None) or error}; give a YAML file."
@@ -47,6 +50,18 @@ def read_gridfile(path: str | Path) -> dict[str, Any]:
         raise TedlensError(f"{path} lacks {' and '.join(missing)}; a grid file says at least clips, tau and a model.")
     given = words["clips"] if isinstance(words["clips"], list) else [words["clips"]]
     return {**words, "clips": [clip for one in given for clip in _clips(one, path)]}
+
+
+def _check_plain(text: str, path: str | Path) -> None:
+    """See that a grid file is one that a person writes: references and deep nests can grow without end."""
+    depth = 0
+    for event in yaml.parse(text):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST or isinstance(event, yaml.AliasEvent):
+            raise TedlensError(
+                f"{path} holds references (*name) or more than {DEEPEST} lists within each other; "
+                f"write it out, as in {EXAMPLE}."
+            )
 
 
 def _clips(given: Any, path: str | Path) -> list[Callable[[], Clip]]:

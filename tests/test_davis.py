@@ -67,3 +67,10 @@ def test_what_is_no_davis(root: Path, tmp_path: Path) -> None:
     shutil.rmtree(copy / "Annotations" / "480p" / "c-clip")
     with pytest.raises(tl.TedlensError, match=r"Annotations/480p lacks 1 of 3 clips \(c-clip\)"):
         tl.datasets.davis(copy)
+
+
+def test_a_list_that_leaves_its_folder_is_refused(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "DAVIS")
+    (tmp_path / "DAVIS/ImageSets/2017/val.txt").write_text("a-clip\n../../Annotations/480p/a-clip\n")
+    with pytest.raises(tl.TedlensError, match=r"val\.txt names \.\./\.\..*no folder's name"):
+        tl.datasets.davis(tmp_path / "DAVIS")

@@ -210,6 +210,14 @@ def test_main_table_has_means_and_errors() -> None:
         main_table(scores, columns="model")
 
 
+def test_names_with_letters_that_mean_something_to_latex() -> None:
+    values = np.ones((1, 1, 1, 1))
+    coords = {"block": [r"up_2 100% #1 ^a&b~{c}\input$"], "clip": ["x"], "object": [1], "frame": [1]}
+    text = latex_table(main_table(xr.Dataset({"J": (tuple(coords), values)}, coords), metric="J"))
+    name = r"up\_2 100\% \#1 \textasciicircum{}a\&b\textasciitilde{}\{c\}\textbackslash{}input\$"
+    assert name in text
+
+
 def test_latex_table_sets_the_best_in_bold() -> None:
     table = main_table(table_scores(), columns="set")
     text = latex_table(table)

@@ -74,7 +74,9 @@ def davis(root: str | Path, subset: str = "val") -> Davis:
         raise TedlensError(f"{root} has no lists of clips in ImageSets/{YEAR}; {HOW_TO}.")
     if subset not in known:
         raise TedlensError(f"subset={subset!r} is not in {lists}; choose one of {', '.join(known)}.")
-    names = (lists / f"{subset}.txt").read_text().split()
+    names = (lists / f"{subset}.txt").read_text(encoding="utf-8").split()
+    if outside := [name for name in names if Path(name).name != name]:
+        raise TedlensError(f"{lists / subset}.txt names {outside[0]}, which is no folder's name; {HOW_TO}.")
     for kind in ("JPEGImages", "Annotations"):
         missing = [name for name in names if not (_folder(root, kind) / name).is_dir()]
         if missing:

@@ -83,7 +83,7 @@ def write_figures(
         for name, table in numbers.items():
             write_table(table, folder, name)
         plots.save_figures({name: figure for name, (figure, _) in made.items()}, folder)
-        (folder / PAGE).write_text(_page(sweeps, tables, made, left_out))
+        (folder / PAGE).write_text(_page(sweeps, tables, made, left_out), encoding="utf-8")
     written = {name: out / name for name in (PAGE, *(f"{name}.csv" for name in numbers))}
     return Made(tables, written | {"figures": out}, left_out)
 

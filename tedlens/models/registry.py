@@ -321,7 +321,7 @@ def _index(folder: Path) -> dict[str, Any]:
             "save_pretrained wrote, or a hub id."
         )
     try:
-        index: dict[str, Any] = json.loads(path.read_text())
+        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         str(index["unet"][1])
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise TedlensError(f"{path} names no unet, so there is nothing to probe in this pipeline.") from error

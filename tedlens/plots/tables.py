@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+# Letters that mean something to LaTeX.
+LATEX = {letter: f"\\{letter}" for letter in "_&%#${}"} | {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+}
+
+
 def main_table(scores: xr.Dataset, *, metric: str = "JF", columns: str | None = None) -> pd.DataFrame:
     """Mean and standard error over clips, in percent: a row for each cell of what was swept.
 
@@ -77,12 +85,12 @@ def markdown_table(table: pd.DataFrame) -> list[str]:
 
 def write_table(table: pd.DataFrame, folder: Path, name: str) -> None:
     """A table from `main_table` for a spreadsheet, a paper and a page: ``name.csv``, ``name.tex``, ``name.md``."""
-    table.to_csv(folder / f"{name}.csv")
-    (folder / f"{name}.tex").write_text(latex_table(table))
-    (folder / f"{name}.md").write_text("\n".join([*markdown_table(plain_table(table)), ""]))
+    table.to_csv(folder / f"{name}.csv", encoding="utf-8")
+    (folder / f"{name}.tex").write_text(latex_table(table), encoding="utf-8")
+    (folder / f"{name}.md").write_text("\n".join([*markdown_table(plain_table(table)), ""]), encoding="utf-8")
 
 
 def _escaped(name: object) -> str:
     """What a row or column is called, such as up_2 or J&F, in LaTeX."""
     joined = ", ".join(map(str, name)) if isinstance(name, tuple) else str(name)
-    return joined.replace("_", r"\_").replace("&", r"\&")
+    return "".join(LATEX.get(letter, letter) for letter in joined)

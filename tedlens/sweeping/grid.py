@@ -342,7 +342,7 @@ def numbers_of(name: str, given: Any, words: Sequence[str] = ()) -> tuple[Any, .
     """As `values_of`, of numbers: what a file says may be a word, of which only `words` are known."""
     values = values_of(name, given)
     for value in values:
-        if value not in words and (not isinstance(value, Real) or isinstance(value, bool)):
+        if value not in words and (not isinstance(value, Real) or isinstance(value, bool) or value != value):
             raise TedlensError(f"{name}={value!r} is not a number; give one, or a list of them.")
     return values
 
