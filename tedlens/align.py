@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from tedlens.clip import Clip
 from tedlens.errors import TedlensError
+from tedlens.provenance import frames_sha256
 
 
 def check_same_clip(**named: xr.DataArray | xr.Dataset) -> None:
@@ -25,6 +27,21 @@ def check_same_clip(**named: xr.DataArray | xr.Dataset) -> None:
                 f"The {first} are of clip {one[1]!r} and the {second} of clip {other[1]!r} (their frames differ); "
                 "give both of the same clip."
             )
+
+
+def check_of_clip(given: xr.DataArray | xr.Dataset, clip: Clip, what: str) -> None:
+    """See that results are of this clip, as far as they say of which they are.
+
+    Raises
+    ------
+    TedlensError
+        Where they name another.
+    """
+    said = _clip_of(given)
+    if said is not None and said[0] != frames_sha256(clip):
+        raise TedlensError(
+            f"The {what} are of clip {said[1]!r}, whose frames are not those of {clip.name!r}; give that clip."
+        )
 
 
 def _clip_of(given: xr.DataArray | xr.Dataset) -> tuple[str, str] | None:

@@ -14,12 +14,17 @@ def versions() -> dict[str, str]:
     return {f"version_{name}": version(name) for name in ("tedlens", "torch", "diffusers", "numpy", "xarray")}
 
 
+def frames_sha256(clip: Clip) -> str:
+    """Hash of a clip's frames, by which results are known to be of it."""
+    return hashlib.sha256(clip.frames.tobytes()).hexdigest()
+
+
 def clip_provenance(clip: Clip) -> dict[str, Any]:
     """Name, size and content of a clip, and how it was made if it was made."""
     made = {} if clip.objects is None else {f"clip_made_{k}": v for k, v in clip.objects.attrs.items()}
     return {
         "clip": clip.name,
         "clip_shape": list(clip.frames.shape[:3]),
-        "clip_sha256": hashlib.sha256(clip.frames.tobytes()).hexdigest(),
+        "clip_sha256": frames_sha256(clip),
         **made,
     }

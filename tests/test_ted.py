@@ -471,3 +471,23 @@ def test_a_part_is_matched_by_its_labels_and_the_rest_refused() -> None:
                 call()
     with pytest.raises(tl.TedlensError, match=r"12x32 .* of a clip of 24x32"):
         tl.propagate(probed(), mask[:12])
+
+
+def test_pictures_and_features_of_another_clip_are_refused() -> None:
+    one, other = (tl.datasets.similar(seed, frames=4, size=32) for seed in (0, 1))
+    model = tl.load_image_model("mini")
+    feats = tl.probe(model, one, tau=51, blocks="up_0", size=32)
+    features = feats["up_0"].to_dataset()["features"].isel(tau=0, seed=0)
+    labels = tl.propagate(features, one.masks)
+    matches = tl.analysis.decomposition(features, features, one.masks)
+    similar = tl.analysis.similarity(features, frame=0, y=5, x=5)
+    for call in (
+        lambda clip: tl.plots.tracks(labels, clip),
+        lambda clip: tl.plots.decomposition(tl.analysis.votes(matches, 0.5), clip),
+        lambda clip: tl.plots.similarity_map(similar.assign_attrs(features.attrs | similar.attrs), clip),
+        lambda clip: tl.plots.pca_map(feats, clip),
+        lambda clip: tl.analysis.object_features(feats, clip),
+    ):
+        call(one)
+        with pytest.raises(tl.TedlensError, match="whose frames are not those of 'similar-cross-1'"):
+            call(other)

@@ -6,6 +6,7 @@ from typing import Any
 
 import xarray as xr
 
+from tedlens.align import check_of_clip
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 
@@ -42,7 +43,8 @@ def choose(features: xr.DataArray, axis: str, value: Any) -> xr.DataArray:
 
 
 def check_clip(features: xr.DataArray, clip: Clip) -> None:
-    """As many frames in both."""
+    """The clip that the features are of, with as many frames."""
+    check_of_clip(features, clip, "features")
     if features.sizes.get("frame") != len(clip):
         raise TedlensError(
             f"Features of {features.sizes.get('frame', 0)} frames do not fit clip {clip.name!r} of {len(clip)}; "

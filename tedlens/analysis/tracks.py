@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from tedlens.align import in_order
 from tedlens.clip import VOID
 from tedlens.errors import TedlensError
 
@@ -30,6 +31,7 @@ def swaps(labels: xr.DataArray, truth: npt.NDArray[np.uint8]) -> xr.DataArray:
     TedlensError
         For truth of another shape, or without objects.
     """
+    labels = in_order(labels)
     if labels.shape != truth.shape:
         raise TedlensError(
             f"Labels of shape {labels.shape} do not fit a truth of {truth.shape}; give one mask a frame."

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from tedlens.align import check_of_clip
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.media import overlay as overlay_frames
@@ -130,6 +131,7 @@ def similarity_map(
     side
         Height of a picture, in pixels of the figure.
     """
+    check_of_clip(similarities, clip, "similarities")
     own = int(similarities.attrs["frame"])
     chosen = chosen_frames(len(clip), frames)
     if frames is None and own not in chosen:
@@ -171,6 +173,7 @@ KIND_TITLES = {"outcome": "right alone", "error": "error"}
 
 
 def _check(votes: xr.Dataset, clip: Clip) -> None:
+    check_of_clip(votes, clip, "votes")
     if votes.sizes["frame"] != len(clip) - 1:
         raise TedlensError(
             f"Votes in {votes.sizes['frame']} frames do not fit clip {clip.name!r} of {len(clip)}, which has one in "

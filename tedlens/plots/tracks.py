@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from tedlens.align import check_of_clip, in_order
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.media import object_colours
@@ -32,6 +33,8 @@ def tracks(labels: xr.DataArray, clip: Clip, *, frames: Sequence[int] | None = N
     """
     if clip.masks is None:
         raise TedlensError(f"Clip {clip.name!r} has no masks, so there is no truth to compare with; use overlay().")
+    check_of_clip(labels, clip, "labels")
+    labels = in_order(labels)
     if labels.shape != clip.masks.shape:
         raise TedlensError(
             f"Labels of shape {labels.shape} do not fit masks of {clip.masks.shape}; give the clip that was tracked."

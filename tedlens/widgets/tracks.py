@@ -7,6 +7,7 @@ from typing import Any
 
 import xarray as xr
 
+from tedlens.align import check_of_clip
 from tedlens.analysis.tracks import swaps
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
@@ -47,6 +48,7 @@ class TrackExplorer(Explorer):
             raise TedlensError(
                 f"Clip {clip.name!r} has no masks to score by; give it with masks, or use plots.overlay."
             )
+        check_of_clip(self.labels, clip, "labels")
         self.scores = evaluate(self.labels, clip.masks, protocol="all")
         self.swapped = swaps(self.labels, clip.masks)
         self.frame, self.play = frame_controls(0, len(clip) - 1)
