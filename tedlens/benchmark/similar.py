@@ -29,6 +29,7 @@ from tedlens.models.base import DiffusionModel
 from tedlens.models.mini import recipe
 from tedlens.models.structure import block_paths, hook_points
 from tedlens.probing import probe
+from tedlens.provenance import clip_provenance
 from tedlens.sweeping import sweep
 from tedlens.ted import propagate
 
@@ -423,9 +424,13 @@ def _probe_shuffled(model: DiffusionModel, clip: Clip, **how: Any) -> xr.DataTre
     def in_order(features: xr.Dataset) -> xr.Dataset:
         if not features:  # the root of the tree
             return features
-        return features.isel(frame=np.argsort(order)).assign_coords(frame=np.arange(len(order)))
+        features = features.isel(frame=np.argsort(order)).assign_coords(frame=np.arange(len(order)))
+        # They are of this clip again, frame by frame, so that they are matched with its masks.
+        return features.assign(features=features["features"].assign_attrs(of_clip))
 
+    of_clip = {**clip_provenance(clip), "seen_in_order": order.tolist()}
     tree: xr.DataTree = seen.map_over_datasets(in_order)
+    tree.attrs |= of_clip
     return tree
 
 
