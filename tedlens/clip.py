@@ -200,3 +200,20 @@ def read_clip(
         fps=fps if fps is not None else footage.fps or DEFAULT_FPS,
         name=name if name is not None else source.resolve().name if source.is_dir() else source.stem,
     )
+
+
+def as_clip(given: Clip | str | os.PathLike[str]) -> Clip:
+    """A clip as it is; of a path, the clip that `read_clip` reads there.
+
+    Raises
+    ------
+    TedlensError
+        For anything else, and as `read_clip`.
+    """
+    if isinstance(given, Clip):
+        return given
+    if isinstance(given, str | os.PathLike):
+        return read_clip(given)
+    raise TedlensError(
+        f"A {type(given).__name__} is no clip; give a Clip, as from tl.read_clip or tl.Clip(frames), or a path."
+    )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +16,12 @@ import xarray as xr
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from tedlens.clip import Clip
+from tedlens.clip import Clip, as_clip
 from tedlens.errors import TedlensError
 from tedlens.models.base import Condition, DiffusionModel, Frames
+from tedlens.models.hooks import Hook, hooked
 from tedlens.models.noise import frame_noise
+from tedlens.models.registry import Model, as_model
 from tedlens.models.structure import HookPoint, first_tensor, hook_points, matching, named_point
 from tedlens.provenance import clip_provenance, versions
 
@@ -26,8 +29,8 @@ IMAGE_BATCH = 8  # frames that an image model sees at once, where memory allows
 
 
 def probe(
-    model: DiffusionModel,
-    clip: Clip,
+    model: Model,
+    clip: Clip | str | Path,
     *,
     tau: int | Sequence[int] | None = None,
     sigma: float | Sequence[float] | None = None,
@@ -46,6 +49,11 @@ def probe(
 
     Parameters
     ----------
+    model
+        A loaded model, or what a loader takes: its name, or its arguments, as in
+        ``{"name": "i2vgen-xl", "dtype": "bfloat16"}``. A name that both kinds have means the video model.
+    clip
+        A clip, or the path of one, see `read_clip`.
     tau, sigma, log_snr
         Noise levels, in one of three ways: training timesteps, 0 (clean) to 999 (noise); noise-to-signal
         ratios; or logarithms of the signal-to-noise power ratio, the axis on which models with different
@@ -84,6 +92,7 @@ def probe(
         For an unknown block, a tau, seed, overlap or window out of range, or a GPU without room for one
         window.
     """
+    model, clip = as_model(model), as_clip(clip)
     taus, seeds = noise_levels(model, tau, sigma, log_snr), as_list(seed)
     prepared = Prepared(model, clip, overlap=overlap, window=window, size=size)
     names = prepared.names(blocks)
@@ -128,8 +137,9 @@ class Prepared:
         self.input_size = input_size((clip.height, clip.width), model.size if size is None else size, model.multiple)
         self.windows = windows(len(clip), window_length(model, window), overlap)
         frames = resize(clip.frames, self.input_size)
-        with torch.no_grad(), model.encoders():
+        with model.lock, torch.no_grad(), model.encoders():
             self.clean = model.encode(frames)
+            self._check_finite(self.clean, "what its encoder gives")
             # An image model sees each frame alone, and is told the same of all.
             conditioned = self.windows if model.window is not None else [range(len(clip))]
             self.conditions: list[Condition] = [model.condition(frames, self.clean, w) for w in conditioned]
@@ -140,6 +150,17 @@ class Prepared:
             "window": max(len(w) for w in self.windows),
             "input_size": list(self.input_size),
         }
+
+    def _check_finite(self, values: Tensor, what: str) -> None:
+        """See that what a model gives are numbers; else say whether its weights or its type of number are at fault."""
+        if torch.isfinite(values).all():
+            return
+        self.model.check_weights()
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        raise TedlensError(
+            f"Model {self.model.name!r} in {dtype} gives NaN or infinite values ({what}); "
+            "load it with dtype='bfloat16' or 'float32', which do not overflow as float16 does."
+        )
 
     def provenance(self) -> dict[str, Any]:
         """Model, clip and settings, for the attributes of results."""
@@ -202,7 +223,10 @@ class Prepared:
             noisy = self.model.add_noise(self.clean, noise.to(self.clean), tau)
             for name, value in self._run_where_it_fits(noisy, tau, taps, deepest, bar).items():
                 mean[name] = mean.get(name, 0) + value / samples
-        return {name: value.to(self.clean.dtype) for name, value in mean.items()}
+        found = {name: value.to(self.clean.dtype) for name, value in mean.items()}
+        for name, value in found.items():
+            self._check_finite(value, f"features of {name} at tau={tau}")
+        return found
 
     def _run_where_it_fits(
         self, noisy: Tensor, tau: int, taps: Mapping[str, Tap], deepest: str, bar: Any
@@ -231,7 +255,7 @@ class Prepared:
         for window, condition in zip(self.windows, conditions, strict=True):
             part = slice(window.start, window.stop)
             count[part] += 1
-            with record(taps, deepest) as features:
+            with self.model.lock, record(taps, deepest) as features:
                 self.model.run(noisy[part], tau, condition)
             for name, value in features.items():
                 if name not in total:
@@ -249,9 +273,8 @@ class _Reached(Exception):
 def record(taps: Mapping[str, Tap], deepest: str) -> Iterator[dict[str, Tensor]]:
     """Collect features (frame, channel, y, x) at `taps` during a forward, which ends after `deepest`."""
     features: dict[str, Tensor] = {}
-    handles = []
 
-    def keep(name: str) -> Any:
+    def keep(name: str) -> Hook:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             features[name] = taps[name].read(output)
             if name == deepest:
@@ -259,14 +282,8 @@ def record(taps: Mapping[str, Tap], deepest: str) -> Iterator[dict[str, Tensor]]
 
         return hook
 
-    try:
-        handles = [tap.module.register_forward_hook(keep(name)) for name, tap in taps.items()]
+    with suppress(_Reached), hooked([(tap.module, keep(name)) for name, tap in taps.items()]):
         yield features
-    except _Reached:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def block_names(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tedlens.errors import TedlensError
+from tedlens.models.hooks import Hook, hooked
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +31,9 @@ def without_temporal_layers(model: DiffusionModel) -> Iterator[None]:
     Each frame then goes through the UNet alone, with no other beside it but the one that the model is
     conditioned on (I2VGen-XL spreads it over all frames before its first block): what features still hold
     is not motion seen. Temporal convolutions, temporal transformers and motion modules hand on what they
-    get; where SVD blends a spatial with a temporal path, the spatial one is taken.
+    get; where SVD blends a spatial with a temporal path, the spatial one is taken. Results say so
+    (``model_without``), so that a sweep's store never takes them for those of the whole model. Other threads
+    that use the model wait until the block ends.
 
     Raises
     ------
@@ -42,15 +45,14 @@ def without_temporal_layers(model: DiffusionModel) -> Iterator[None]:
         raise TedlensError(
             f"Model {model.name!r} has no temporal layers to bypass ({', '.join(TEMPORAL_LAYERS)}); give a video model."
         )
-    hooks = [layer.register_forward_hook(_bypass, with_kwargs=True) for layer in layers]
-    try:
+    with model.without("temporal layers"), hooked([(layer, _bypass()) for layer in layers], with_kwargs=True):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
-def _bypass(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-    name = TEMPORAL_LAYERS[type(layer).__name__]
-    within_frames = kwargs[name] if name in kwargs else args[0]
-    return (within_frames,) if isinstance(output, tuple) else within_frames
+def _bypass() -> Hook:
+    def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        name = TEMPORAL_LAYERS[type(layer).__name__]
+        within_frames = kwargs[name] if name in kwargs else args[0]
+        return (within_frames,) if isinstance(output, tuple) else within_frames
+
+    return hook

@@ -50,6 +50,24 @@ LAYERS = {
 }
 
 
+@dataclass(frozen=True)
+class Heads:
+    """How attention shares out its channels: so many to a head, or among so many heads at every width."""
+
+    channels: int | None = None
+    number: int | None = None
+
+    def at(self, width: int) -> int:
+        """Number of heads of a layer with `width` channels; what is given must divide that."""
+        name, given = ("num_heads", self.number) if self.channels is None else ("head_channels", self.channels)
+        if not isinstance(given, int) or given < 1 or width % given:
+            raise TedlensError(
+                f"{name}={given} does not divide an attention layer of {width} channels; give the num_head_channels, "
+                "as head_channels, or the num_heads that the model was trained with."
+            )
+        return width // given if self.channels is not None else given
+
+
 class ADM(UNet2D):
     """Adapter for guided-diffusion's UNets; each frame is seen alone, in pixels.
 
@@ -59,9 +77,9 @@ class ADM(UNet2D):
     output blocks where there are fewer.
     """
 
-    def __init__(self, pipeline: Any, *, checkpoint: str, head_channels: int, **common: Any) -> None:
+    def __init__(self, pipeline: Any, *, checkpoint: str, heads: Heads, **common: Any) -> None:
         super().__init__(pipeline, **common)
-        self._options = {"checkpoint": checkpoint, "head_channels": head_channels}
+        self._options = {"checkpoint": checkpoint, "head_channels": heads.channels, "num_heads": heads.number}
         if common.get("block") is None:
             outputs = [name for name in self.blocks if name.startswith("out_")]
             self.block = DIFT_BLOCK if DIFT_BLOCK in outputs else outputs[len(outputs) // 2]
@@ -78,7 +96,8 @@ class ADM(UNet2D):
 def load_adm(
     checkpoint: str | Path,
     *,
-    head_channels: int = 64,
+    head_channels: int | None = None,
+    num_heads: int | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     name: str = "adm",
@@ -97,8 +116,12 @@ def load_adm(
     checkpoint
         What ``torch.save(model.state_dict(), ...)`` wrote, or the same tensors as ``.safetensors``.
         Only tensors are read, no code.
-    head_channels
-        Channels of an attention head, the ``num_head_channels`` of the model's flags.
+    head_channels, num_heads
+        What the model's flags say, which its tensors do not: ``num_head_channels``, the channels of an attention
+        head, or ``num_heads``, the heads at every width. By default 64 channels, as in the published unconditional
+        checkpoints (``256x256_diffusion_uncond``, ``lsun_bedroom``, ``lsun_cat``, ``lsun_horse``);
+        guided-diffusion's scripts train with ``num_heads=4`` where nothing else is said. With the wrong one features
+        are silently others.
     device, dtype
         Where, and as which type of number, the model runs.
     name, size, block
@@ -108,16 +131,22 @@ def load_adm(
     ------
     TedlensError
         For a file that is missing, damaged, or holds more than tensors; tensors that are no
-        unconditional guided-diffusion UNet for RGB; `head_channels` that does not divide a width.
+        unconditional guided-diffusion UNet for RGB; `head_channels` or `num_heads` that does not divide a width.
     """
     path = Path(checkpoint)
+    if head_channels is not None and num_heads is not None:
+        raise TedlensError(
+            f"head_channels={head_channels} and num_heads={num_heads} say the same in two ways; give the one that "
+            "the model's flags name."
+        )
+    heads = Heads(64) if head_channels is None and num_heads is None else Heads(head_channels, num_heads)
     try:
-        unet = to_diffusers(_read(path), head_channels, device, dtype)
+        unet = to_diffusers(_read(path), heads, device, dtype)
     except TedlensError as error:
         raise TedlensError(f"Cannot load the ADM checkpoint {path}: {error}") from error
     scheduler = DDPMScheduler(num_train_timesteps=1000, beta_start=0.0001, beta_end=0.02, beta_schedule="linear")
     pipeline = DDPMPipeline(unet=unet, scheduler=scheduler)
-    return ADM(pipeline, checkpoint=path.name, head_channels=head_channels, name=name, size=size, block=block)
+    return ADM(pipeline, checkpoint=path.name, heads=heads, name=name, size=size, block=block)
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -242,7 +271,7 @@ def _has_attention(state: State, level: int, levels: int, res_blocks: int) -> bo
 
 
 def to_diffusers(
-    state: State, head_channels: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    state: State, heads: Heads, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> UNet2DModel:
     """A `UNet2DModel` that computes what guided-diffusion's UNet with these tensors does.
 
@@ -252,11 +281,11 @@ def to_diffusers(
     ------
     TedlensError
         Where `architecture` does; for tensors missing, unknown or of another shape; for widths that
-        `head_channels` or the 32 groups of the normalisation do not divide.
+        the heads or the 32 groups of the normalisation do not divide.
     """
     found = architecture(state)
-    _check_widths(found, head_channels)
-    unet = _empty(found, head_channels)
+    _check_widths(found, heads)
+    unet = _empty(found, heads)
     sources = _sources(unet)
     _check_tensors(state, sources.values())
     weights = {key: source.take(state).to(device, dtype, copy=True) for key, source in sources.items()}
@@ -264,7 +293,7 @@ def to_diffusers(
     return unet
 
 
-def _check_widths(found: Architecture, head_channels: int) -> None:
+def _check_widths(found: Architecture, heads: Heads) -> None:
     for width in found.widths:
         if width % NORM_GROUPS:
             raise TedlensError(
@@ -272,14 +301,10 @@ def _check_widths(found: Architecture, head_channels: int) -> None:
             )
     attending = [width for width, has in zip(found.widths, found.attention, strict=True) if has]
     for width in (*attending, found.widths[-1]):  # the middle always attends
-        if not isinstance(head_channels, int) or head_channels < 1 or width % head_channels:
-            raise TedlensError(
-                f"head_channels={head_channels} does not divide an attention layer of {width} channels; "
-                "give the num_head_channels that the model was trained with."
-            )
+        heads.at(width)
 
 
-def _empty(found: Architecture, head_channels: int) -> UNet2DModel:
+def _empty(found: Architecture, heads: Heads) -> UNet2DModel:
     """The UNet on the meta device, without weights."""
     plain = (
         ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if found.resblock_updown else ("DownBlock2D", "UpBlock2D")
@@ -295,7 +320,7 @@ def _empty(found: Architecture, head_channels: int) -> UNet2DModel:
             up_block_types=tuple("AttnUpBlock2D" if has else plain[1] for has in reversed(found.attention)),
             downsample_type=resampling,
             upsample_type=resampling,
-            attention_head_dim=head_channels,
+            attention_head_dim=1,
             norm_num_groups=NORM_GROUPS,
             attn_norm_num_groups=NORM_GROUPS,
             norm_eps=1e-5,
@@ -305,6 +330,10 @@ def _empty(found: Architecture, head_channels: int) -> UNet2DModel:
         # UNet2DModel would take as many sinusoids as the first level has channels.
         unet.time_proj = Timesteps(found.time_channels, flip_sin_to_cos=True, downscale_freq_shift=0)
         unet.time_embedding = TimestepEmbedding(found.time_channels, 4 * found.time_channels)
+    for layer in unet.modules():
+        if isinstance(layer, Attention):  # UNet2DModel would give a head as many channels at every width
+            layer.heads = heads.at(layer.inner_dim)
+            layer.scale = (layer.inner_dim // layer.heads) ** -0.5
     return unet
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +59,8 @@ class DiffusionModel(ABC):
         Both sides of the input are made multiples of this, in pixels.
     options
         Settings of the conditioning, as kept with the results.
+    lock
+        Held while hooks are on the UNet, so that threads that share a model take turns.
     """
 
     window: int | None = None
@@ -79,6 +82,8 @@ class DiffusionModel(ABC):
         self.revision = revision
         self.size = size
         self.offload = offload
+        self.lock = threading.RLock()
+        self._cut: list[str] = []
         if block is not None:
             self.block = block
         for module in self._modules():
@@ -127,6 +132,21 @@ class DiffusionModel(ABC):
         return 1000
 
     # --- what all share -------------------------------------------------------------------------
+
+    @property
+    def kind(self) -> Literal["video", "image"]:
+        """What it sees at once: windows of frames, or each frame alone."""
+        return "image" if self.window is None else "video"
+
+    @contextmanager
+    def without(self, part: str) -> Iterator[None]:
+        """While a part of the model is cut: in no other thread, and said in the provenance of results."""
+        with self.lock:
+            self._cut.append(part)
+            try:
+                yield
+            finally:
+                self._cut.remove(part)
 
     def log_snr(self, tau: int) -> float:
         """Natural logarithm of the signal-to-noise power ratio: the axis on which schedules compare."""
@@ -192,6 +212,22 @@ class DiffusionModel(ABC):
             for part in waiting:
                 part.to("cpu")
 
+    def check_weights(self) -> None:
+        """See that all weights are numbers.
+
+        Raises
+        ------
+        TedlensError
+            Where a tensor holds NaN or infinite values.
+        """
+        for module in self._modules():
+            for name, value in module.state_dict().items():
+                if value.is_floating_point() and not torch.isfinite(value).all():
+                    raise TedlensError(
+                        f"The weights of {self.name!r} hold NaN or infinite values, first in {name} of its "
+                        f"{type(module).__name__}; the file is damaged, or was saved from a training that failed."
+                    )
+
     @cached_property
     def weights_sha256(self) -> str:
         """Hash of all weights, in the order of their names."""
@@ -204,6 +240,8 @@ class DiffusionModel(ABC):
 
     def provenance(self) -> dict[str, Any]:
         """How to get this model again, for the attributes of results."""
+        with self.lock:
+            cut = {"model_without": ", ".join(self._cut)} if self._cut else {}
         return {
             "model": self.name,
             "model_class": type(self.unet).__name__,
@@ -211,6 +249,7 @@ class DiffusionModel(ABC):
             "weights_sha256": self.weights_sha256,
             "dtype": str(self.dtype).removeprefix("torch."),
             **{f"model_{key}": value for key, value in self.options.items() if value is not None},
+            **cut,
         }
 
 

@@ -31,7 +31,7 @@ class LatentModel(VariancePreserving):
     def __init__(self, pipeline: Any, *, prompt: str = "", **common: Any) -> None:
         super().__init__(pipeline, **common)
         self.prompt = prompt
-        upcast_vae(pipeline.vae, self.dtype)
+        ready_vae(pipeline.vae, self.name, self.dtype)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -71,8 +71,10 @@ def no_image(unet: Any) -> Tensor:
     return torch.zeros(1, 1, text_width(unet))
 
 
-def upcast_vae(vae: Any, dtype: torch.dtype) -> None:
-    """To float32 where the VAE's configuration says that it overflows in float16; bfloat16 has the range."""
+def ready_vae(vae: Any, name: str, dtype: torch.dtype) -> None:
+    """See that there is a VAE; to float32 where its configuration says that float16 overflows (bfloat16 does not)."""
+    if vae is None:
+        raise TedlensError(f"Model {name!r} has no VAE that diffusers knows, and sees its clips through one.")
     if dtype == torch.float16 and vae.config.get("force_upcast", False):
         vae.to(torch.float32)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from diffusers import DiffusionPipeline
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
+from torch import nn
 
 from tedlens.errors import TedlensError
 from tedlens.models.adm import load_adm
@@ -32,6 +34,9 @@ from tedlens.models.svd import StableVideoDiffusion
 from tedlens.models.unet2d import UNet2D
 
 Kind = Literal["video", "image"]
+# A loaded model, its name, or the loader's arguments by name.
+Model = DiffusionModel | str | Path | Mapping[str, Any]
+ROLES: dict[Kind, str] = {"video": "motion", "image": "appearance"}  # which features a kind of model is there for
 # Class of the UNet to its adapter; `register_adapter` adds to these.
 ADAPTERS: dict[Kind, dict[str, type[DiffusionModel]]] = {
     "video": {
@@ -45,6 +50,11 @@ ADAPTERS: dict[Kind, dict[str, type[DiffusionModel]]] = {
 ADM_AND_CHECKPOINT = (
     "The model 'adm' and a checkpoint go together: give the path of the .pt file, as in "
     'load_image_model("adm", checkpoint="256x256_diffusion_uncond.pt").'
+)
+WITH_WEIGHTS = (diffusers.ModelMixin, transformers.PreTrainedModel)  # of a pipeline's parts, those that have weights
+# A file of weights, whole or a shard, with its variant before or after the shard's number.
+WEIGHTS_NAME = re.compile(
+    r"(diffusion_pytorch_model|model)(\.(?P<first>[^.-]+))?(-\d+-of-\d+)?(\.(?P<last>[^.]+))?\.safetensors"
 )
 ENTRY_POINTS = "tedlens.adapters"  # the group in which other packages name modules that register adapters
 
@@ -75,6 +85,7 @@ def load_video_model(
     motion_adapter: str | Path | None = None,
     device: str | None = None,
     dtype: str = "float32",
+    variant: str | None = None,
     offload: bool = False,
     **options: Any,
 ) -> DiffusionModel:
@@ -94,6 +105,8 @@ def load_video_model(
     dtype
         ``"float32"``, ``"float16"`` or ``"bfloat16"``. In float16 the VAE stays in float32 where its
         configuration says that it overflows.
+    variant
+        Of the weights' files: ``"fp16"`` where a pipeline has ``model.fp16.safetensors`` and the like.
     offload
         Keep encoders and VAE on the CPU while the UNet runs, to save GPU memory.
     **options
@@ -108,10 +121,11 @@ def load_video_model(
         safetensors, an architecture without adapter, an unknown option or device.
     """
     if motion_adapter is None:
-        return _load(name, "video", device, dtype, offload, options)
+        return _load(name, "video", device, dtype, variant, offload, options)
     source = HUB["image"].get(str(name), str(name))
     _check_source(source, "image", str(name))
-    return _load_animatediff(source, motion_adapter, device, dtype, {"name": str(name), "offload": offload} | options)
+    about = {"name": str(name), "offload": offload}
+    return _load_animatediff(source, motion_adapter, device, dtype, variant, about | options)
 
 
 def load_image_model(
@@ -120,6 +134,7 @@ def load_image_model(
     checkpoint: str | Path | None = None,
     device: str | None = None,
     dtype: str = "float32",
+    variant: str | None = None,
     offload: bool = False,
     **options: Any,
 ) -> DiffusionModel:
@@ -133,10 +148,10 @@ def load_image_model(
         path of an ADM checkpoint itself.
     checkpoint
         For ``"adm"``: a file of OpenAI's guided-diffusion, such as ``256x256_diffusion_uncond.pt``.
-    device, dtype, offload
+    device, dtype, variant, offload
         See `load_video_model`.
     **options
-        `prompt` (Stable Diffusion); `head_channels` (ADM, 64 by default). `size` and `block` set the
+        `prompt` (Stable Diffusion); `head_channels` or `num_heads` (ADM, see `load_adm`). `size` and `block` set the
         defaults of a probe.
 
     Raises
@@ -149,8 +164,39 @@ def load_image_model(
     if (name == "adm") != (checkpoint is not None):
         raise TedlensError(ADM_AND_CHECKPOINT)
     if checkpoint is None:
-        return _load(name, "image", device, dtype, offload, options)
+        return _load(name, "image", device, dtype, variant, offload, options)
     return _with_options("adm", load_adm, checkpoint, device=_device(device), dtype=_dtype(dtype), **options)
+
+
+def as_model(given: Model, kind: Kind | None = None) -> DiffusionModel:
+    """A model as it is, or loaded by its name or arguments; of `kind`, where one is needed.
+
+    Raises
+    ------
+    TedlensError
+        For a model of the other kind, and as the loaders.
+    """
+    if isinstance(given, DiffusionModel):
+        if kind is not None and given.kind != kind:
+            raise TedlensError(
+                f"{ROLES[kind]}= wants {_a(kind)} model, and {given.name!r} is {_a(given.kind)} model; "
+                f"give it as {ROLES[given.kind]}=."
+            )
+        return given
+    arguments = dict(given) if isinstance(given, Mapping) else {"name": given}
+    name = arguments.get("name")
+    if not isinstance(name, str | Path):
+        raise TedlensError(
+            f"{given!r} is no model; give a loaded one, its name, or the arguments to load it, "
+            'as in {"name": "i2vgen-xl", "dtype": "bfloat16"}.'
+        )
+    if kind is None:
+        kind = "image" if Path(name).is_file() or "checkpoint" in arguments else model_kinds(name)[0]
+    return load_video_model(**arguments) if kind == "video" else load_image_model(**arguments)
+
+
+def _a(kind: Kind) -> str:
+    return "a video" if kind == "video" else "an image"
 
 
 def register_adapter(unet_class: str, *, kind: Kind) -> Callable[[type[DiffusionModel]], type[DiffusionModel]]:
@@ -199,24 +245,21 @@ def embedded_folder(kind: str) -> Path:
     return Path(str(files("tedlens.models.mini"))) / kind
 
 
-def _embedded_folders() -> list[Path]:
-    return [embedded_folder(folder) for kind in EMBEDDED.values() for folder, _ in kind.values()]
-
-
 def _load(
-    name: str | Path, kind: Kind, device: str | None, dtype: str, offload: bool, options: dict[str, Any]
+    name: str | Path,
+    kind: Kind,
+    device: str | None,
+    dtype: str,
+    variant: str | None,
+    offload: bool,
+    options: dict[str, Any],
 ) -> DiffusionModel:
     place, number_type = _device(device), _dtype(dtype)
     source, known = _source(name, kind)
-    absent: dict[str, None] = {}
-    if Path(source).exists():
-        index = _index(Path(source))
-        _adapter(index["unet"][1], source, kind)  # before gigabytes are read
-        # Parts that a pipeline was saved without (the embedded models have no text encoder).
-        absent = {part: None for part, place in index.items() if place == [None, None]}
-    pipeline = _pipeline(source, number_type, absent)
-    adapter = _adapter(type(pipeline.unet).__name__, source, kind)
-    known |= {"name": str(name), "revision": _revision(pipeline), "offload": offload}
+    folder = _whole(source, variant)
+    adapter = _adapter(_index(folder)["unet"][1], source, kind)  # before gigabytes are read
+    pipeline = _pipeline(folder, _loaded_parts(folder, number_type, variant))
+    known |= {"name": str(name), "revision": _revision(folder), "offload": offload}
     return _with_options(str(name), adapter, _placed(pipeline, place, offload), **(known | options))
 
 
@@ -230,13 +273,11 @@ def outline_model(name: str | Path, kind: Kind) -> DiffusionModel:
         raise TedlensError(ADM_AND_CHECKPOINT)
     source, known = _source(name, kind)
     source = _configurations(source)
-    index = _index(Path(source))
-    _adapter(index["unet"][1], source, kind)
-    parts = {part: place for part, place in index.items() if isinstance(place, list | tuple)}
+    adapter = _adapter(_index(Path(source))["unet"][1], source, kind)
     found: dict[str, Any] = {}
-    for part, (library, class_name) in parts.items():
-        cls = getattr(diffusers, class_name, None) if library == "diffusers" else None
-        if cls is not None and issubclass(cls, diffusers.ModelMixin):
+    for part, (library, class_name) in _parts(Path(source)).items():
+        cls = _class(Path(source), part, library, class_name) if class_name else object
+        if issubclass(cls, diffusers.ModelMixin):
             try:
                 with torch.device("meta"), _quiet(bars=False):
                     found[part] = cls.from_config(cls.load_config(source, subfolder=part))
@@ -244,8 +285,7 @@ def outline_model(name: str | Path, kind: Kind) -> DiffusionModel:
                 raise _cannot_load(source, error) from error
         elif part != "scheduler":
             found[part] = None
-    pipeline = _pipeline(source, torch.float32, found)
-    adapter = _adapter(type(pipeline.unet).__name__, source, kind)
+    pipeline = _pipeline(Path(source), found)
     return adapter(pipeline, **(known | {"name": str(name)}))
 
 
@@ -279,22 +319,23 @@ def _check_source(source: str, kind: Kind, name: str) -> None:
 
 
 def _load_animatediff(
-    source: str, motion_adapter: str | Path, device: str | None, dtype: str, options: dict[str, Any]
+    source: str,
+    motion_adapter: str | Path,
+    device: str | None,
+    dtype: str,
+    variant: str | None,
+    options: dict[str, Any],
 ) -> DiffusionModel:
     """An image model's pipeline with a motion adapter put between its layers."""
     place, number_type = _device(device), _dtype(dtype)
-    try:
-        with _quiet(bars=True):
-            motion = diffusers.MotionAdapter.from_pretrained(
-                str(motion_adapter), dtype=number_type, use_safetensors=True
-            )
-    except LOADING_ERRORS as error:
-        raise _cannot_load(str(motion_adapter), error) from error
-    pipeline = _pipeline(source, number_type, {"motion_adapter": motion}, cls=diffusers.AnimateDiffPipeline)
+    motion = _part(diffusers.MotionAdapter, str(motion_adapter), number_type, None)
+    folder = _whole(source, variant)
+    parts = _loaded_parts(folder, number_type, variant) | {"motion_adapter": motion}
+    pipeline = _pipeline(folder, parts, cls=diffusers.AnimateDiffPipeline)
     adapter = ADAPTERS["video"]["UNetMotionModel"]
     # The motion modules were trained with linear betas, whatever the image model's (diffusers' guide to AnimateDiff).
     pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config, beta_schedule="linear")
-    about = {"revision": _revision(pipeline), "motion_adapter": str(motion_adapter)}
+    about = {"revision": _revision(folder), "motion_adapter": str(motion_adapter)}
     return _with_options(source, adapter, _placed(pipeline, place, options["offload"]), **(about | options))
 
 
@@ -322,7 +363,8 @@ def _index(folder: Path) -> dict[str, Any]:
         )
     try:
         index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        str(index["unet"][1])
+        if not isinstance(index["unet"][1], str):
+            raise TypeError
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise TedlensError(f"{path} names no unet, so there is nothing to probe in this pipeline.") from error
     return index
@@ -356,14 +398,117 @@ def _adapters(kind: Kind) -> dict[str, type[DiffusionModel]]:
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError, AttributeError, TypeError)
 
 
-def _pipeline(source: str, dtype: torch.dtype, parts: Mapping[str, Any], cls: Any = DiffusionPipeline) -> Any:
-    """The pipeline at `source`, with `parts` (None: without it) in place of its own."""
+def _whole(source: str, variant: str | None) -> Path:
+    """Folder of a pipeline with its weights: of a hub id, in the local cache, downloaded where it is not there yet."""
+    if Path(source).exists():
+        return Path(source)
+    try:
+        with _quiet(bars=True):
+            return Path(DiffusionPipeline.download(source, use_safetensors=True, variant=variant))
+    except (*LOADING_ERRORS, HfHubHTTPError) as error:
+        raise _cannot_load(source, error) from error
+
+
+def _loaded_parts(folder: Path, dtype: torch.dtype, variant: str | None) -> dict[str, Any]:
+    """A pipeline's parts that have weights; None for those that it was saved without (``mini``: its text encoder).
+
+    What remains, a scheduler, a tokenizer, a pipeline's own checker, is left to the pipeline.
+    """
+    there = {name for part in _parts(folder) for name in _variants(folder / part)}
+    if variant is not None and variant not in there:
+        raise TedlensError(f"{folder} has no weights of variant={variant!r}; it has {_said_of(there)}.")
+    parts: dict[str, Any] = {}
+    for part, (library, class_name) in _parts(folder).items():
+        if class_name is None:
+            parts[part] = None
+        else:
+            cls = _class(folder, part, library, class_name)
+            if issubclass(cls, WITH_WEIGHTS):
+                parts[part] = _part(cls, str(folder / part), dtype, variant)
+    return parts
+
+
+def _class(folder: Path, part: str, library: Any, class_name: Any) -> type:
+    """Class of a pipeline's part; of another library than the two that hold models, `object`: the pipeline's affair.
+
+    Raises
+    ------
+    TedlensError
+        Where the library has no such class.
+    """
+    if library not in ("diffusers", "transformers"):
+        return object
+    cls = getattr(importlib.import_module(library), class_name, None)
+    if not isinstance(cls, type):
+        raise TedlensError(
+            f"{folder / 'model_index.json'} names {class_name} of {library} as its {part}, which the installed "
+            f"{library} does not have; update {library}, or mend the file."
+        )
+    return cls
+
+
+def _parts(folder: Path) -> dict[str, tuple[Any, Any]]:
+    """Parts of a pipeline: name to library and class."""
+    return {
+        part: (place[0], place[1])
+        for part, place in _index(folder).items()
+        if isinstance(place, list) and len(place) == 2 and all(isinstance(said, str | None) for said in place)
+    }
+
+
+def _part(cls: Any, place: str, dtype: torch.dtype, variant: str | None) -> nn.Module:
+    """A part of a pipeline, with every tensor that it needs.
+
+    Both libraries make up tensors that a file lacks, at random or without memory, and say so in a log at best.
+    """
+    variants = _variants(Path(place))
+    if variant not in variants and None in variants:
+        variant = None  # a pipeline's variant need not be one of all its parts
+    if variants and variant not in variants:
+        raise TedlensError(f"{place} has no weights without a variant; load the model with one: {_said_of(variants)}.")
+    try:
+        # No pickled weights, no remote code.
+        with _quiet(bars=not place.startswith(str(embedded_folder("")))):
+            module, said = cls.from_pretrained(
+                place, dtype=dtype, use_safetensors=True, variant=variant, output_loading_info=True
+            )
+    except LOADING_ERRORS as error:
+        raise _cannot_load(place, error) from error
+    missing = sorted(map(str, said["missing_keys"]))
+    if missing:
+        total = len(module.state_dict())
+        prefix = all(f"module.{name}" in set(map(str, said["unexpected_keys"])) for name in missing)
+        raise TedlensError(
+            f"Cannot load {place}: {len(missing)} of the {total} tensors of its {cls.__name__} are missing, "
+            f"{', '.join(missing[:3])}{', ..' if len(missing) > 3 else ''}"
+            + (
+                "; all names in the file begin with 'module.', as torch's DataParallel saves them: "
+                "save model.module instead."
+                if prefix
+                else "; the file is not whole, or is of another architecture."
+            )
+        )
+    return module
+
+
+def _variants(place: Path) -> set[str | None]:
+    """Variants of the weights in a folder; None stands for files that name none."""
+    found = (WEIGHTS_NAME.fullmatch(path.name) for path in place.glob("*.safetensors"))
+    return {match["first"] or match["last"] for match in found if match is not None}
+
+
+def _said_of(variants: set[str | None]) -> str:
+    return ", ".join("weights without a variant" if name is None else f"variant={name!r}" for name in sorted(variants, key=str))
+
+
+def _pipeline(folder: Path, parts: Mapping[str, Any], cls: Any = DiffusionPipeline) -> Any:
+    """The pipeline in a folder, with `parts` (None: without it) in place of its own."""
     try:
         # No custom pipelines, no remote code, no pickled weights.
-        with _quiet(bars=source not in map(str, _embedded_folders())):
-            return cls.from_pretrained(source, dtype=dtype, use_safetensors=True, **parts)
+        with _quiet(bars=False):
+            return cls.from_pretrained(str(folder), use_safetensors=True, **parts)
     except LOADING_ERRORS as error:
-        raise _cannot_load(source, error) from error
+        raise _cannot_load(str(folder), error) from error
 
 
 def _cannot_load(source: str, error: Exception) -> TedlensError:
@@ -396,9 +541,9 @@ def _quiet(bars: bool) -> Iterator[None]:
             diffusers.utils.logging.enable_progress_bar()
 
 
-def _revision(pipeline: Any) -> str | None:
+def _revision(folder: Path) -> str | None:
     """The hub's commit, which its cache keeps as the name of the snapshot's folder."""
-    found = re.search(r"snapshots[/\\]([0-9a-f]{40})", str(pipeline.config.get("_name_or_path", "")))
+    found = re.search(r"snapshots[/\\]([0-9a-f]{40})", str(folder))
     return found.group(1) if found else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import re
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from tedlens.errors import TedlensError
 from tedlens.models.base import DiffusionModel
+from tedlens.models.hooks import hooked
 
 # How a submodule holds a map over (frame, channel, y, x):
 # "map" so itself; "video" (1, channel, frame, y, x), as 3D convolutions do; "tokens" (frame, y * x, channel), in
@@ -83,22 +85,16 @@ def hook_points(model: DiffusionModel, size: tuple[int, int]) -> dict[str, HookP
     frames = _telling_frames(size, FRAMES if model.window is None else [f for f in FRAMES if f <= model.window])
     blank = np.zeros((frames, *size, 3), np.uint8)
     seen: dict[str, list[tuple[int, ...]]] = {}
-    handles = [
-        module.register_forward_hook(_note(seen, path)) for path, module in twin.unet.named_modules() if path != ""
-    ]
-    try:
-        with torch.inference_mode():
-            clean = twin.encode(blank)
-            twin.run(clean, 0, twin.condition(blank, clean, range(frames)))
-    finally:
-        for handle in handles:
-            handle.remove()
+    notes = [(module, _note(seen, path)) for path, module in twin.unet.named_modules() if path != ""]
+    with hooked(notes), torch.inference_mode():
+        clean = twin.encode(blank)
+        twin.run(clean, 0, twin.condition(blank, clean, range(frames)))
     return _readable(twin.unet, {path: shapes[0] for path, shapes in seen.items() if len(shapes) == 1}, frames)
 
 
 def on_meta_device(model: DiffusionModel) -> DiffusionModel:
     """A copy of a model that has shapes and no weights; encoders of text and image, which none needs, are gone."""
-    meta: dict[int, Any] = {}
+    meta: dict[int, Any] = {id(model.lock): threading.RLock()}
     for part in model.pipeline.components.values():
         if type(part).__module__.startswith("transformers."):
             meta[id(part)] = None
@@ -160,21 +156,26 @@ def matching(model: DiffusionModel, points: dict[str, HookPoint], pattern: str) 
 
     A pattern is a dotted path from the UNet or from a block (``up_blocks.2.attentions.1``,
     ``up_2.attentions.1``); ``*`` stands for any part between two dots, ``**`` for any number of them.
+    However it was asked for, a submodule of a block is called by the block's name (``up_2.attentions.1``).
     """
+    blocks = block_paths(model)
     head, _, rest = pattern.partition(".")
-    prefix = block_paths(model).get(head)
+    prefix = blocks.get(head)
     path = pattern if prefix is None else f"{prefix}.{rest}" if rest else prefix
-    if "*" not in path:
-        if path not in points:
-            raise TedlensError(_unknown(model, points, pattern))
-        yield pattern, points[path]
-        return
     wanted = re.compile(re.escape(path).replace(r"\*\*", ".*").replace(r"\*", r"[^.]*"))
     found = [point for point in points.values() if wanted.fullmatch(point.path)]
     if not found:
         raise TedlensError(_unknown(model, points, pattern))
     for point in found:
-        yield point.path if prefix is None else point.path.replace(prefix, head, 1), point
+        yield _block_name(point.path, blocks), point
+
+
+def _block_name(path: str, blocks: dict[str, str]) -> str:
+    """A path from the UNet as one from the block that it lies in, where it lies in one."""
+    for block, its_path in blocks.items():
+        if path == its_path or path.startswith(f"{its_path}."):
+            return block + path.removeprefix(its_path)
+    return path
 
 
 def named_point(model: DiffusionModel, points: dict[str, HookPoint], name: str) -> HookPoint:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tedlens.models.base import Condition, DiffusionModel, Frames, pictures
-from tedlens.models.latent import conditioning_frame, encode_with_vae, no_image, scaled_latents, upcast_vae
+from tedlens.models.latent import conditioning_frame, encode_with_vae, no_image, ready_vae, scaled_latents
 from tedlens.models.noise import CONDITIONING, frame_noise
 
 # The pipeline's own defaults.
@@ -56,7 +56,7 @@ class StableVideoDiffusion(DiffusionModel):
         # A scheduler of our own: the pipeline's may be in use.
         self._scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
         self._scheduler.set_timesteps(1000)
-        upcast_vae(pipeline.vae, self.dtype)
+        ready_vae(pipeline.vae, self.name, self.dtype)
 
     @property
     def options(self) -> dict[str, Any]:

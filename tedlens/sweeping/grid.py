@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,11 @@ from tedlens.errors import TedlensError
 from tedlens.metrics import Protocol
 from tedlens.models.base import DiffusionModel
 from tedlens.models.noise import frame_noise
-from tedlens.models.registry import Kind, load_image_model, load_video_model
+from tedlens.models.registry import Model, as_model
 from tedlens.models.structure import hook_points, named_point
 from tedlens.probing import block_names, input_size, only_one, window_length, windows
 from tedlens.propagation import Radius, check_lams, check_settings
 
-# A loaded model, its name, or the loader's arguments by name.
-Model = DiffusionModel | str | Path | Mapping[str, Any]
 KEEP = ("labels", "features")  # what a store can keep beside scores
 RULES = {"radius": ("grid",)}  # words that stand for a number that follows from the grid
 SETTINGS = ("top_k", "radius", "n_last", "temperature", "convention")  # of `propagate`: each can be an axis
@@ -71,14 +68,10 @@ def check_models(motion: Model | None, appearance: Model | None) -> None:
 def load_models(motion: Model | None, appearance: Model | None) -> Models:
     """Models as they are given, those given by name or arguments loaded."""
     check_models(motion, appearance)
-    return Models(_loaded(motion, "video"), _loaded(appearance, "image"))
-
-
-def _loaded(given: Model | None, kind: Kind) -> DiffusionModel | None:
-    if given is None or isinstance(given, DiffusionModel):
-        return given
-    load = load_video_model if kind == "video" else load_image_model
-    return load(**given) if isinstance(given, Mapping) else load(given)
+    return Models(
+        None if motion is None else as_model(motion, "video"),
+        None if appearance is None else as_model(appearance, "image"),
+    )
 
 
 @dataclass(frozen=True)
