@@ -24,6 +24,6 @@ from .sweeping import sweep as sweep
 from .ted import fuse as fuse
 from .ted import propagate as propagate
 from .ted import propagate_fused as propagate_fused
-from .tracking import track as track
+from .ted.tracking import track as track
 
 __version__: str

@@ -205,7 +205,7 @@ def track(
     frames = read_clip(clip, masks=mask)
     # torch and diffusers only now: a wrong path should not have to wait for them.
     from tedlens.models import load_image_model, load_video_model
-    from tedlens.tracking import track as run
+    from tedlens.ted.tracking import track as run
 
     labels = run(
         frames,

@@ -12,12 +12,11 @@ import numpy.typing as npt
 
 from tedlens import media
 from tedlens.errors import TedlensError
+from tedlens.labels import VOID, as_labels, check_size, from_first, object_ids
 
 if TYPE_CHECKING:
     import xarray as xr
 
-VOID = media.VOID
-on_grid = media.on_grid
 DEFAULT_FPS = 8.0
 
 
@@ -111,7 +110,7 @@ class Clip:
         """Ids of the objects in the masks, ascending; there may be gaps."""
         if self.masks is None:
             return ()
-        return tuple(sorted(media.ids_in(self.masks) - {0, VOID}))
+        return tuple(object_ids(self.masks))
 
     @property
     def annotated(self) -> npt.NDArray[np.bool_]:
@@ -123,10 +122,10 @@ class Clip:
 
 def _fit(masks: npt.ArrayLike, frames: int, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Masks as uint8 (T, H, W), of the frames' number and size."""
-    labels = media.as_labels(masks)
-    media.check_size(labels, height, width)
+    labels = as_labels(masks)
+    check_size(labels, height, width)
     if labels.ndim == 2:
-        return media.from_first(labels, frames)
+        return from_first(labels, frames)
     if len(labels) != frames:
         raise TedlensError(
             f"masks has {len(labels)} frames but frames has {frames}; give as many (255 where there is none), "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,29 +11,25 @@ import PIL.Image
 import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
-from torch import Tensor
-from tqdm.auto import tqdm
 
 from tedlens.analysis.statistics import clip_statistics
 from tedlens.clip import Clip
 from tedlens.datasets import similar
 from tedlens.media import overlay, write_masks, write_video
-from tedlens.metrics import evaluate
-from tedlens.models import DiffusionModel, load_image_model, load_video_model
+from tedlens.models import load_image_model, load_video_model
 from tedlens.models.mini import recipe
 from tedlens.plots.curves import curve_traces, tau_curve
 from tedlens.plots.export import save_figures
 from tedlens.plots.pictures import add_pictures, chosen_frames, pca_colours, pca_map
 from tedlens.plots.style import METRICS, styled
-from tedlens.probing import Prepared, probe
+from tedlens.probing import probe
 from tedlens.store import check_replaceable, save, whole_folder
-from tedlens.ted import fuse_features, label_clip, label_masks, unit
-from tedlens.tracking import clip_features, start_masks
+from tedlens.sweeping import sweep
+from tedlens.ted.tracking import track
 
 TAUS = [0, 100, 200, 300, 400, 500, 600, 700, 800, 900]
 PCA_TAUS = [100, 800]  # little noise and much
 LAM = 0.5
-APPEARANCE_TAU = 51  # of the appearance features in the fusion, as in DIFT
 
 
 @dataclass(frozen=True)
@@ -51,20 +46,20 @@ def run_demo(out: Path, *, clips: int = 8, seed: int = 0) -> Demo:
     check_replaceable(out, "an earlier demo")
     motion, appearance = load_video_model("mini"), load_image_model("mini")
     made = [hold_out_clip(number) for number in range(clips)]
-    labels = [
-        track_over_tau(clip, motion, appearance, seed) for clip in tqdm(made, desc="tracking", unit="clip", leave=False)
-    ]
-    scores = xr.concat(
-        [score_over_tau(clip, each).expand_dims(clip=[clip.name]) for clip, each in zip(made, labels, strict=True)],
-        "clip",
-        combine_attrs="override",
-    )
-    scores = scores.sel(features=["motion", "appearance", "fused"])
+    how: dict[str, Any] = {"tau": TAUS, "seeds": seed}
+    fused = sweep(made, motion=motion, appearance=appearance, blocks=motion.block, lam=[1, LAM], **how)
+    alone = sweep(made, appearance=appearance, blocks=appearance.block, **how)
+    scores = by_features(fused, alone)
     curve = clip_statistics(scores, "J")["mean"]
     best = {kind: int(curve.sel(features=kind).idxmax("tau")) for kind in curve["features"].values}
-    shown = typical_clip(scores, best)
+    clip = made[typical_clip(scores, best)]
+    tracked = {
+        "appearance": track(clip, appearance=appearance, lam=0, appearance_tau=best["appearance"], seed=seed),
+        "motion": track(clip, motion=motion, lam=1, tau=best["motion"], seed=seed),
+    }
+    feats = probe(motion, clip, tau=TAUS, blocks=motion.block, seed=seed)
     with whole_folder(out, marked=True) as folder:
-        written = write_demo(folder, made[shown], motion, labels[shown], scores, best, seed)
+        written = write_demo(folder, clip, {kind: each["labels"] for kind, each in tracked.items()}, feats, scores)
     placed = {what: out / path.relative_to(folder) for what, path in written.items()}
     return Demo((100 * curve).transpose("tau", "features"), clips, placed)
 
@@ -75,56 +70,18 @@ def hold_out_clip(number: int) -> Clip:
     return similar(recipe.TEST_SEEDS[number], view=view, frames=recipe.FRAMES, size=recipe.SIZE)  # type: ignore[arg-type]
 
 
-def track_over_tau(clip: Clip, motion: DiffusionModel, appearance: DiffusionModel, seed: int) -> xr.DataArray:
-    """Tracked masks (features, tau, frame, y, x)."""
-    mask = start_masks(clip)
-    cells: dict[str, list[xr.DataArray]] = {"motion": [], "appearance": [], "fused": []}
-    for tau, features in features_over_tau(clip, motion, appearance, seed):
-        for kind, (feats, input_size) in features.items():
-            masks = label_clip(feats, mask, input_size, **recipe.PROPAGATION)
-            cells[kind].append(label_masks(masks, np.arange(len(clip)), {}).expand_dims(tau=[tau]))
-    kinds = [xr.concat(each, "tau").expand_dims(features=[kind]) for kind, each in cells.items()]
-    return xr.concat(kinds, "features").assign_attrs(
-        recipe.PROPAGATION | {"lam": LAM, "appearance_tau": APPEARANCE_TAU}
-    )
+def by_features(fused: xr.Dataset, alone: xr.Dataset) -> xr.Dataset:
+    """Scores (clip, features, tau, object, frame): motion and appearance at tau, and motion at tau fused.
 
-
-def features_over_tau(
-    clip: Clip, motion: DiffusionModel, appearance: DiffusionModel, seed: int
-) -> Iterator[tuple[int, dict[str, tuple[Tensor, tuple[int, int]]]]]:
-    """For each tau: features of each kind and the size of the input they come from.
-
-    Motion and appearance are both taken at tau; fused is motion at tau with appearance at DIFT's tau.
+    What is fused with it is appearance at DIFT's tau, the default of `sweep`.
     """
-    of_video = Prepared(motion, clip, progress=False)
-    of_image = Prepared(appearance, clip, progress=False)
-    clear = clip_features(of_image, APPEARANCE_TAU, seed, appearance.block)
-    for (tau, _, moving), (_, _, still) in zip(
-        of_video.features(TAUS, [seed], [motion.block]),
-        of_image.features(TAUS, [seed], [appearance.block]),
-        strict=True,
-    ):
-        yield (
-            tau,
-            {
-                "motion": (unit(moving[motion.block]), of_video.input_size),
-                "appearance": (unit(still[appearance.block]), of_image.input_size),
-                "fused": (fuse_features(moving[motion.block], clear, LAM), of_video.input_size),
-            },
-        )
-
-
-def score_over_tau(clip: Clip, labels: xr.DataArray) -> xr.Dataset:
-    """J, F and JF (features, tau, object, frame) of masks (features, tau, frame, y, x)."""
-    assert clip.masks is not None
-    cells = [
-        evaluate(labels.sel(features=kind, tau=tau), clip.masks).expand_dims(["features", "tau"])
-        for kind in labels["features"].values
-        for tau in labels["tau"].values
+    kinds = {"motion": fused.sel(lam=1), "appearance": alone, "fused": fused.sel(lam=LAM)}
+    each = [
+        scores.isel(block=0, seed=0).reset_coords(drop=True).expand_dims(features=[kind])
+        for kind, scores in kinds.items()
     ]
-    scores = xr.combine_by_coords(cells, combine_attrs="override")
-    assert isinstance(scores, xr.Dataset)
-    return scores
+    scores = xr.concat(each, "features", combine_attrs="drop_conflicts")
+    return scores.transpose("clip", "features", "tau", "object", "frame")
 
 
 def typical_clip(scores: xr.Dataset, best: dict[str, int]) -> int:
@@ -135,17 +92,9 @@ def typical_clip(scores: xr.Dataset, best: dict[str, int]) -> int:
 
 
 def write_demo(
-    out: Path,
-    clip: Clip,
-    motion: DiffusionModel,
-    labels: xr.DataArray,
-    scores: xr.Dataset,
-    best: dict[str, int],
-    seed: int,
+    out: Path, clip: Clip, tracked: dict[str, xr.DataArray], feats: xr.DataTree, scores: xr.Dataset
 ) -> dict[str, Path]:
     """Features, scores, masks, overlays and figures; returns what lies where."""
-    feats = probe(motion, clip, tau=TAUS, blocks=motion.block, seed=seed)
-    tracked = {kind: labels.sel(features=kind, tau=best[kind]) for kind in ("appearance", "motion")}
     write_masks(tracked["motion"].values, out / "masks")
     write_video(overlay(clip.frames, tracked["motion"].values), out / "overlay.mp4", clip.fps)
     PIL.Image.fromarray(overlay_strip(clip, tracked)).save(out / "overlay.png")
@@ -186,7 +135,7 @@ def story(clip: Clip, tracked: dict[str, xr.DataArray], feats: xr.DataTree, scor
     features = feats[feats.attrs["blocks"][-1]].to_dataset()["features"].isel(seed=0)
     rows = [("truth", overlay(clip.frames, clip.masks)[chosen])]
     rows += [
-        (f"tracked by<br>{kind}, τ = {int(masks['tau'])}", overlay(clip.frames, masks.values)[chosen])
+        (f"tracked by<br>{kind}, τ = {masks.attrs[f'{kind}_tau']}", overlay(clip.frames, masks.values)[chosen])
         for kind, masks in tracked.items()
     ]
     rows += [(f"motion features<br>τ = {level}", pca_colours(features.sel(tau=level))[chosen]) for level in PCA_TAUS]

@@ -113,6 +113,7 @@ class UNet(nn.Module):
         num_res_blocks: int = 1,
         attention: Sequence[int] = (1,),
         num_head_channels: int = 32,
+        num_heads: int | None = None,
         use_scale_shift_norm: bool = True,
         resblock_updown: bool = True,
         learn_sigma: bool = True,
@@ -128,8 +129,11 @@ class UNet(nn.Module):
         def res(channels: int, out_channels: int, resample: type[Down | Up] | None = None) -> ResBlock:
             return ResBlock(channels, time, out_channels, use_scale_shift_norm, resample)
 
+        def attention_of(channels: int) -> Attention:
+            return Attention(channels, num_head_channels if num_heads is None else channels // num_heads)
+
         def attend(level: int, channels: int) -> list[nn.Module]:
-            return [Attention(channels, num_head_channels)] if level in attention else []
+            return [attention_of(channels)] if level in attention else []
 
         now = widths[0]
         self.input_blocks = nn.ModuleList([Block(nn.Conv2d(in_channels, now, 3, padding=1))])
@@ -142,7 +146,7 @@ class UNet(nn.Module):
             if level != last:
                 self.input_blocks.append(Block(res(now, now, Down) if resblock_updown else Down(now, convolve=True)))
                 skips.append(now)
-        self.middle_block = Block(res(now, now), Attention(now, num_head_channels), res(now, now))
+        self.middle_block = Block(res(now, now), attention_of(now), res(now, now))
         self.output_blocks = nn.ModuleList()
         for level, width in reversed(list(enumerate(widths))):
             for i in range(num_res_blocks + 1):

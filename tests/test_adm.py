@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import tedlens as tl
-from tedlens.models.adm import ADM, architecture, block_paths, load_adm, to_diffusers
+from tedlens.models.adm import ADM, Heads, architecture, block_paths, load_adm, to_diffusers
 from tedlens.models.structure import first_tensor
 from tedlens.probing import Tap, record
 
@@ -30,6 +30,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "scale-shift, convolutions resample": {"resblock_updown": False, "attention": (0, 1)},
     "no attention but in the middle": {"attention": (), "learn_sigma": False},
     "attention everywhere, several heads": {"attention": (0, 1), "model_channels": 64, "num_head_channels": 16},
+    "four heads at every width": {"attention": (0, 1), "model_channels": 64, "num_heads": 4},
     "attention at the finest alone": {"channel_mult": (1, 1, 2), "attention": (0,), "num_head_channels": 8},
     "deep, widths that come back": {"channel_mult": (2, 1, 1, 2), "num_res_blocks": 2, "attention": (1, 3)},
     "first level narrower than the time": {"model_channels": 64, "channel_mult": (0.5, 1, 2), "num_res_blocks": 3},
@@ -74,7 +75,8 @@ def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 def test_blocks_are_those_of_guided_diffusion(tmp_path: Path, settings: dict[str, Any]) -> None:
     unet = guided_diffusion.random_unet(**settings)
     path = saved(tmp_path, unet.state_dict())
-    model = load_adm(path, head_channels=settings.get("num_head_channels", HEAD))
+    heads = {"num_heads": 4} if "num_heads" in settings else {"head_channels": settings.get("num_head_channels", HEAD)}
+    model = load_adm(path, **heads)
     for tau, size in ((0, (32, 32)), (51, (16, 40)), (999, (24, 8))):
         noisy = torch.randn(2, 3, *size)
         with torch.inference_mode():
@@ -110,7 +112,7 @@ def test_heads_matter(tmp_path: Path) -> None:
 def test_openai_256_structure() -> None:
     with torch.device("meta"):
         theirs = guided_diffusion.UNet(**OPENAI_256).state_dict()
-    unet = to_diffusers(theirs, 64, device="meta")  # refuses tensors left over, missing or of other shapes
+    unet = to_diffusers(theirs, Heads(64), device="meta")  # refuses tensors left over, missing or of other shapes
     # The paper's 554M of the class-conditional model, less its 1000 classes' embeddings of 1024.
     parameters = sum(p.numel() for p in unet.parameters())
     assert parameters == sum(value.numel() for value in theirs.values())

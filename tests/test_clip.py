@@ -12,10 +12,10 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from tedlens import media
 from tedlens.clip import Clip, read_clip
 from tedlens.errors import TedlensError
 from tedlens.media import overlay, palette, write_masks, write_video
+from tedlens.media.video import BT709
 
 FRAMES, HEIGHT, WIDTH = 12, 32, 48
 
@@ -466,7 +466,7 @@ class TestVideo:
         with av.open(str(video)) as container:
             stream = container.streams.video[0]
             assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
-            assert int(stream.codec_context.colorspace) == media.BT709
+            assert int(stream.codec_context.colorspace) == BT709
         whole = video.read_bytes()
         assert whole.index(b"moov") < whole.index(b"mdat")
 
@@ -621,7 +621,7 @@ class TestWriting:
 
     def test_video_leaves_nothing_behind(self, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         before = video.read_bytes()
-        monkeypatch.setattr(media, "_encode", fail_midway)
+        monkeypatch.setattr("tedlens.media.video._encode", fail_midway)
         for path in (video, video.with_name("new.mp4")):
             with one_sentence(path, "No space left"):
                 write_video(moving_frames(), path)

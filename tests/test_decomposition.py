@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 import tedlens as tl
 from tedlens.analysis import decomposition, votes
-from tedlens.clip import on_grid
 from tedlens.errors import TedlensError
+from tedlens.labels import on_grid
 
 GRID = (5, 6)
 SIZE = (10, 12)
@@ -112,7 +112,7 @@ def test_labels_are_those_of_the_propagation_with_one_vote(lam: float) -> None:
     m, a = features(2), features(3)
     how = {"radius": 2, "n_last": 2}
     found = decomposition(m, a, first, lam=lam, top_k=1, **how)
-    soft = tl.propagation.propagate_labels(
+    soft = tl.ted.propagate_labels(
         torch.from_numpy(tl.fuse(m, a, lam).values), tl.ted.one_hot(first, GRID)[0], top_k=1, temperature=0.1, **how
     )
     expected = np.array([0, 1, 3])[soft.argmax(1).numpy()]

@@ -98,6 +98,14 @@ def test_clips_are_combined_by_their_counts() -> None:
     np.testing.assert_allclose(both["HOTA"], np.sqrt(both["DetA"] * both["AssA"]))
 
 
+def test_frames_are_matched_by_their_labels() -> None:
+    truth = xr.DataArray(scene(), dims=("frame", "y", "x"), coords={"frame": range(12)})
+    backwards = truth.isel(frame=slice(None, None, -1))
+    xr.testing.assert_equal(tl.evaluate_identity(backwards, truth), tl.evaluate_identity(truth, truth))
+    with pytest.raises(tl.TedlensError, match="differ along frame"):
+        tl.evaluate_identity(truth.assign_coords(frame=range(1, 13)), truth)
+
+
 def test_identity_asks_whose_label_most_pixels_have() -> None:
     truth, labels = scene(4), scene(4)
     labels[1, BIG, 2:6] = 2  # half of it is called 2

@@ -149,7 +149,7 @@ def test_swaps_name_the_object_that_a_label_lies_on(clip: Clip) -> None:
     found = swaps(swapped_track(clip), clip.masks)
     assert found.sel(object=1).values.tolist() == [0, 0, 0, 2, 2, 0]
     assert found.sel(object=2).values.tolist() == [0, 0, 0, 1, 1, 1]
-    with pytest.raises(TedlensError, match=r"\(6, 16, 16\).*\(5, 16, 16\)"):
+    with pytest.raises(TedlensError, match="labels have 6 frames and the truth 5"):
         swaps(swapped_track(clip), clip.masks[1:])
     with pytest.raises(TedlensError, match="holds no object"):
         swaps(swapped_track(clip), np.zeros_like(clip.masks))

@@ -89,7 +89,8 @@ READERS: dict[str, Callable[[torch.Tensor, tuple[int, int]], torch.Tensor]] = {
 )
 def test_layouts(models: dict[str, DiffusionModel], name: str, path: str, layout: str) -> None:
     clip = tl.datasets.similar(1, frames=FRAMES, size=(32, 64))
-    features = tl.probe(models[name], clip, tau=300, blocks=path, size=(32, 64))[path]["features"][0, 0]
+    [found] = tl.probe(models[name], clip, tau=300, blocks=path, size=(32, 64)).children.values()
+    features = found["features"][0, 0]
     point = hook_points(models[name], (32, 64))[path]
     assert point.layout == layout
     expected = READERS[layout](by_hand(models[name], clip, path), point.grid)
@@ -118,7 +119,7 @@ def test_patterns(models: dict[str, DiffusionModel]) -> None:
     assert prepared.names("conv_*") == ["conv_in", "conv_norm_out", "conv_act", "conv_out"]
     features = tl.probe(model, clip, tau=300, blocks=["conv_*"], size=32)
     assert features["conv_in"]["features"].sizes["channel"] == 8
-    assert prepared.names("up_blocks.2.attentions.1") == ["up_blocks.2.attentions.1"]
+    assert prepared.names("up_blocks.2.attentions.1") == ["up_2.attentions.1"]
     queries = prepared.names("**.attn1.to_q")
     assert all(name.endswith("attn1.to_q") for name in queries)
     assert len(queries) > 8

@@ -107,7 +107,7 @@ def test_any_reader_of_zarr_opens_the_scores(straight: Path) -> None:
 
 def test_three_files_a_cell(straight: Path) -> None:
     names = sorted(name.split("/", 2)[2] for name in content(straight) if name.startswith("cells/clip_0"))
-    assert names == sorted(["scores/c." + ".".join("0" * 9), "scores/zarr.json", "zarr.json"] * 6)
+    assert names == sorted(["scores/c." + ".".join("0" * 10), "scores/zarr.json", "zarr.json"] * 6)
 
 
 def test_stores_by_url(commits: list[str]) -> None:
@@ -278,6 +278,11 @@ class OtherToy(tiny.Toy):
         self.unet.up_blocks[0].weight.data += 1
 
 
+class ImageToy(tiny.Toy):
+    def __init__(self) -> None:
+        super().__init__(window=None)
+
+
 class RenamedToy(tiny.Toy):
     def __init__(self) -> None:
         super().__init__()
@@ -291,7 +296,7 @@ class RenamedToy(tiny.Toy):
         ({"size": 16}, "size=None, and now size=16"),
         ({"protocol": "all"}, "protocol='davis', and now protocol='all'"),
         ({"motion": OtherToy}, "motion_weights_sha256="),
-        ({"appearance": tiny.Toy, "motion": None}, "appearance_dtype=None, and now"),
+        ({"appearance": ImageToy, "motion": None}, "appearance_dtype=None, and now"),
         ({"clips": [tl.Clip(make_clip(4).frames, make_clip(4).masks, name="clip 1")]}, "Clip 'clip 1' is not the one"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tedlens as tl
-from tedlens import propagation
-from tedlens.ted import full_size_labels, fuse_features, one_hot, propagate_labels, unit
+from tedlens.probing import noise_levels
+from tedlens.ted import (
+    Propagation,
+    full_size_labels,
+    fuse_features,
+    one_hot,
+    propagate_labels,
+    propagation,
+    unit,
+)
 
 
 def defined(feats: torch.Tensor, first: torch.Tensor, top_k: int, radius: int, n_last: int, T: float, how: str) -> Any:
@@ -384,7 +393,7 @@ def test_an_object_that_enters_starts_there(convention: Any, entering: int) -> N
     torch.testing.assert_close(
         soft[entering].double(), torch.where(there, entry.double(), before[entering]), atol=1e-5, rtol=1e-5
     )
-    labels = tl.ted.label_clip(feats, masks, (7, 9), convention=convention, **how)
+    labels = tl.ted.label_clip(feats, masks, (7, 9), tl.ted.Propagation(convention=convention, **how))
     assert (labels[:entering] != 2).all()
     assert (labels[entering][there.numpy()] == 2).all()
     assert (labels[entering + 1 :] == 2).any() or entering == 4
@@ -491,3 +500,32 @@ def test_pictures_and_features_of_another_clip_are_refused() -> None:
         call(one)
         with pytest.raises(tl.TedlensError, match="whose frames are not those of 'similar-cross-1'"):
             call(other)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [tl.propagate, tl.propagate_fused, tl.track, tl.sweep, tl.analysis.decomposition],
+    ids=lambda function: function.__name__,
+)
+def test_every_signature_says_the_same_settings(function: Any) -> None:
+    taken = inspect.signature(function).parameters
+    assert {name: taken[name].default for name in Propagation().said()} == Propagation().said()
+
+
+def test_settings_follow_the_grid() -> None:
+    assert [Propagation().on(rows).radius for rows in (60, 32, 16, 2)] == [15, 8, 4, 1]
+    assert Propagation(radius=3).on(60) == Propagation(radius=3)
+
+
+@pytest.mark.parametrize(("name", "value"), [("tau", 550), ("sigma", 2.0), ("log_snr", -1.0)])
+def test_a_noise_level_is_said_in_three_ways(name: str, value: float) -> None:
+    model = tl.load_video_model("mini")
+    clip = tl.datasets.similar(0, frames=4, size=32)
+    [tau] = noise_levels(model, **{"tau": None, "sigma": None, "log_snr": None, name: value})  # type: ignore[arg-type]
+    labels = tl.track(clip, motion=model, lam=1, size=32, **{name: value})
+    assert labels.attrs["motion_tau"] == tau
+    scores = tl.sweep(clip, motion=model, blocks="up_2", size=32, progress=False, **{name: [value]})
+    assert scores["tau"].values.tolist() == [tau]
+    assert clip.masks is not None
+    again = tl.evaluate(labels, clip.masks)
+    np.testing.assert_array_equal(again["J"], scores["J"].squeeze())

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from tedlens.clip import VOID, on_grid
 from tedlens.errors import TedlensError
+from tedlens.labels import VOID, on_grid
 
 Array = npt.NDArray[Any]
 

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 import xarray as xr
 
-from tedlens.clip import VOID, Clip, on_grid
+from tedlens.clip import Clip
 from tedlens.errors import TedlensError
+from tedlens.labels import object_ids, on_grid
 from tedlens.probing import cell_centres
 from tedlens.provenance import clip_provenance
 
@@ -103,7 +104,7 @@ def _velocity(masks: npt.NDArray[np.uint8], truth: xr.Dataset, grid: tuple[int, 
 
 
 def _shares(masks: npt.NDArray[np.uint8], grid: tuple[int, int]) -> Maps:
-    ids = [0, *sorted(set(np.unique(masks).tolist()) - {0, VOID})]
+    ids = [0, *object_ids(masks)]
     maps = np.stack([masks == number for number in ids], axis=1).astype(np.float32)
     shares: Maps = F.adaptive_avg_pool2d(torch.from_numpy(maps), grid).numpy()
     return shares

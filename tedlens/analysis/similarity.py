@@ -39,8 +39,7 @@ def similarity(
     """
     if appearance is not None:
         # Only where there is something to fuse: it takes torch.
-        from tedlens.propagation import check_lams
-        from tedlens.ted import comparable
+        from tedlens.ted import check_lams, comparable
 
         check_lams([lam])
         parts, motion, _ = comparable(motion, appearance)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
-from tedlens.align import in_order
-from tedlens.clip import VOID
 from tedlens.errors import TedlensError
+from tedlens.labels import object_ids
+from tedlens.metrics.given import Given, matched
 
 
-def swaps(labels: xr.DataArray, truth: npt.NDArray[np.uint8]) -> xr.DataArray:
+def swaps(labels: Given, truth: Given) -> xr.DataArray:
     """For each object and frame, the other object that its label covers instead of it; 0 where there is none.
 
     Parameters
     ----------
     labels
-        (frame, y, x), for example ``tl.track(...)["labels"]``.
+        (frame, y, x), or what `track` gives.
     truth
         (frame, H, W), for example ``clip.masks``.
 
@@ -31,19 +30,18 @@ def swaps(labels: xr.DataArray, truth: npt.NDArray[np.uint8]) -> xr.DataArray:
     TedlensError
         For truth of another shape, or without objects.
     """
-    labels = in_order(labels)
-    if labels.shape != truth.shape:
+    named, predicted, true = matched(labels, truth)
+    if predicted.shape != true.shape:
         raise TedlensError(
-            f"Labels of shape {labels.shape} do not fit a truth of {truth.shape}; give one mask a frame."
+            f"Labels of shape {predicted.shape} do not fit a truth of {true.shape}; give one mask a frame."
         )
-    ids = [int(i) for i in np.unique(truth) if i not in (0, VOID)]
+    ids = object_ids(true)
     if not ids:
         raise TedlensError("The truth holds no object, so none can be swapped; give masks that show at least one.")
     # Pixels of each label on each true object: (label, true object, frame).
-    shared = np.array([[((labels.values == a) & (truth == b)).sum((1, 2)) for b in ids] for a in ids])
+    shared = np.array([[((predicted == a) & (true == b)).sum((1, 2)) for b in ids] for a in ids])
     own = shared[np.arange(len(ids)), np.arange(len(ids))]
     other = np.array(ids)[shared.argmax(1)]
+    frames = named["frame"].values if isinstance(named, xr.DataArray) and "frame" in named.coords else range(len(true))
     swapped = np.where(shared.max(1) > own, other, 0)
-    return xr.DataArray(
-        swapped, dims=("object", "frame"), coords={"object": ids, "frame": labels["frame"].values}, name="swaps"
-    )
+    return xr.DataArray(swapped, dims=("object", "frame"), coords={"object": ids, "frame": frames}, name="swaps")

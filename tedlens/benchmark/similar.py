@@ -101,7 +101,7 @@ class Setup:
     def sweep(self, name: str | None, clips: Sequence[Source], **grid: Any) -> xr.Dataset:
         """A sweep with the settings of propagation that suit the grid of the embedded models, kept if it has a name."""
         store = None if name is None else self.sweeps / f"{name}.zarr"
-        return sweep(clips, **grid, **recipe.PROPAGATION, store=store, progress=False)
+        return sweep(clips, **grid, store=store, progress=False)
 
 
 @dataclass(frozen=True)
@@ -399,7 +399,7 @@ def _fused(setup: Setup, name: str, clips: Sequence[Source], seeds: Sequence[int
 def _score(features: xr.DataArray, clip: Clip) -> xr.Dataset:
     """Scores (object, frame) of features (frame, channel, y, x) of a clip."""
     assert clip.masks is not None
-    return evaluate(propagate(features, clip.masks[0], **recipe.PROPAGATION), clip.masks).reset_coords(drop=True)
+    return evaluate(propagate(features, clip.masks[0]), clip.masks).reset_coords(drop=True)
 
 
 def _over_seeds(

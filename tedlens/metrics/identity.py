@@ -15,7 +15,7 @@ import xarray as xr
 from scipy.optimize import linear_sum_assignment
 
 from tedlens.errors import TedlensError
-from tedlens.metrics.masks import Masks, as_masks
+from tedlens.metrics.given import Given, Masks, matched
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # TrackEval's own, of which some come out slightly too large
 MATCH = 0.5  # intersection over union from which Identity and CLEAR count a match
@@ -27,7 +27,7 @@ WHOLE = ("IDTP", "IDFN", "IDFP", "CLR_TP", "CLR_FN", "CLR_FP", "IDSW", "Frag", "
 Values = npt.NDArray[np.float64]
 
 
-def evaluate_identity(labels: xr.DataArray | npt.ArrayLike, truth: xr.DataArray | npt.ArrayLike) -> xr.Dataset:
+def evaluate_identity(labels: Given, truth: Given) -> xr.Dataset:
     """Association of labels with true objects over time, all given frames counted.
 
     A tracker that is given the first mask gets that frame for free; to leave it out, give frames 1 and on.
@@ -50,7 +50,7 @@ def evaluate_identity(labels: xr.DataArray | npt.ArrayLike, truth: xr.DataArray 
     TedlensError
         For shapes that differ or ids out of range.
     """
-    predicted, true = as_masks(labels, "labels"), as_masks(truth, "truth")
+    _, predicted, true = matched(labels, truth)
     if predicted.shape != true.shape:
         raise TedlensError(f"labels have the shape {predicted.shape} and the truth {true.shape}, but they must agree.")
     frames = [_overlaps(one, np.where(other == 255, 0, other)) for one, other in zip(predicted, true, strict=True)]

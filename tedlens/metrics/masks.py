@@ -17,12 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from tedlens.align import check_same_clip, in_order, listed
-from tedlens.clip import VOID
 from tedlens.errors import TedlensError
+from tedlens.labels import VOID
+from tedlens.metrics.given import Given, Masks, matched
 
 Protocol = Literal["davis", "all"]
-Masks = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]
 Scores = npt.NDArray[np.float64]
@@ -43,15 +42,13 @@ class Disc(NamedTuple):
         return cls(np.array(rows), np.array([math.isqrt(radius**2 - row**2) for row in rows]))
 
 
-def evaluate(
-    labels: xr.DataArray | npt.ArrayLike, truth: xr.DataArray | npt.ArrayLike, *, protocol: Protocol = "davis"
-) -> xr.Dataset:
+def evaluate(labels: Given, truth: Given, *, protocol: Protocol = "davis") -> xr.Dataset:
     """J, F and identity of predicted labels, per object and frame.
 
     Parameters
     ----------
     labels
-        Predicted ids, DataArray over frame, y, x or integer array (T, H, W); 0 = background.
+        Predicted ids, DataArray over frame, y, x or integer array (T, H, W); 0 = background. Or what `track` gives.
         An object of the truth that is missing here counts as empty.
     truth
         True ids, (T, H, W) like `labels`: 0 = background, 1..254 = objects (gaps are allowed), 255 = void. A
@@ -80,8 +77,7 @@ def evaluate(
         differ, labels that hold an id the truth does not, a truth without objects,
         an unknown protocol, or a clip too short for the protocol.
     """
-    labels, truth = _matched_frames(labels, truth)
-    predicted, true = as_masks(labels, "labels"), as_masks(truth, "truth")
+    labels, predicted, true = matched(labels, truth)
     ids = _check(predicted, true, protocol)
     if protocol == "davis":
         annotated = (true != VOID).any((1, 2), keepdims=True)
@@ -155,67 +151,6 @@ def summarize(scores: xr.Dataset) -> xr.Dataset:
 
 
 # --- what is given --------------------------------------------------------------------------------
-
-
-def _matched_frames(
-    labels: xr.DataArray | npt.ArrayLike, truth: xr.DataArray | npt.ArrayLike
-) -> tuple[xr.DataArray | npt.ArrayLike, xr.DataArray | npt.ArrayLike]:
-    """Both in the order of their labels, and of the same frames, rows and columns."""
-    labels, truth = (in_order(each) if isinstance(each, xr.DataArray) else each for each in (labels, truth))
-    if isinstance(labels, xr.DataArray) and isinstance(truth, xr.DataArray):
-        check_same_clip(labels=labels, truth=truth)
-        for axis in ("frame", "y", "x"):
-            if axis not in labels.coords or axis not in truth.coords:
-                continue
-            ours, theirs = labels[axis].values, truth[axis].values
-            if not np.array_equal(ours, theirs):
-                missing, spare = np.setdiff1d(theirs, ours), np.setdiff1d(ours, theirs)
-                only, others = (missing, "the truth alone") if len(missing) else (spare, "the labels alone")
-                raise TedlensError(
-                    f"The labels and the truth differ along {axis}: {others} has {axis} {listed(only)}; "
-                    "give both of the same part of one clip."
-                )
-    given, wanted = _frames_of(labels), _frames_of(truth)
-    if given is not None and wanted is not None and given != wanted:
-        few, many = sorted((given, wanted))
-        raise TedlensError(
-            f"labels have {given} frames and the truth {wanted}: of frames {listed(range(few, many))} there is no "
-            f"{'prediction' if given < wanted else 'truth'}; give as many of both."
-        )
-    return labels, truth
-
-
-def _frames_of(masks: xr.DataArray | npt.ArrayLike) -> int | None:
-    """Number of frames of (T, H, W); None of anything else, which is refused elsewhere."""
-    if isinstance(masks, xr.DataArray):
-        return int(masks.sizes["frame"]) if "frame" in masks.dims else None
-    shape = np.shape(masks)
-    return int(shape[0]) if len(shape) == 3 else None
-
-
-def as_masks(given: xr.DataArray | npt.ArrayLike, name: str) -> Masks:
-    """Ids as a uint8 array (T, H, W)."""
-    if isinstance(given, xr.DataArray):
-        if set(given.dims) != {"frame", "y", "x"}:
-            raise TedlensError(
-                f"{name} has the dimensions {', '.join(map(str, given.dims))}, but needs frame, y, x;"
-                " select one value of every other dimension."
-            )
-        given = given.transpose("frame", "y", "x")
-    array = np.asarray(given)
-    if array.ndim != 3 or array.dtype.kind not in "iub" or array.size == 0:
-        raise TedlensError(
-            f"{name} is {array.dtype} of shape {array.shape}, but needs whole-number ids of shape"
-            " (frames, height, width) with at least one pixel; convert or reshape it."
-        )
-    extremes = () if array.dtype == np.uint8 else (int(array.min()), int(array.max()))
-    for extreme in extremes:
-        if not 0 <= extreme <= VOID:
-            raise TedlensError(
-                f"{name} holds the id {extreme}, but ids are 0 (background), 1 to 254 and,"
-                " in the truth, 255 (void); number the objects anew."
-            )
-    return array.astype(np.uint8, copy=False)
 
 
 def _ids(masks: Masks) -> npt.NDArray[np.intp]:

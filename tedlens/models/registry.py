@@ -276,7 +276,7 @@ def outline_model(name: str | Path, kind: Kind) -> DiffusionModel:
     adapter = _adapter(_index(Path(source))["unet"][1], source, kind)
     found: dict[str, Any] = {}
     for part, (library, class_name) in _parts(Path(source)).items():
-        cls = _class(Path(source), part, library, class_name) if class_name else object
+        cls: Any = _class(Path(source), part, library, class_name) if class_name else object
         if issubclass(cls, diffusers.ModelMixin):
             try:
                 with torch.device("meta"), _quiet(bars=False):
@@ -428,7 +428,7 @@ def _loaded_parts(folder: Path, dtype: torch.dtype, variant: str | None) -> dict
     return parts
 
 
-def _class(folder: Path, part: str, library: Any, class_name: Any) -> type:
+def _class(folder: Path, part: str, library: Any, class_name: Any) -> Any:
     """Class of a pipeline's part; of another library than the two that hold models, `object`: the pipeline's affair.
 
     Raises
@@ -488,7 +488,8 @@ def _part(cls: Any, place: str, dtype: torch.dtype, variant: str | None) -> nn.M
                 else "; the file is not whole, or is of another architecture."
             )
         )
-    return module
+    loaded: nn.Module = module
+    return loaded
 
 
 def _variants(place: Path) -> set[str | None]:
@@ -498,7 +499,9 @@ def _variants(place: Path) -> set[str | None]:
 
 
 def _said_of(variants: set[str | None]) -> str:
-    return ", ".join("weights without a variant" if name is None else f"variant={name!r}" for name in sorted(variants, key=str))
+    return ", ".join(
+        "weights without a variant" if name is None else f"variant={name!r}" for name in sorted(variants, key=str)
+    )
 
 
 def _pipeline(folder: Path, parts: Mapping[str, Any], cls: Any = DiffusionPipeline) -> Any:

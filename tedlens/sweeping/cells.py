@@ -19,7 +19,7 @@ from tedlens.models.base import DiffusionModel
 from tedlens.probing import Prepared, label_features
 from tedlens.sweeping.grid import SETTINGS, Grid, Models
 from tedlens.ted import label_clip, label_clip_fused, label_masks, unit
-from tedlens.tracking import clip_features, start_masks
+from tedlens.ted.tracking import clip_features, start_masks
 
 Labels = npt.NDArray[np.uint8]
 Kept = dict[str, xr.Dataset]  # by path below the cell: "labels", "features/up_2"
@@ -47,7 +47,7 @@ def kept_cells(
     Yields
     ------
     Dataset
-        ``J``, ``F`` and ``JF`` over block, top_k, radius, n_last, temperature, convention, (lam,) object and
+        ``J``, ``F`` and ``JF`` over block, each of propagation's settings, (lam,) object and
         frame, with the cell's clip, tau and seed as scalar coordinates.
     dict of Datasets
         What the grid keeps of the cell beside its scores, by path below the cell.
@@ -82,11 +82,11 @@ def _tracked(
 ) -> Iterator[Labels]:
     """Masks (frame, H, W) of a cell, in the order of the grid's inner axes."""
     for block in grid.block:
-        for settings in grid.combinations:
+        for how in grid.combinations:
             if clear is None or grid.lam is None:
-                yield label_clip(unit(features[block]), masks, input_size, **settings)
+                yield label_clip(unit(features[block]), masks, input_size, how)
             else:
-                yield from label_clip_fused(features[block], clear, grid.lam, masks, input_size, **settings)
+                yield from label_clip_fused(features[block], clear, grid.lam, masks, input_size, how)
 
 
 def _kept_labels(labels: Sequence[Labels], grid: Grid) -> Kept:

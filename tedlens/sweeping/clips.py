@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from tedlens import metrics
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
-from tedlens.tracking import start_masks
+from tedlens.ted.tracking import start_masks
 
 Source = Callable[[], Clip]
 

@@ -10,9 +10,10 @@ import xarray as xr
 
 from tedlens.errors import TedlensError
 from tedlens.models.base import DiffusionModel
+from tedlens.models.registry import Model
 from tedlens.sweeping.cells import kept_cells
 from tedlens.sweeping.clips import ClipFacts, Source
-from tedlens.sweeping.grid import Grid, Model, Models, check_models, load_models, make_grid
+from tedlens.sweeping.grid import Grid, Models, check_models, load_models, make_grid
 from tedlens.sweeping.store import SweepStore
 
 if TYPE_CHECKING:

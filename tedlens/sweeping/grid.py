@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import product
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -16,12 +16,12 @@ from tedlens.models.base import DiffusionModel
 from tedlens.models.noise import frame_noise
 from tedlens.models.registry import Model, as_model
 from tedlens.models.structure import hook_points, named_point
-from tedlens.probing import block_names, input_size, only_one, window_length, windows
-from tedlens.propagation import Radius, check_lams, check_settings
+from tedlens.probing import block_names, input_size, noise_levels, only_one, window_length, windows
+from tedlens.ted.settings import Convention, Propagation, Radius, Upsample, check_lams
 
 KEEP = ("labels", "features")  # what a store can keep beside scores
-RULES = {"radius": ("grid",)}  # words that stand for a number that follows from the grid
-SETTINGS = ("top_k", "radius", "n_last", "temperature", "convention")  # of `propagate`: each can be an axis
+WORDS = {"radius": get_args(get_args(Radius)[1]), "convention": get_args(Convention), "upsample": get_args(Upsample)}
+SETTINGS = tuple(each.name for each in fields(Propagation))  # each can be an axis
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,11 @@ class Grid:
         return {"block": self.block, **self.settings, **lam}
 
     @property
-    def combinations(self) -> list[dict[str, Any]]:
+    def combinations(self) -> list[Propagation]:
         """Each combination of propagation's settings."""
-        return [dict(zip(self.settings, values, strict=True)) for values in product(*self.settings.values())]
+        return [
+            Propagation(**dict(zip(self.settings, values, strict=True))) for values in product(*self.settings.values())
+        ]
 
     @property
     def fixed(self) -> dict[str, Any]:
@@ -168,7 +170,9 @@ class Grid:
 def make_grid(
     models: Models,
     *,
-    tau: int | Sequence[int],
+    tau: int | Sequence[int] | None = None,
+    sigma: float | Sequence[float] | None = None,
+    log_snr: float | Sequence[float] | None = None,
     blocks: str | Sequence[str] | None = None,
     lam: float | Sequence[float] | None = None,
     seeds: int | Sequence[int] = 0,
@@ -177,25 +181,24 @@ def make_grid(
     appearance_tau: int = 51,
     appearance_block: str | None = None,
     appearance_samples: int = 1,
-    top_k: int | Sequence[int] = 10,
-    radius: Radius | Sequence[Radius] = "grid",
-    n_last: int | Sequence[int] = 20,
-    temperature: float | Sequence[float] = 0.1,
-    convention: str | Sequence[str] = "dift",
     protocol: Protocol = "davis",
     keep: str | Sequence[str] = (),
     components: int | None = None,
+    **propagation: Any,
 ) -> Grid:
-    """The grid that the words of `sweep` describe, once every value is known to be in its range."""
-    given = (top_k, radius, n_last, temperature, convention)
-    settings = {
-        name: values_of(name, value) if name == "convention" else numbers_of(name, value, words=RULES.get(name, ()))
-        for name, value in zip(SETTINGS, given, strict=True)
-    }
+    """The grid that the words of `sweep` describe, once every value is known to be in its range.
+
+    `propagation` are values of settings of propagation, one or several each; those that are left out have their
+    defaults.
+    """
+    given = Propagation().said() | propagation
+    settings = {name: numbers_of(name, value, words=WORDS.get(name, ())) for name, value in given.items()}
     _check_whole("overlap", overlap, 0)
     _check_whole("appearance_samples", appearance_samples, 1)
     swept = models.swept
-    taus = tuple(swept.check_tau(t) for t in numbers_of("tau", tau))
+    levels = {"tau": tau, "sigma": sigma, "log_snr": log_snr}
+    checked = {name: None if given is None else numbers_of(name, given) for name, given in levels.items()}
+    taus = tuple(swept.check_tau(t) for t in noise_levels(swept, **checked))
     window = window_length(swept, None)
     windows(1, window, overlap)  # says so where the overlap does not fit
     names = _names(swept, blocks)
@@ -221,8 +224,7 @@ def make_grid(
         input_rule=(swept.size if size is None else size, swept.multiple),
         models=models.provenance(),
     )
-    for combination in grid.combinations:
-        check_settings(**combination)
+    _ = grid.combinations  # each is a Propagation, which says where a value is out of range
     for seed in grid.seed:
         frame_noise(seed, [0], (1,))  # says so where a seed cannot key the noise
     return grid

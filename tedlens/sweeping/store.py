@@ -46,7 +46,7 @@ from tedlens.sweeping.encoding import (
 )
 from tedlens.sweeping.grid import SETTINGS, Grid
 
-LAYOUT = 2  # number of the layout described above, kept as the attribute "tedlens_sweep"
+LAYOUT = 3  # number of the layout described above, kept as the attribute "tedlens_sweep"
 CELL_KEY = re.compile(r".+-[0-9a-f]{8}-tau\d+-seed\d+-[0-9a-f]{8}")  # what `cell_key` gives
 OPENING = group_file({"tedlens_sweep": LAYOUT})[MARKER].split(b",")[0]  # how a store's own file begins
 HALF = "half written"  # node type of the joined scores while they are: Zarr sees no group, we see what is ours

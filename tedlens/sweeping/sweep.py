@@ -12,14 +12,15 @@ from tqdm.auto import tqdm
 
 from tedlens.errors import TedlensError
 from tedlens.metrics import Protocol
-from tedlens.propagation import Radius
+from tedlens.models.registry import Model
 from tedlens.provenance import versions
 from tedlens.sweeping.cells import AXES, join_cells, label_scores
 from tedlens.sweeping.clips import ClipFacts, Clips, Source, clip_sources, survey
 from tedlens.sweeping.engine import Here, Workers
-from tedlens.sweeping.grid import SETTINGS, Grid, Model, is_one
+from tedlens.sweeping.grid import SETTINGS, Grid, is_one
 from tedlens.sweeping.plan import make_plan
 from tedlens.sweeping.store import SweepStore, missing_cells
+from tedlens.ted.settings import Convention, Radius, Upsample
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -34,7 +35,9 @@ def sweep(
     *,
     motion: Model | None = None,
     appearance: Model | None = None,
-    tau: int | Sequence[int],
+    tau: int | Sequence[int] | None = None,
+    sigma: float | Sequence[float] | None = None,
+    log_snr: float | Sequence[float] | None = None,
     blocks: str | Sequence[str] | None = None,
     lam: float | Sequence[float] | None = None,
     seeds: int | Sequence[int] = (0,),
@@ -47,7 +50,8 @@ def sweep(
     radius: Radius | Sequence[Radius] = "grid",
     n_last: int | Sequence[int] = 20,
     temperature: float | Sequence[float] = 0.1,
-    convention: str | Sequence[str] = "dift",
+    convention: Convention | Sequence[Convention] = "dift",
+    upsample: Upsample | Sequence[Upsample] = "dift",
     protocol: Protocol = "davis",
     store: str | Path | None = None,
     keep: str | Sequence[str] = (),
@@ -70,9 +74,11 @@ def sweep(
         A video model, an image model or both: loaded, or by name, or as the arguments to load them, as in
         ``{"name": "i2vgen-xl", "dtype": "bfloat16"}``. With one alone its own features are swept; with both,
         motion features fused with appearance features.
-    tau, blocks
-        Noise levels and blocks (or submodules, see `probe`) of motion features, or of appearance features where
-        they are alone. By default all ``up`` blocks.
+    tau, sigma, log_snr
+        Noise levels of motion features, or of appearance features where they are alone, in one of three ways, see
+        `probe`.
+    blocks
+        Blocks of them (or submodules, see `probe`). By default all ``up`` blocks.
     lam
         Weights of motion in the fusion, 0 to 1, where both models are given; 0.5 by default. Any number of them
         costs little more than one.
@@ -83,8 +89,8 @@ def sweep(
     appearance_tau, appearance_block, appearance_samples
         Of the appearance features that motion is fused with, see `track`; the samples also where appearance
         is swept alone.
-    top_k, radius, n_last, temperature, convention
-        See `propagate`. A list makes an axis of that name.
+    top_k, radius, n_last, temperature, convention, upsample
+        See `tedlens.ted.Propagation`. A list makes an axis of that name.
     protocol
         Which frames are scored, see `evaluate`.
     store
@@ -128,6 +134,8 @@ def sweep(
     engine = Here(motion, appearance) if client is None else Workers(client, motion, appearance)
     words = {
         "tau": tau,
+        "sigma": sigma,
+        "log_snr": log_snr,
         "blocks": blocks,
         "lam": lam,
         "seeds": seeds,
@@ -141,6 +149,7 @@ def sweep(
         "n_last": n_last,
         "temperature": temperature,
         "convention": convention,
+        "upsample": upsample,
         "protocol": protocol,
         "keep": keep,
         "components": components,

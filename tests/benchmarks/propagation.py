@@ -20,8 +20,7 @@ import torch
 from definitions import dense_labels, window_mask
 from torch import Tensor
 
-from tedlens import propagation
-from tedlens.ted import unit
+from tedlens.ted import propagation, unit
 
 GRID, REFERENCES, OBJECTS = (60, 107), 7, 5
 RADIUS, TOP_K, TEMPERATURE = 12, 10, 0.1

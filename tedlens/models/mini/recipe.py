@@ -17,9 +17,6 @@ SIZE = 64  # pixels
 LATENTS = SIZE // 4
 FRAMES = 16  # as I2VGen-XL was trained
 
-# TED's settings, whose window follows the grid: so all features have windows of one size in the picture.
-PROPAGATION: dict[str, Any] = {"top_k": 10, "radius": "grid", "n_last": 20, "temperature": 0.1, "convention": "dift"}
-
 # Seeds of `similar` by their use. Training takes from TRAINING only; everything reported is TEST.
 TEST_SEEDS = range(0, 10_000)
 VALIDATION_SEEDS = range(10_000, 20_000)

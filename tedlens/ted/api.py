@@ -1,175 +1,23 @@
-"""TED: fuse motion and appearance features, and propagate the first frame's labels along them.
-
-Tensor functions first (`fuse_features`, `full_size_labels`, `label_clip`), then the labelled ones that
-users call (`fuse`, `propagate`, `propagate_fused`). How labels are carried is in `propagation`.
-"""
+"""TED for users: fuse motion and appearance features, and propagate each object's first mask along them."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 import xarray as xr
 from torch import Tensor
 
 from tedlens.align import check_same_clip, check_whole, common_frames, in_order, listed
-from tedlens.clip import VOID, on_grid
 from tedlens.errors import TedlensError
-from tedlens.media import as_labels, ids_in
-from tedlens.propagation import Convention, Radius, check_lams, propagate_fused_labels, propagate_labels, radius_on
-
-Upsample = Literal["dift", "argmax"]
-
-
-# --- tensors --------------------------------------------------------------------------------------
-
-
-def unit(features: Tensor) -> Tensor:
-    """Features (frame, channel, y, x) of length 1 at each cell."""
-    return F.normalize(features.float(), dim=1)
-
-
-def fuse_features(motion: Tensor, appearance: Tensor, lam: float) -> Tensor:
-    """R_f = (lam R_m, (1 - lam) R_a), each of length 1 per cell: (frame, channel_m + channel_a, y, x).
-
-    Where the grids differ, appearance is resampled (bilinear) to motion's before it is normalised.
-    Source: TED (NeurIPS 2025), fusion.
-    """
-    motion, appearance = unit_parts(motion, appearance)
-    return torch.cat([lam * motion, (1 - lam) * appearance], dim=1)
-
-
-def unit_parts(motion: Tensor, appearance: Tensor) -> tuple[Tensor, Tensor]:
-    """Both features of length 1 at each cell, on motion's grid."""
-    if appearance.shape[-2:] != motion.shape[-2:]:
-        appearance = F.interpolate(appearance.float(), motion.shape[-2:], mode="bilinear", antialias=True)
-    return unit(motion), unit(appearance)
-
-
-def one_hot(
-    mask: npt.NDArray[np.uint8], grid: tuple[int, int], ids: Sequence[int] | None = None
-) -> tuple[Tensor, list[int]]:
-    """First-frame mask (H, W) as labels (1 + object, y, x) on the feature grid, and the objects' ids.
-
-    Nearest neighbour, at the cells' centres; channel 0 is the background. Void (255) is in no channel. `ids`: of
-    these objects, whether the mask holds them or not.
-    """
-    found = sorted(ids_in(mask) - {0, VOID}) if ids is None else list(ids)
-    small = on_grid(mask, grid)
-    return torch.from_numpy(np.stack([small == i for i in [0, *found]])).float(), found
-
-
-def full_size_labels(
-    soft: Tensor, input_size: tuple[int, int], size: tuple[int, int], upsample: Upsample = "dift"
-) -> Tensor:
-    """Channel of the winning label (frame, H, W), uint8, from soft labels (frame, object, y, x).
-
-    Bilinear to the model's input size, argmax, nearest neighbour to the clip's own size. As DIFT does it
-    (``"dift"``), each channel of each frame is min-max normalised before the argmax; with ``"argmax"`` not.
-    """
-    if upsample not in get_args(Upsample):
-        raise TedlensError(f"upsample={upsample!r} is not known; choose 'dift' or 'argmax'.")
-    hard = []
-    for frame in soft:  # one at a time: full-size soft labels of a long clip are large
-        large = F.interpolate(frame[None], input_size, mode="bilinear", align_corners=False)[0]
-        if upsample == "dift":
-            low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
-            # A channel that won nothing anywhere stays as it is: it cannot win.
-            large = torch.where(high > 0, (large - low) / (high - low).clamp_min(1e-12), large)
-        winner = large.argmax(0)[None, None].float()
-        hard.append(F.interpolate(winner, size, mode="nearest-exact")[0, 0].to(torch.uint8))
-    return torch.stack(hard)
-
-
-def given_masks(masks: npt.NDArray[np.uint8]) -> dict[int, npt.NDArray[np.uint8]]:
-    """What propagation is given, by frame: the first mask (H, W), and of each object that enters later its first one.
-
-    `masks` are (H, W), the first frame's, or (T, H, W). Of an object that was seen before, nothing more is taken.
-    """
-    if masks.ndim == 2:
-        return {0: masks}
-    given, known = {0: masks[0]}, {0, VOID} | ids_in(masks[0])
-    for t, mask in enumerate(masks[1:], start=1):
-        if new := ids_in(mask) - known:
-            given[t] = np.where(np.isin(mask, list(new)), mask, 0).astype(np.uint8)
-            known |= new
-    return given
-
-
-def _start(
-    masks: npt.NDArray[np.uint8], like: Tensor
-) -> tuple[Tensor, dict[int, Tensor], dict[int, npt.NDArray[np.uint8]], list[int]]:
-    """Labels of frame 0 and of the frames where objects enter, on the grid; the masks they are of; all ids."""
-    given = given_masks(masks)
-    ids = sorted(set.union(*(ids_in(mask) for mask in given.values())) - {0, VOID})
-    grid = (like.shape[-2], like.shape[-1])
-    labels = {t: one_hot(mask, grid, ids)[0].to(like.device) for t, mask in given.items()}
-    for t in labels.keys() - {0}:
-        labels[t][0] = 0  # of the background nothing new is known
-    return labels.pop(0), labels, given, ids
-
-
-def label_clip(
-    feats: Tensor,
-    masks: npt.NDArray[np.uint8],
-    input_size: tuple[int, int],
-    *,
-    upsample: Upsample = "dift",
-    **settings: Any,
-) -> npt.NDArray[np.uint8]:
-    """From features (frame, channel, y, x) and masks to masks (frame, H, W).
-
-    Given are the first frame's mask (H, W), or masks (frame, H, W), of which each object's first is taken.
-    `settings` are those of `propagate_labels`.
-    """
-    first, entries, given, ids = _start(masks, feats)
-    soft = propagate_labels(feats, first, entries=entries, **settings)
-    return _masks(soft, given, ids, input_size, upsample)
-
-
-def label_clip_fused(
-    motion: Tensor,
-    appearance: Tensor,
-    lams: Sequence[float],
-    masks: npt.NDArray[np.uint8],
-    input_size: tuple[int, int],
-    *,
-    upsample: Upsample = "dift",
-    **settings: Any,
-) -> npt.NDArray[np.uint8]:
-    """Masks (lam, frame, H, W) from motion and appearance features (frame, channel, y, x), fused at each lambda.
-
-    Appearance is resampled to motion's grid. `masks` and `settings` are those of `label_clip`.
-    """
-    parts = unit_parts(motion, appearance)
-    first, entries, given, ids = _start(masks, motion)
-    soft = propagate_fused_labels(*parts, lams, first, entries=entries, **settings)
-    return np.stack([_masks(one, given, ids, input_size, upsample) for one in soft])
-
-
-def _masks(
-    soft: Tensor,
-    given: dict[int, npt.NDArray[np.uint8]],
-    ids: list[int],
-    input_size: tuple[int, int],
-    upsample: Upsample,
-) -> npt.NDArray[np.uint8]:
-    """Masks (frame, H, W) from soft labels (frame, 1 + object, y, x); what was given stays, void left out."""
-    height, width = given[0].shape
-    winner = full_size_labels(soft, input_size, (height, width), upsample).cpu().numpy()
-    labels: npt.NDArray[np.uint8] = np.array([0, *ids], np.uint8)[winner]
-    labels[0] = np.where(given[0] == VOID, 0, given[0])
-    for t in given.keys() - {0}:
-        labels[t] = np.where(given[t] > 0, given[t], labels[t])
-    return labels
-
-
-# --- labelled -------------------------------------------------------------------------------------
+from tedlens.labels import as_labels, object_ids, on_grid
+from tedlens.ted.fusion import fuse_features, unit, unit_parts
+from tedlens.ted.masks import given_masks, label_clip, label_clip_fused
+from tedlens.ted.settings import Convention, Propagation, Radius, Upsample, check_lams
 
 
 def fuse(motion: xr.DataArray, appearance: xr.DataArray, lam: float = 0.5) -> xr.DataArray:
@@ -226,13 +74,9 @@ def propagate(
         Features of the same clip and shape by which reference frames are compared, where those are not
         `features` itself: with the queries of an attention layer (its ``to_q``) as `features` and its keys
         (``to_k``) here, labels follow query-key matching, all heads together. Normalised per cell, too.
-    top_k, radius, n_last, temperature, convention
-        See `propagate_labels`; `radius` is in cells of the feature grid, and by default follows it. The attributes of
-        the result say the number of cells that was used.
-    upsample
-        How soft labels on the feature grid become masks at the clip's own size: bilinear to the model's
-        input size, argmax, nearest neighbour. ``"dift"`` (DIFT) normalises each label to 0..1 over the
-        frame before the argmax, so that a faint object wins where it peaks; ``"argmax"`` does not.
+    top_k, radius, n_last, temperature, convention, upsample
+        See `tedlens.ted.Propagation`; `radius` is in cells of the feature grid, and by default follows it. The
+        attributes of the result say the number of cells that was used.
 
     Returns
     -------
@@ -249,15 +93,8 @@ def propagate(
     feats = _tensor(features)
     # Fused features carry their weights in their lengths: do not normalise those again.
     feats = feats if "part" in features.coords else unit(feats)
-    settings: dict[str, Any] = {
-        "top_k": top_k,
-        "radius": radius_on(radius, features.sizes["y"]),
-        "n_last": n_last,
-        "temperature": temperature,
-        "convention": convention,
-        "upsample": upsample,
-    }
-    attrs = dict(features.attrs) | settings
+    how = Propagation(top_k, radius, n_last, temperature, convention, upsample).on(features.sizes["y"])
+    attrs = dict(features.attrs) | how.said()
     others = None
     if keys is not None:
         keys = _one_clip(keys, "keys")
@@ -274,7 +111,7 @@ def propagate(
                 f"Keys of shape {tuple(others.shape)} do not fit features of {tuple(feats.shape)}; "
                 "give both of the same attention layer and clip."
             )
-    labels = label_clip(feats, given, _input_size(features, given), keys=others, **settings)
+    labels = label_clip(feats, given, _input_size(features, given), how, keys=others)
     return label_masks(labels, features["frame"].values, attrs)
 
 
@@ -323,16 +160,9 @@ def propagate_fused(
     lams = [float(value) for value in np.atleast_1d(lam)]
     motion, appearance = _same_clip(motion, appearance)
     given = _check_masks(masks, motion, "motion features")
-    settings: dict[str, Any] = {
-        "top_k": top_k,
-        "radius": radius_on(radius, motion.sizes["y"]),
-        "n_last": n_last,
-        "temperature": temperature,
-        "convention": convention,
-        "upsample": upsample,
-    }
-    labels = label_clip_fused(_tensor(motion), _tensor(appearance), lams, given, _input_size(motion, given), **settings)
-    attrs = _about(motion, "motion_") | _about(appearance, "appearance_") | settings
+    how = Propagation(top_k, radius, n_last, temperature, convention, upsample).on(motion.sizes["y"])
+    labels = label_clip_fused(_tensor(motion), _tensor(appearance), lams, given, _input_size(motion, given), how)
+    attrs = _about(motion, "motion_") | _about(appearance, "appearance_") | how.said()
     every = [label_masks(one, motion["frame"].values, attrs) for one in labels]
     return xr.concat(every, xr.Variable("lam", lams), combine_attrs="override")
 
@@ -384,7 +214,7 @@ def _check_masks(given: npt.ArrayLike, features: xr.DataArray, what: str) -> npt
 
 def _warn_of_small_objects(mask: npt.NDArray[np.uint8], grid: tuple[int, int]) -> None:
     """Say which objects lie on no cell's centre, and so cannot be tracked on this grid."""
-    for lost in sorted(ids_in(mask) - ids_in(on_grid(mask, grid)) - {0, VOID}):
+    for lost in sorted(set(object_ids(mask)) - set(object_ids(on_grid(mask, grid)))):
         rows, columns = np.nonzero(mask == lost)
         warnings.warn(
             f"Object {lost} ({np.ptp(rows) + 1}x{np.ptp(columns) + 1} pixels) lies on the centre of no cell "

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tedlens.clip import VOID
 from tedlens.errors import TedlensError
+from tedlens.labels import VOID
+from tedlens.ted.settings import Convention, Propagation, check_lams
 
-Convention = Literal["dift", "crw"]
-Radius = int | Literal["grid"]
-PAPER_RADIUS, PAPER_ROWS = 15, 60  # of TED (NeurIPS 2025), table 4, on the grid of DAVIS at 480 pixels and stride 8
 TILE = 6  # side, in cells, of the square of queries that share one product with their keys
 BUDGET = 64 * 2**20  # bytes of working memory, besides features and labels; one tile is always taken
 
@@ -32,11 +30,7 @@ def propagate_labels(
     *,
     entries: Mapping[int, Tensor] | None = None,
     keys: Tensor | None = None,
-    top_k: int = 10,
-    radius: Radius = "grid",
-    n_last: int = 20,
-    temperature: float = 0.1,
-    convention: Convention = "dift",
+    **settings: Any,
 ) -> Tensor:
     """Soft labels of every frame, carried from the first along feature similarity.
 
@@ -55,16 +49,8 @@ def propagate_labels(
     keys : (frame, channel, y, x)
         What a reference frame is compared by, where that is not `feats` itself: an attention layer's keys,
         with its queries as `feats`.
-    radius
-        Cells that the window reaches to each side. ``"grid"``: the paper's 15 of 60 rows, and in proportion on
-        other grids, so that windows are of one size in the picture: 4 on the 16 rows of ``mini`` and ``mini-svd``
-        (`up_2`), 8 on the 32 of the image ``mini`` (`up_1`), 15 on the 60 of I2VGen-XL and SVD (`up_2`) and of ADM
-        (`out_7`) at 480 pixels.
-    convention
-        ``"dift"`` (DIFT, DINO): the window is a square of +-radius cells, on every reference; the
-        references are frame 0 and the last `n_last` frames, frame 0 once.
-        ``"crw"`` (CRW, SFC): the window is a disc (distance < radius); frame 0 as long-term reference
-        is not restricted to it, and stands in again for each reference before the start.
+    **settings
+        Those of `Propagation`.
 
     Returns
     -------
@@ -80,7 +66,7 @@ def propagate_labels(
     The time is that of the products of each tile with its window on each reference. Besides features and
     labels the memory is about `BUDGET` bytes, or what one tile needs where that is more, whatever the grid.
     """
-    rule = _Rule(top_k, radius_on(radius, feats.shape[-2]), n_last, temperature, convention)
+    rule = _Rule.of(Propagation(**settings), feats)
     return _propagate([feats], [feats if keys is None else keys], [1.0], first, entries or {}, rule)[0]
 
 
@@ -91,11 +77,7 @@ def propagate_fused_labels(
     first: Tensor,
     *,
     entries: Mapping[int, Tensor] | None = None,
-    top_k: int = 10,
-    radius: Radius = "grid",
-    n_last: int = 20,
-    temperature: float = 0.1,
-    convention: Convention = "dift",
+    **settings: Any,
 ) -> Tensor:
     """Soft labels for several lambdas, with the similarities of motion and of appearance computed once.
 
@@ -107,7 +89,7 @@ def propagate_fused_labels(
     motion, appearance : (frame, channel, y, x) on one grid, of length 1 at each cell (`unit`)
     lams
         Weights of motion, each 0 to 1.
-    first, entries, top_k, radius, n_last, temperature, convention
+    first, entries, settings
         See `propagate_labels`.
 
     Returns
@@ -120,35 +102,9 @@ def propagate_fused_labels(
         As `propagate_labels`; for a lambda out of range or none at all.
     """
     check_lams(lams)
-    rule = _Rule(top_k, radius_on(radius, motion.shape[-2]), n_last, temperature, convention)
+    rule = _Rule.of(Propagation(**settings), motion)
     parts = [motion, appearance]
     return _propagate(parts, parts, lams, first, entries or {}, rule)
-
-
-def check_lams(lams: Sequence[float]) -> None:
-    """Each lambda from 0 to 1, and at least one."""
-    if not len(lams):
-        raise TedlensError("No lam is given; give at least one, from 0 (appearance only) to 1 (motion only).")
-    for lam in lams:
-        if not 0 <= lam <= 1:
-            raise TedlensError(f"lam={lam} is out of range; choose 0 (appearance only) to 1 (motion only).")
-
-
-def check_settings(*, top_k: int, radius: Radius, n_last: int, temperature: float, convention: Convention) -> None:
-    """Settings of `propagate_labels` in their range, or one sentence about what is not."""
-    _Rule(top_k, radius_on(radius, PAPER_ROWS), n_last, temperature, convention)
-
-
-def radius_on(radius: Radius, rows: int) -> int:
-    """Cells that a window reaches on a grid of so many rows: as given, or with "grid" the paper's share of the height.
-
-    Windows of features on different grids are then of one size in the picture.
-    """
-    if isinstance(radius, str):
-        if radius != "grid":
-            raise TedlensError(f"radius={radius!r} is not known; give a number of cells, or 'grid' to follow the grid.")
-        return max(1, round(PAPER_RADIUS * rows / PAPER_ROWS))
-    return radius
 
 
 # --- what is asked for ----------------------------------------------------------------------------
@@ -156,7 +112,7 @@ def radius_on(radius: Radius, rows: int) -> int:
 
 @dataclass(frozen=True)
 class _Rule:
-    """How labels are carried."""
+    """How labels are carried on one grid."""
 
     top_k: int
     radius: int
@@ -164,15 +120,10 @@ class _Rule:
     temperature: float
     convention: Convention
 
-    def __post_init__(self) -> None:
-        if self.convention not in get_args(Convention):
-            raise TedlensError(f"convention={self.convention!r} is not known; choose 'dift' or 'crw'.")
-        for name in ("top_k", "radius", "n_last"):
-            value = getattr(self, name)
-            if int(value) != value or value < 1:
-                raise TedlensError(f"{name}={value} is out of range; choose a whole number of at least 1.")
-        if not self.temperature > 0:
-            raise TedlensError(f"temperature={self.temperature} is out of range; choose a number above 0.")
+    @classmethod
+    def of(cls, how: Propagation, feats: Tensor) -> _Rule:
+        """For features (frame, channel, y, x)."""
+        return cls(how.top_k, how.reach(feats.shape[-2]), how.n_last, how.temperature, how.convention)
 
     def references(self, t: int) -> list[int]:
         """Frames whose window frame t looks into."""
@@ -294,13 +245,13 @@ def _best(similarities: Sequence[Tensor], lam: float, hidden: Tensor, top_k: int
 
 
 def keys_in_sight(
-    parts: Sequence[Tensor], labels: Tensor, t: int, *, radius: int, n_last: int, convention: Convention
+    parts: Sequence[Tensor], labels: Tensor, t: int, how: Propagation
 ) -> Iterator[tuple[_Strip, list[Tensor], Tensor]]:
     """All that could vote on the cells of frame t, strip by strip: similarities (query, key) in each part, and labels.
 
     `labels` (frame, y, x) are those of the reference frames; a key out of the window, or of the grid, has `VOID`.
     """
-    rule = _Rule(1, radius, n_last, 1.0, convention)  # no choice among votes, so neither top_k nor temperature
+    rule = _Rule.of(how, parts[0])
     references = rule.references(t)
     for strip in _strips(parts, rule, len(references)):
         queries = [strip.queries(part[t]) for part in parts]
@@ -309,7 +260,7 @@ def keys_in_sight(
         hidden = strip.hidden(rule, labels.device).flatten(0, 1) < 0
         cell = strip.place(torch.tensor(0), torch.arange(hidden.shape[1]).expand_as(hidden).to(labels.device))
         label = torch.cat([labels[r].flatten()[cell].masked_fill(hidden, VOID) for r in references], 1)
-        if convention == "crw":  # its long-term reference is not restricted to the window
+        if rule.convention == "crw":  # its long-term reference is not restricted to the window
             far = [q.flatten(0, 1) @ p[0].flatten(1).to(q) for q, p in zip(queries, parts, strict=True)]
             similarities = [torch.cat(both, 1) for both in zip(similarities, far, strict=True)]
             label = torch.cat([label, labels[0].flatten().expand(len(label), -1)], 1)

@@ -14,18 +14,17 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tedlens.propagation import Convention, keys_in_sight
+from tedlens.ted.propagation import keys_in_sight
+from tedlens.ted.settings import Propagation
 
 
 def best_matches(
     parts: tuple[Tensor, Tensor],
     labels: npt.NDArray[np.uint8],
     objects: Sequence[int],
+    how: Propagation,
     *,
     unseen: float,
-    radius: int,
-    n_last: int,
-    convention: Convention,
 ) -> npt.NDArray[np.float32]:
     """Similarities of each cell with its best match in each object, at every lambda.
 
@@ -36,10 +35,10 @@ def best_matches(
         Of the reference frames.
     objects
         The labels to match.
+    how
+        Its `radius`, `n_last` and `convention` say what a cell sees.
     unseen
         Similarity with an object of which a cell sees none.
-    radius, n_last, convention
-        What a cell sees, see `propagate_labels`.
 
     Returns
     -------
@@ -51,9 +50,7 @@ def best_matches(
     # Only what takes over two seconds shows a bar.
     for t in tqdm(range(1, len(labels)), desc="matching", unit="frame", delay=2, leave=False):
         frame = torch.empty(2, 1, len(objects), *labels.shape[1:], device=known.device)
-        for strip, (motion, appearance), label in keys_in_sight(
-            parts, known, t, radius=radius, n_last=n_last, convention=convention
-        ):
+        for strip, (motion, appearance), label in keys_in_sight(parts, known, t, how):
             hulls = [_hull(motion, appearance, label == o, unseen) for o in objects]
             most = max(frame.shape[1], *(hull.shape[1] for hull in hulls))
             frame = _padded(frame, most)

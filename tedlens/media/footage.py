@@ -1,0 +1,89 @@
+"""Frames as they lie in a file or folder, and which of them are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tedlens.errors import TedlensError
+from tedlens.labels import Labels, as_array
+
+if TYPE_CHECKING:
+    pass
+
+Pictures = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Frames as they lie in a file or folder, and what is needed to find their masks."""
+
+    frames: Pictures
+    start: int  # number of the first of `frames` in the source
+    stride: int  # of every so manieth frame of the source
+    size: tuple[int, int]  # height and width in the source, which its masks have
+    total: int | None  # frames in the source; None: reading stopped before its end
+    stems: tuple[str, ...] | None = None  # of all the source's files, if it is a folder
+    fps: float | None = None
+    masks: Labels | None = None  # (total, H, W) or (H, W), if the source holds them itself
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is asked for of a source: every `stride`-th frame from `start` to `stop` (not included), at a size."""
+
+    start: int = 0
+    stop: int | None = None
+    stride: int = 1
+    size: int | tuple[int, int] | None = None  # short side, or height and width, in pixels
+
+    @property
+    def frames(self) -> slice:
+        return slice(self.start, self.stop, self.stride)
+
+    def holds(self, number: int) -> bool:
+        """Whether a frame of the source is asked for; those from `stop` on are never asked about."""
+        return number >= self.start and (number - self.start) % self.stride == 0
+
+    def fitted(self, picture: Pictures) -> Pictures:
+        """A picture (H, W, 3) at the size asked for."""
+        from PIL import Image
+
+        if self.size is None:
+            return picture
+        height, width = picture.shape[:2]
+        if isinstance(self.size, int):
+            scale = self.size / min(height, width)
+            wanted = max(1, round(height * scale)), max(1, round(width * scale))
+        else:
+            wanted = self.size
+        if wanted == (height, width):
+            return picture
+        return np.asarray(Image.fromarray(picture).resize(wanted[::-1], Image.Resampling.BICUBIC))
+
+
+def check_frames(frames: npt.ArrayLike, what: str = "frames") -> Pictures:
+    """`frames` as an array, after a look at its type and shape."""
+    array = as_array(frames, what)
+    if array.ndim != 4 or array.shape[-1] != 3:
+        hint = "add a first axis with frames[None]" if array.ndim == 3 and array.shape[-1] == 3 else "give (T, H, W, 3)"
+        raise TedlensError(f"{what} has shape {array.shape}, not (frame, height, width, 3); {hint}.")
+    if array.size == 0:
+        raise TedlensError(f"{what} has shape {array.shape}, so it is empty; give at least one frame.")
+    if array.dtype != np.uint8:
+        raise TedlensError(f"{what} is of type {array.dtype}; give uint8 from 0 to 255 (a float x in 0..1 times 255).")
+    return array
+
+
+def footage_of(
+    path: Path, pictures: list[Pictures], size: tuple[int, ...], part: Part, total: int | None, **known: Any
+) -> Footage:
+    """Pictures of one size as frames."""
+    if len({picture.shape for picture in pictures}) > 1:
+        raise TedlensError(f"{path} changes its picture size midway; all frames of a clip must be of one size.")
+    frames = np.stack(pictures) if pictures else np.empty((0, 0, 0, 3), np.uint8)
+    return Footage(frames, part.start, part.stride, (size[0], size[1]), total, **known)

@@ -1,0 +1,36 @@
+"""TED: fuse motion and appearance features, and propagate each object's first mask along them.
+
+Tensor functions (`fusion`, `propagation`, `matching`, `masks`), all with one value of settings (`settings`), and the
+labelled ones that users call (`api`, and `tracking`, which alone needs models).
+"""
+
+from tedlens.ted.api import comparable, fuse, label_masks, propagate, propagate_fused
+from tedlens.ted.fusion import fuse_features, unit, unit_parts
+from tedlens.ted.masks import full_size_labels, given_masks, label_clip, label_clip_fused, one_hot
+from tedlens.ted.matching import best_matches
+from tedlens.ted.propagation import propagate_fused_labels, propagate_labels
+from tedlens.ted.settings import Convention, Propagation, Radius, Upsample, check_lams
+
+__all__ = [
+    "Convention",
+    "Propagation",
+    "Radius",
+    "Upsample",
+    "best_matches",
+    "check_lams",
+    "comparable",
+    "full_size_labels",
+    "fuse",
+    "fuse_features",
+    "given_masks",
+    "label_clip",
+    "label_clip_fused",
+    "label_masks",
+    "one_hot",
+    "propagate",
+    "propagate_fused",
+    "propagate_fused_labels",
+    "propagate_labels",
+    "unit",
+    "unit_parts",
+]

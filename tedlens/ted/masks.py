@@ -1,0 +1,131 @@
+"""From masks to labels on the feature grid and, once they are carried, back. Tensors and arrays, on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tedlens.labels import VOID, ids_in, object_ids, on_grid
+from tedlens.ted.fusion import unit_parts
+from tedlens.ted.propagation import propagate_fused_labels, propagate_labels
+from tedlens.ted.settings import Propagation, Upsample
+
+
+def one_hot(
+    mask: npt.NDArray[np.uint8], grid: tuple[int, int], ids: Sequence[int] | None = None
+) -> tuple[Tensor, list[int]]:
+    """First-frame mask (H, W) as labels (1 + object, y, x) on the feature grid, and the objects' ids.
+
+    Nearest neighbour, at the cells' centres; channel 0 is the background. Void (255) is in no channel. `ids`: of
+    these objects, whether the mask holds them or not.
+    """
+    found = object_ids(mask) if ids is None else list(ids)
+    small = on_grid(mask, grid)
+    return torch.from_numpy(np.stack([small == i for i in [0, *found]])).float(), found
+
+
+def full_size_labels(
+    soft: Tensor, input_size: tuple[int, int], size: tuple[int, int], upsample: Upsample = "dift"
+) -> Tensor:
+    """Channel of the winning label (frame, H, W), uint8, from soft labels (frame, object, y, x).
+
+    Bilinear to the model's input size, argmax, nearest neighbour to the clip's own size. As DIFT does it
+    (``"dift"``), each channel of each frame is min-max normalised before the argmax; with ``"argmax"`` not.
+    """
+    Propagation(upsample=upsample)  # says so where it is not known
+    hard = []
+    for frame in soft:  # one at a time: full-size soft labels of a long clip are large
+        large = F.interpolate(frame[None], input_size, mode="bilinear", align_corners=False)[0]
+        if upsample == "dift":
+            low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
+            # A channel that won nothing anywhere stays as it is: it cannot win.
+            large = torch.where(high > 0, (large - low) / (high - low).clamp_min(1e-12), large)
+        winner = large.argmax(0)[None, None].float()
+        hard.append(F.interpolate(winner, size, mode="nearest-exact")[0, 0].to(torch.uint8))
+    return torch.stack(hard)
+
+
+def given_masks(masks: npt.NDArray[np.uint8]) -> dict[int, npt.NDArray[np.uint8]]:
+    """What propagation is given, by frame: the first mask (H, W), and of each object that enters later its first one.
+
+    `masks` are (H, W), the first frame's, or (T, H, W). Of an object that was seen before, nothing more is taken.
+    """
+    if masks.ndim == 2:
+        return {0: masks}
+    given, known = {0: masks[0]}, {0, VOID} | ids_in(masks[0])
+    for t, mask in enumerate(masks[1:], start=1):
+        if new := ids_in(mask) - known:
+            given[t] = np.where(np.isin(mask, list(new)), mask, 0).astype(np.uint8)
+            known |= new
+    return given
+
+
+def _start(
+    masks: npt.NDArray[np.uint8], like: Tensor
+) -> tuple[Tensor, dict[int, Tensor], dict[int, npt.NDArray[np.uint8]], list[int]]:
+    """Labels of frame 0 and of the frames where objects enter, on the grid; the masks they are of; all ids."""
+    given = given_masks(masks)
+    ids = sorted(set().union(*(object_ids(mask) for mask in given.values())))
+    grid = (like.shape[-2], like.shape[-1])
+    labels = {t: one_hot(mask, grid, ids)[0].to(like.device) for t, mask in given.items()}
+    for t in labels.keys() - {0}:
+        labels[t][0] = 0  # of the background nothing new is known
+    return labels.pop(0), labels, given, ids
+
+
+def label_clip(
+    feats: Tensor,
+    masks: npt.NDArray[np.uint8],
+    input_size: tuple[int, int],
+    how: Propagation,
+    *,
+    keys: Tensor | None = None,
+) -> npt.NDArray[np.uint8]:
+    """From features (frame, channel, y, x) and masks to masks (frame, H, W).
+
+    Given are the first frame's mask (H, W), or masks (frame, H, W), of which each object's first is taken. `keys` are
+    those of `propagate_labels`.
+    """
+    first, entries, given, ids = _start(masks, feats)
+    soft = propagate_labels(feats, first, entries=entries, keys=keys, **how.said())
+    return _masks(soft, given, ids, input_size, how.upsample)
+
+
+def label_clip_fused(
+    motion: Tensor,
+    appearance: Tensor,
+    lams: Sequence[float],
+    masks: npt.NDArray[np.uint8],
+    input_size: tuple[int, int],
+    how: Propagation,
+) -> npt.NDArray[np.uint8]:
+    """Masks (lam, frame, H, W) from motion and appearance features (frame, channel, y, x), fused at each lambda.
+
+    Appearance is resampled to motion's grid. `masks` are those of `label_clip`.
+    """
+    parts = unit_parts(motion, appearance)
+    first, entries, given, ids = _start(masks, motion)
+    soft = propagate_fused_labels(*parts, lams, first, entries=entries, **how.said())
+    return np.stack([_masks(one, given, ids, input_size, how.upsample) for one in soft])
+
+
+def _masks(
+    soft: Tensor,
+    given: dict[int, npt.NDArray[np.uint8]],
+    ids: list[int],
+    input_size: tuple[int, int],
+    upsample: Upsample,
+) -> npt.NDArray[np.uint8]:
+    """Masks (frame, H, W) from soft labels (frame, 1 + object, y, x); what was given stays, void left out."""
+    height, width = given[0].shape
+    winner = full_size_labels(soft, input_size, (height, width), upsample).cpu().numpy()
+    labels: npt.NDArray[np.uint8] = np.array([0, *ids], np.uint8)[winner]
+    labels[0] = np.where(given[0] == VOID, 0, given[0])
+    for t in given.keys() - {0}:
+        labels[t] = np.where(given[t] > 0, given[t], labels[t])
+    return labels

@@ -1,0 +1,94 @@
+"""How labels are carried, as one value that is checked once and handed on whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+from tedlens.errors import TedlensError
+
+Convention = Literal["dift", "crw"]
+Radius = int | Literal["grid"]
+Upsample = Literal["dift", "argmax"]
+PAPER_RADIUS, PAPER_ROWS = 15, 60  # of TED (NeurIPS 2025), table 4, on the grid of DAVIS at 480 pixels and stride 8
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """Settings of label propagation; by default those of TED's paper.
+
+    Parameters
+    ----------
+    top_k
+        Cells that vote for a cell.
+    radius
+        Cells that the window reaches to each side. ``"grid"``: the paper's 15 of 60 rows, and in proportion on
+        other grids, so that windows are of one size in the picture: 4 on the 16 rows of ``mini`` and ``mini-svd``
+        (`up_2`), 8 on the 32 of the image ``mini`` (`up_1`), 15 on the 60 of I2VGen-XL and SVD (`up_2`) and of ADM
+        (`out_7`) at 480 pixels.
+    n_last
+        Frames before the present one that serve as references, beside the first.
+    temperature
+        Of the softmax by which votes are weighed.
+    convention
+        ``"dift"`` (DIFT, DINO): the window is a square of +-radius cells, on every reference; the
+        references are frame 0 and the last `n_last` frames, frame 0 once.
+        ``"crw"`` (CRW, SFC): the window is a disc (distance < radius); frame 0 as long-term reference
+        is not restricted to it, and stands in again for each reference before the start.
+    upsample
+        How soft labels on the feature grid become masks at the clip's own size: bilinear to the model's
+        input size, argmax, nearest neighbour. ``"dift"`` (DIFT) normalises each label to 0..1 over the
+        frame before the argmax, so that a faint object wins where it peaks; ``"argmax"`` does not.
+
+    Raises
+    ------
+    TedlensError
+        For a value out of its range.
+    """
+
+    top_k: int = 10
+    radius: Radius = "grid"
+    n_last: int = 20
+    temperature: float = 0.1
+    convention: Convention = "dift"
+    upsample: Upsample = "dift"
+
+    def __post_init__(self) -> None:
+        for name, words in (("convention", Convention), ("upsample", Upsample)):
+            if getattr(self, name) not in get_args(words):
+                known = " or ".join(map(repr, get_args(words)))
+                raise TedlensError(f"{name}={getattr(self, name)!r} is not known; choose {known}.")
+        if isinstance(self.radius, str) and self.radius != "grid":
+            raise TedlensError(
+                f"radius={self.radius!r} is not known; give a number of cells, or 'grid' to follow the grid."
+            )
+        for name in ("top_k", "radius", "n_last"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (int(value) != value or value < 1):
+                raise TedlensError(f"{name}={value} is out of range; choose a whole number of at least 1.")
+        if not self.temperature > 0:
+            raise TedlensError(f"temperature={self.temperature} is out of range; choose a number above 0.")
+
+    def on(self, rows: int) -> Propagation:
+        """The same on a grid of so many rows, with `radius` as a number of cells."""
+        return replace(self, radius=self.reach(rows))
+
+    def reach(self, rows: int) -> int:
+        """Cells that the window reaches to each side on a grid of so many rows."""
+        if isinstance(self.radius, str):
+            return max(1, round(PAPER_RADIUS * rows / PAPER_ROWS))
+        return int(self.radius)
+
+    def said(self) -> dict[str, Any]:
+        """The settings by name, as attributes of results and as arguments."""
+        return asdict(self)
+
+
+def check_lams(lams: Sequence[float]) -> None:
+    """Each lambda from 0 to 1, and at least one."""
+    if not len(lams):
+        raise TedlensError("No lam is given; give at least one, from 0 (appearance only) to 1 (motion only).")
+    for lam in lams:
+        if not 0 <= lam <= 1:
+            raise TedlensError(f"lam={lam} is out of range; choose 0 (appearance only) to 1 (motion only).")
