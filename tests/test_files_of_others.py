@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import struct
 import warnings
@@ -18,6 +19,7 @@ from PIL import Image, features
 from test_clip import HEIGHT, WIDTH, cut, encode, moving_frames, moving_masks, one_sentence, save
 
 from tedlens.clip import read_clip
+from tedlens.errors import TedlensError
 from tedlens.media import palette, write_video
 
 Array = np.ndarray[Any, Any]
@@ -304,3 +306,70 @@ def test_a_gap_in_numbered_frames_is_said(tmp_path: Path, numbers: list[int], ga
     assert [str(one.message).split("frames ")[1].split(" but")[0] for one in said] == (
         [] if gap is None else [f"{gap[0]} and {gap[1]}"]
     )
+
+
+# --- what fuzzing found (tests/benchmarks/fuzz_readers.py) ----------------------------------------
+
+
+def animation(path: Path) -> bytes:
+    pictures = [Image.fromarray(frame) for frame in np.random.default_rng(0).integers(0, 255, (4, 16, 24, 3), np.uint8)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=100)
+    return path.read_bytes()
+
+
+def test_a_gif_that_ends_between_two_pictures_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "a.gif"
+    whole = animation(path)
+    assert len(read_clip(path)) == 4
+    for end in range(20, len(whole), 7):
+        path.write_bytes(whole[:end])
+        with pytest.raises(TedlensError, match="cut short"):
+            read_clip(path)
+    path.write_bytes(whole + b"\0\0 and what some program adds")
+    assert len(read_clip(path)) == 4
+
+
+@pytest.mark.parametrize("suffix", ["tif", "avif", "webp", "png"])
+def test_whatever_a_decoder_raises_is_one_sentence(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    whole = animation(path)
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for at in rng.integers(0, len(whole), 8):
+            damaged[at] = rng.integers(0, 256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(TedlensError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            read_clip(path)
+
+
+def test_a_picture_that_says_it_is_four_million_pixels_wide(tmp_path: Path) -> None:
+    path = tmp_path / "a.webp"
+    whole = animation(path)
+    at = whole.index(b"VP8X") + 12  # width less one, three bytes
+    path.write_bytes(whole[:at] + (4_194_351).to_bytes(3, "little") + whole[at + 3 :])
+    with pytest.raises(TedlensError, match="16x4194352 pixels"):
+        read_clip(path)
+
+
+def test_arrays_with_a_damaged_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros((2, 16, 24, 3), np.uint8))
+    whole = path.read_bytes()
+    for damage in (whole.replace(b"'descr'", b"'de(((("), whole.replace(b"(2, 16", b"(9999999999999, 16")):
+        path.write_bytes(damage)
+        with pytest.raises(TedlensError, match="cannot be read as plain arrays"):
+            read_clip(path)
+
+
+def test_a_title_in_no_known_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w", format="matroska") as file:
+        file.metadata["title"] = "TITLE"
+        stream: Any = file.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        file.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 48, 3), np.uint8), format="rgb24")))
+        file.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"TITLE", b"\xff\xfe\xb1\x80\x81"))
+    assert len(read_clip(path)) == 1

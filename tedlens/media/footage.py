@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Pictures = npt.NDArray[np.uint8]
 
+LONGEST_SIDE = 16384  # of a picture in pixels; what says that it is larger is damaged
+
 
 @dataclass(frozen=True)
 class Footage:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tedlens.errors import TedlensError
 from tedlens.media.files import files_in, number_of
-from tedlens.media.footage import Footage, Part, Pictures, footage_of
+from tedlens.media.footage import LONGEST_SIDE, Footage, Part, Pictures, footage_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -118,11 +118,16 @@ def picture_file(path: Path) -> Iterator[Image.Image]:
 
     try:
         with Image.open(path) as image:
+            if max(image.size) > LONGEST_SIDE:
+                raise TedlensError(
+                    f"{path} says that it is {image.height}x{image.width} pixels; pictures of up to {LONGEST_SIDE} "
+                    "a side are read."
+                )
             yield image
     except TedlensError:
         raise
-    # Pillow's decoders complain in all these ways about broken files.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    # Found by fuzzing: its decoders raise nearly anything on broken files (KeyError, TypeError, RuntimeError, ..).
+    except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "damaged, cut short or no picture"
         raise TedlensError(f"{path} cannot be read as a picture ({reason}); replace the file or remove it.") from None
 

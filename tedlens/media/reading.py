@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tedlens.errors import TedlensError
 from tedlens.media.files import ARRAY_SUFFIXES, load_arrays
-from tedlens.media.footage import Footage, Part, check_frames, footage_of
+from tedlens.media.footage import LONGEST_SIDE, Footage, Part, check_frames, footage_of
 from tedlens.media.pictures import PICTURE_SUFFIXES, read_folder, read_stack
 from tedlens.media.video import read_video
 
@@ -24,7 +24,7 @@ def read_footage(path: Path, part: Part) -> Footage:
             "give 0 <= start < stop and a stride of at least 1."
         )
     sides = (part.size,) if isinstance(part.size, int | None) else part.size
-    if len(sides) > 2 or any(side is not None and not 1 <= side <= 16384 for side in sides):
+    if len(sides) > 2 or any(side is not None and not 1 <= side <= LONGEST_SIDE for side in sides):
         raise TedlensError(
             f"size={part.size} is no size of a picture; give its short side, or (height, width), in pixels."
         )

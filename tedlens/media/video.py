@@ -27,7 +27,10 @@ def read_video(path: Path, part: Part) -> Footage:
 
     try:
         # The absolute path, so that no part of a name ("http:...") is taken for a protocol.
-        with av.open(str(path.absolute()), options={"protocol_whitelist": "file"}) as container:
+        # Titles and the like may be in any encoding, or damaged, and nothing here depends on them.
+        with av.open(
+            str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace"
+        ) as container:
             if set(container.format.name.split(",")) & set(PLAYLISTS):
                 raise TedlensError(f"{path} is a list of other files and no video; give the video itself.")
             stream = _main_track(container)
@@ -104,7 +107,28 @@ def _is_cut(path: Path, container: InputContainer) -> bool:
         with path.open("rb") as file:
             head = file.read(8)
         return head[:4] == b"RIFF" and path.stat().st_size < 8 + int.from_bytes(head[4:], "little")
+    if container.format.name == "gif":
+        return _gif_is_cut(path.read_bytes())
     return _webm_is_cut(path, container)
+
+
+def _gif_is_cut(data: bytes) -> bool:
+    """Whether a GIF ends before its trailer; each of its blocks says its own length."""
+
+    def table(flags: int) -> int:
+        """Bytes of the table of colours that flags announce."""
+        return 3 * 2 << (flags & 7) if flags & 0x80 else 0
+
+    try:
+        at = 13 + table(data[10])
+        while data[at] in (0x21, 0x2C):  # an extension, a picture; else the trailer, or nothing that one can tell
+            at += 2 if data[at] == 0x21 else 11 + table(data[at + 9])
+            while data[at]:
+                at += 1 + data[at]
+            at += 1
+    except IndexError:
+        return True
+    return False
 
 
 def _webm_is_cut(path: Path, container: InputContainer) -> bool:
