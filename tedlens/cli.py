@@ -8,26 +8,31 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tedlens.errors import TedlensError
+from tedlens.escaping import printable
+from tedlens.models.mini.outlines import known_outlines
 
 # Heavy imports stand inside the commands: `tedlens --help` should not wait for torch.
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from tedlens.models import DiffusionModel, HookPoint
+    from tedlens.models import DiffusionModel, HookPoint, Outline
 
 app = typer.Typer(
     name="tedlens",
     help="Where in a video diffusion model does motion live? Probe it, track with it, score it.",
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -37,12 +42,34 @@ ClipPath = Annotated[Path, typer.Argument(help="Video file, folder of frames, or
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA where there is one.")]
 Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
 Offload = Annotated[bool, typer.Option("--offload", help="Keep off the GPU what is not in use (encoders, VAE).")]
-Convention = Literal["dift", "crw"]  # of tedlens.propagation, which would load torch
+# As in tedlens.ted and tedlens.models, which would load torch.
+Kind = Literal["video", "image"]
+Convention = Literal["dift", "crw"]
+Upsample = Literal["dift", "argmax"]
 Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
 Overlap = Annotated[int, typer.Option(help="Frames that neighbouring windows share.")]
+Start = Annotated[int, typer.Option(min=0, help="First frame of the source, counted from 0.")]
+Stop = Annotated[
+    int | None, typer.Option(min=1, help="Frame before which to stop; by default the end.", show_default=False)
+]
+Stride = Annotated[int, typer.Option(min=1, help="Take every so manieth frame.")]
 Size = Annotated[
     int | None, typer.Option(help="Short side in pixels that frames are resized to; by default the model's.")
 ]
+
+
+def show_version(asked: bool) -> None:
+    if asked:
+        print(f"tedlens {version('tedlens')}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None: ...
 
 
 @app.command()
@@ -113,7 +140,12 @@ def benchmark_similar(
 def probe(
     clip: ClipPath,
     out: Annotated[Path, typer.Option(help="Zarr folder for the features.")],
-    model: Annotated[str, typer.Option(help="Video model: built-in name, hub id or folder.")] = "mini",
+    model: Annotated[
+        str, typer.Option(help="Video or image model: built-in name, hub id, folder, or an ADM checkpoint.")
+    ] = "mini",
+    kind: Annotated[
+        Kind | None, typer.Option(help="Of a name that means two models (mini); video by default.", show_default=False)
+    ] = None,
     tau: Annotated[
         list[int] | None, typer.Option(help="Noise level; repeat for several. 600 by default.", show_default=False)
     ] = None,
@@ -133,6 +165,9 @@ def probe(
     samples: Annotated[int, typer.Option(help="Noise samples a seed, over which features are the mean.")] = 1,
     overlap: Overlap = 2,
     size: Size = None,
+    start: Start = 0,
+    stop: Stop = None,
+    stride: Stride = 1,
     device: Device = None,
     dtype: Dtype = "float32",
     offload: Offload = False,
@@ -142,19 +177,21 @@ def probe(
     from tedlens.clip import read_clip
     from tedlens.store import check_free, check_replaceable, save
 
+    levels: dict[str, Any] = {"tau": tau or None, "sigma": sigma or None, "log_snr": log_snr or None}
+    if not any(levels.values()):
+        levels["tau"] = 600
     (check_replaceable if overwrite else check_free)(out)
-    frames = read_clip(clip)
+    frames = read_clip(clip, start=start, stop=stop, stride=stride)
     # torch and diffusers only now: a wrong path should not have to wait for them.
-    from tedlens.models import load_video_model
+    from tedlens.models.registry import as_model, model_kind
     from tedlens.probing import probe as run
 
-    loaded = load_video_model(model, device=device, dtype=dtype, offload=offload)
+    kind = kind or model_kind(model)
+    check_outline(model, kind, levels, block)
     feats = run(
-        loaded,
+        as_model({"name": model, "device": device, "dtype": dtype, "offload": offload}, kind),
         frames,
-        tau=tau or (None if sigma or log_snr else 600),
-        sigma=sigma or None,
-        log_snr=log_snr or None,
+        **levels,
         blocks=block,
         seed=seed,
         samples=samples,
@@ -176,7 +213,11 @@ def track(
     appearance: Annotated[
         str, typer.Option(help="Image model: built-in name, hub id, folder, or an ADM checkpoint.")
     ] = "mini",
-    tau: Annotated[int, typer.Option(help="Noise level of the motion features.")] = 600,
+    tau: Annotated[
+        int | None, typer.Option(min=0, help="Noise level of the motion features; 600 by default.", show_default=False)
+    ] = None,
+    sigma: Annotated[float | None, typer.Option(help="Instead of tau: noise-to-signal ratio.")] = None,
+    log_snr: Annotated[float | None, typer.Option(help="Instead of tau: log signal-to-noise power.")] = None,
     block: Annotated[str | None, typer.Option(help="Block of the motion features; by default the model's.")] = None,
     lam: Annotated[float, typer.Option(min=0, max=1, help="Weight of motion, 0 to 1.")] = 0.5,
     appearance_tau: Annotated[int, typer.Option(help="Noise level of the appearance features.")] = 51,
@@ -189,9 +230,15 @@ def track(
     n_last: Annotated[int, typer.Option(min=1, help="Last frames that serve as references.")] = 20,
     temperature: Annotated[float, typer.Option(help="Of the votes' softmax.")] = 0.1,
     convention: Annotated[Convention, typer.Option(help="Window and references, as in DIFT or in CRW.")] = "dift",
+    upsample: Annotated[
+        Upsample, typer.Option(help="From soft labels to masks: as in DIFT, or a plain argmax.")
+    ] = "dift",
     seed: Seed = 0,
     overlap: Overlap = 2,
     size: Size = None,
+    start: Start = 0,
+    stop: Stop = None,
+    stride: Stride = 1,
     device: Device = None,
     dtype: Dtype = "float32",
     offload: Offload = False,
@@ -202,16 +249,21 @@ def track(
     from tedlens.store import check_free, whole_folder
 
     check_free(out)
-    frames = read_clip(clip, masks=mask)
+    frames = read_clip(clip, masks=mask, start=start, stop=stop, stride=stride)
     # torch and diffusers only now: a wrong path should not have to wait for them.
-    from tedlens.models import load_image_model, load_video_model
     from tedlens.ted.tracking import track as run
 
+    where: dict[str, Any] = {"device": device, "dtype": dtype, "offload": offload}
+    levels: dict[str, Any] = {"tau": tau, "sigma": sigma, "log_snr": log_snr}
+    if lam > 0:
+        check_outline(motion, "video", levels if any(each is not None for each in levels.values()) else {}, block)
+    if lam < 1:
+        check_outline(appearance, "image", {"tau": appearance_tau}, appearance_block)
     labels = run(
         frames,
-        motion=load_video_model(motion, device=device, dtype=dtype, offload=offload) if lam > 0 else None,
-        appearance=load_image_model(appearance, device=device, dtype=dtype, offload=offload) if lam < 1 else None,
-        tau=tau,
+        motion={"name": motion, **where} if lam > 0 else None,
+        appearance={"name": appearance, **where} if lam < 1 else None,
+        **levels,
         block=block,
         lam=lam,
         appearance_tau=appearance_tau,
@@ -225,6 +277,7 @@ def track(
         n_last=n_last,
         temperature=temperature,
         convention=convention,
+        upsample=upsample,
     )["labels"].values
     with whole_folder(out) as folder:
         write_masks(labels, folder / "masks")
@@ -243,7 +296,10 @@ def evaluate(
     from tedlens.media import mask_footage, read_masks
     from tedlens.metrics import evaluate as run
     from tedlens.metrics import summarize
+    from tedlens.store import check_free
 
+    if out is not None:
+        check_free(out)
     footage = mask_footage(labels)
     scores = run(read_masks(labels, footage), read_masks(truth, footage), protocol=protocol)  # type: ignore[arg-type]
     if out is not None:
@@ -337,69 +393,88 @@ def info(
         about_model(what, frame, inside)
 
 
+def check_outline(name: str, kind: Kind, levels: dict[str, Any], blocks: str | list[str] | None) -> None:
+    """What a model's configuration alone tells to be wrong, before its weights are read."""
+    from tedlens.models.registry import outline_model
+    from tedlens.probing import block_names, noise_levels
+
+    if name == "adm" or Path(name).is_file():
+        return  # a checkpoint has no configuration but its weights
+    outline = outline_model(name, kind)
+    if levels:
+        for tau in noise_levels(outline, **({"tau": None, "sigma": None, "log_snr": None} | levels)):
+            outline.check_tau(tau)
+    block_names(outline, blocks, lambda: outline_for(outline, None))
+
+
 def about_installation() -> None:
     import torch
 
     from tedlens.models.registry import ADAPTERS, model_names
     from tedlens.provenance import versions
 
-    for name, version in versions().items():
-        print(f"{name.removeprefix('version_')} {version}")
+    for name, installed in versions().items():
+        print(f"{name.removeprefix('version_')} {installed}")
     print(f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu'}")
     for kind, adapters in ADAPTERS.items():
         print(f"{kind} models: {', '.join(model_names(kind))}; any with {', '.join(adapters)}")
 
 
 def about_store(store: str) -> None:
-    import xarray as xr
-
+    from tedlens.store import open_tree
     from tedlens.sweeping import describe_sweep
 
-    sweep = describe_sweep(store)
-    if not sweep:
-        try:
-            sweep = str(xr.open_datatree(store, engine="zarr", consolidated=False, zarr_format=3))
-        except (ValueError, KeyError, OSError, TypeError) as error:  # zarr's and JSON's own, for what is damaged
-            raise TedlensError(f"Cannot read the Zarr store {store}: {' '.join(str(error).split())}.") from error
-    print(sweep)
+    said = describe_sweep(store) or str(open_tree(store))
+    print("\n".join(map(printable, said.splitlines())))
 
 
 def about_model(name: str, frame: str | None, inside: str | None) -> None:
     """What can be probed, from the configuration alone: no weights are read, nothing is run."""
+    size = frame_size(frame) if frame else None
+    if size is None and (known := known_outlines(name)):  # at once: neither torch nor diffusers is loaded
+        show_outlines(known, inside)
+        return
     from tedlens.models.registry import load_image_model, model_kinds, outline_model
 
     if Path(name).is_file():
-        describe(load_image_model(name), frame, inside)  # a checkpoint has no configuration but its shapes
-        return
-    kinds = model_kinds(name)
-    for kind in kinds:
+        models = [load_image_model(name)]  # a checkpoint has no configuration but its shapes
+    else:
+        models = [outline_model(name, kind) for kind in model_kinds(name)]
+    show_outlines([outline_for(model, size) for model in models], inside)
+
+
+def outline_for(model: DiffusionModel, frame: tuple[int, int] | None) -> Outline:
+    """Outline of a model for frames of a size; by default square ones."""
+    from tedlens.models.structure import outline
+    from tedlens.probing import input_size
+
+    return outline(model, input_size(frame or (model.size, model.size), model.size, model.multiple))
+
+
+def show_outlines(outlines: list[Outline], inside: str | None) -> None:
+    for outline in outlines:
         try:
-            describe(outline_model(name, kind), frame, inside)
+            show_outline(outline, inside)
         except TedlensError as error:
-            if len(kinds) == 1:
+            if len(outlines) == 1:
                 raise
             print(f"{error}\n")  # what `inside` names may be in one of the two only
 
 
-def describe(model: DiffusionModel, frame: str | None, inside: str | None) -> None:
-    from tedlens.models.structure import block_paths, hook_points, matching
-    from tedlens.probing import input_size
-
-    height, width = frame_size(frame) if frame else (model.size, model.size)
-    size = input_size((height, width), model.size, model.multiple)
-    points = hook_points(model, size)
-    parameters = sum(p.numel() for p in model.unet.parameters())
-    print(f"{model.name}: {type(model.unet).__name__}, {parameters / 1e6:.1f} M parameters")
-    print(f"  blocks: {', '.join(model.blocks)} (the protocol's: {model.block})")
-    print(f"  window: {f'{model.window} frames' if model.window else 'each frame alone'}")
-    print(f"  input: {size[0]}x{size[1]} pixels for frames of {height}x{width}, in multiples of {model.multiple}")
-    print(f"  log SNR: {model.log_snr(0):.2f} at tau 0 to {model.log_snr(model.levels - 1):.2f} at {model.levels - 1}")
+def show_outline(outline: Outline, inside: str | None) -> None:
+    height, width = outline.input_size
+    print(f"{printable(outline.name)}: {outline.unet_class}, {outline.parameters / 1e6:.1f} M parameters")
+    print(f"  blocks: {', '.join(outline.blocks)} (the protocol's: {outline.block})")
+    print(f"  window: {f'{outline.window} frames' if outline.window else 'each frame alone'}")
+    print(f"  input: {height}x{width} pixels, in multiples of {outline.multiple}")
+    first, last = outline.log_snr
+    print(f"  log SNR: {first:.2f} at tau 0 to {last:.2f} at {outline.levels - 1}")
     table = Table()
     for column in ("block or submodule", "class"):
         table.add_column(column, overflow="fold")
     table.add_column("channels", justify="right")
     table.add_column("grid", justify="right")
-    rows = matching(model, points, inside) if inside else block_rows(points, block_paths(model))
+    rows = outline.matching(inside) if inside else block_rows(outline)
     for label, point in rows:
         table.add_row(label, point.module_class, str(point.channels), "{}x{}".format(*point.grid))
     # Into a file or a pipe, paths stay whole whatever the width of the terminal.
@@ -408,11 +483,11 @@ def describe(model: DiffusionModel, frame: str | None, inside: str | None) -> No
         print("More inside: --inside 'up_2.**', --inside '**.to_q'; * is one name, ** any number of them.\n")
 
 
-def block_rows(points: dict[str, HookPoint], blocks: dict[str, str]) -> Iterator[tuple[str, HookPoint]]:
+def block_rows(outline: Outline) -> Iterator[tuple[str, HookPoint]]:
     """Label and hook point of each block and, below it, the layers that it is made of."""
-    for block, path in blocks.items():
-        yield f"[bold]{block} = {path}[/bold]", points[path]
-        for inner, point in points.items():
+    for block, path in outline.blocks.items():
+        yield f"[bold]{block} = {path}[/bold]", outline.points[path]
+        for inner, point in outline.points.items():
             if inner.startswith(f"{path}.") and inner.count(".") == path.count(".") + 2:
                 yield f"  {block}{inner.removeprefix(path)}", point
 
@@ -426,8 +501,10 @@ def frame_size(text: str) -> tuple[int, int]:
 
 
 def write_csv(scores: xr.Dataset, out: Path) -> None:
+    from tedlens.plots.tables import spreadsheet_table
+
     try:
-        scores[["J", "F", "JF", "identity"]].to_dataframe().to_csv(out)
+        spreadsheet_table(scores[["J", "F", "JF", "identity"]].to_dataframe()).to_csv(out, encoding="utf-8")
     except OSError as error:
         raise TedlensError(f"Cannot write {out}: {error.strerror or error}; choose another --out.") from error
 
@@ -437,11 +514,13 @@ def rich_table(table: pd.DataFrame) -> Table:
     if len(table.columns) > len(table):
         table = table.T
     shown = Table()
-    shown.add_column(", ".join(map(str, table.index.names)), overflow="fold")
+    shown.add_column(Text(", ".join(map(str, table.index.names))), overflow="fold")
     for column in table.columns:
-        shown.add_column(str(column), justify="right", overflow="fold")
+        shown.add_column(Text(printable(column)), justify="right", overflow="fold")
     for name, cells in table.iterrows():
-        shown.add_row(", ".join(map(str, name)) if isinstance(name, tuple) else str(name), *cells)
+        # As Text: a name such as "[/x]" is no markup.
+        title = ", ".join(map(str, name)) if isinstance(name, tuple) else name
+        shown.add_row(Text(printable(title)), *(Text(printable(cell)) for cell in cells))
     return shown
 
 
@@ -457,7 +536,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     logging.captureWarnings(False)
-    warnings.showwarning = lambda message, *_: print(f"tedlens: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: print(f"tedlens: {printable(message)}", file=sys.stderr)
     try:
         app()
     except TedlensError as error:
@@ -470,7 +549,7 @@ def main() -> None:
 
 def failed(sentence: str) -> int:
     """Say what went wrong; the exit code for it."""
-    print(f"tedlens: {sentence}", file=sys.stderr)
+    print(f"tedlens: {printable(sentence)}", file=sys.stderr)
     return 2
 
 

@@ -184,7 +184,8 @@ def read_clip(
     ------
     TedlensError
         If something is missing, damaged, cut short, of a size that does not agree, or cannot be what is meant:
-        masks with soft edges, palettes that disagree, masks named by frame and object.
+        masks with soft edges, palettes that disagree, masks named by frame and object. MPEG program and transport
+        streams say nothing of their length, so of these a cut is noticed only within a picture.
     """
     source = Path(path).expanduser()
     footage = media.read_footage(source, media.Part(start, stop, stride, size))

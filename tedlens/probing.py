@@ -21,8 +21,9 @@ from tedlens.errors import TedlensError
 from tedlens.models.base import Condition, DiffusionModel, Frames
 from tedlens.models.hooks import Hook, hooked
 from tedlens.models.noise import frame_noise
+from tedlens.models.points import Outline, first_tensor
 from tedlens.models.registry import Model, as_model
-from tedlens.models.structure import HookPoint, first_tensor, hook_points, matching, named_point
+from tedlens.models.structure import outline
 from tedlens.provenance import clip_provenance, versions
 
 IMAGE_BATCH = 8  # frames that an image model sees at once, where memory allows
@@ -167,12 +168,12 @@ class Prepared:
         return versions() | self._about
 
     @cached_property
-    def _points(self) -> dict[str, HookPoint]:
-        return hook_points(self.model, self.input_size)
+    def _outline(self) -> Outline:
+        return outline(self.model, self.input_size)
 
     def names(self, blocks: str | Sequence[str] | None) -> list[str]:
         """Names of the blocks and submodules that `blocks` means; by default all ``up`` blocks."""
-        return block_names(self.model, blocks, lambda: self._points)
+        return block_names(self.model, blocks, lambda: self._outline)
 
     def _taps(self, names: Sequence[str]) -> tuple[dict[str, Tap], str]:
         """Where each feature is taken, and the name of the one that runs last."""
@@ -180,8 +181,8 @@ class Prepared:
             # Blocks give maps and run in their order: no need to look inside the UNet.
             taps = {name: Tap(self.model.module(name), first_tensor) for name in names}
             return taps, max(names, key=self.model.blocks.index)
-        points = {name: named_point(self.model, self._points, name) for name in names}
-        order = list(self._points)
+        points = {name: self._outline.point(name) for name in names}
+        order = list(self._outline.points)
         deepest = max(names, key=lambda name: order.index(points[name].path))
         modules = {name: self.model.unet.get_submodule(point.path) for name, point in points.items()}
         return {name: Tap(modules[name], points[name].read) for name in names}, deepest
@@ -286,10 +287,8 @@ def record(taps: Mapping[str, Tap], deepest: str) -> Iterator[dict[str, Tensor]]
         yield features
 
 
-def block_names(
-    model: DiffusionModel, blocks: str | Sequence[str] | None, points: Callable[[], dict[str, HookPoint]]
-) -> list[str]:
-    """Names of the blocks and submodules that `blocks` means; `points` are looked up only where it needs them."""
+def block_names(model: DiffusionModel, blocks: str | Sequence[str] | None, inside: Callable[[], Outline]) -> list[str]:
+    """Names of the blocks and submodules that `blocks` means; the model is looked `inside` only where it needs that."""
     if blocks is None:
         up = [name for name in model.blocks if name.startswith(("up", "out"))]
         return up or list(model.blocks)
@@ -298,7 +297,7 @@ def block_names(
         raise TedlensError(f"No block was asked for; choose from {', '.join(model.blocks)}.")
     names: list[str] = []
     for name in wanted:
-        names += [name] if name in model.blocks else [found for found, _ in matching(model, points(), name)]
+        names += [name] if name in model.blocks else [found for found, _ in inside().matching(name)]
     return list(dict.fromkeys(names))
 
 

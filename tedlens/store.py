@@ -21,9 +21,11 @@ import numpy as np
 import xarray as xr
 
 from tedlens.errors import TedlensError
+from tedlens.escaping import printable
 
 MARK = ".tedlens"  # file in a folder of results
 KIND = "tedlens_result"  # attribute of a Zarr store: which of xarray's kinds was saved
+MOST_LABELS = 10**8  # values of a coordinate
 SWEEP = "tedlens_sweep"  # attribute of the store of a sweep, which is no result and is replaced by none
 
 
@@ -82,17 +84,54 @@ def load(path: str | Path) -> Any:
     kind = about.get(KIND)
     if kind not in ("tree", "dataset", "array"):
         raise TedlensError(f"{path} is a Zarr store that tedlens did not write; open it with xarray.open_zarr.")
-    how: dict[str, Any] = {"engine": "zarr", "consolidated": False, "zarr_format": 3}
+    tree = open_tree(path)
+    tree.attrs.pop(KIND, None)
+    if kind == "tree":
+        return tree
+    opened = tree.to_dataset()
+    if kind == "dataset":
+        return opened
+    (values,) = opened.data_vars.values()
+    return values
+
+
+def open_tree(path: str | Path, group: str | None = None) -> xr.DataTree:
+    """Whatever a Zarr v3 store holds, read from disk when it is used.
+
+    Raises
+    ------
+    TedlensError
+        Where it cannot be read, or claims what no memory could hold.
+    """
+    if "://" not in str(path):
+        check_claims(Path(path))
     try:
-        opened = xr.open_datatree(path, **how) if kind == "tree" else xr.open_dataset(path, chunks=None, **how)
-    except (OSError, ValueError, KeyError, MemoryError) as error:
-        raise TedlensError(f"{path} is damaged ({error}); save the result again.") from error
-    opened.attrs.pop(KIND, None)
-    if kind == "array":
-        assert isinstance(opened, xr.Dataset)
-        (values,) = opened.data_vars.values()
-        return values
-    return opened
+        return xr.open_datatree(path, group=group, engine="zarr", chunks=None, consolidated=False, zarr_format=3)
+    except Exception as error:  # zarr, numcodecs, xarray and JSON each have their own for what is damaged
+        reason = printable(" ".join(str(error).split()))[:300].rstrip(".")
+        raise TedlensError(f"The store {path} cannot be read ({reason}); save the result again.") from error
+
+
+def check_claims(path: Path) -> None:
+    """See that coordinates, which opening reads into memory, are no larger than a result's.
+
+    Raises
+    ------
+    TedlensError
+        For an array along its own axis that says it has more than `MOST_LABELS` values.
+    """
+    for file in sorted(path.rglob("zarr.json")):
+        try:
+            said = json.loads(file.read_text(encoding="utf-8"))
+            shape, axes = said.get("shape", []), said.get("dimension_names") or []
+            claimed = max(map(int, shape), default=0) if file.parent.name in axes else 0
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+            continue  # damaged, which opening says
+        if claimed > MOST_LABELS:
+            raise TedlensError(
+                f"{file.parent} says that it has {claimed} values, more than any result of tedlens; the store is "
+                "damaged, or was made to fill the memory."
+            )
 
 
 def storable(dataset: xr.Dataset) -> xr.Dataset:
@@ -163,14 +202,24 @@ def check_replaceable(path: Path, what: str = "a result of tedlens") -> None:
     TedlensError
         Where it may not.
     """
+    check_name(path)
     if not replaceable(path):
         raise TedlensError(f"{path} exists and is not {what}, so it is left alone; choose another path.")
 
 
 def check_free(out: Path) -> None:
     """Results go to a new folder: nothing of the user's is mixed with or replaced."""
+    check_name(out)
     if out.exists() or out.is_symlink():
         raise TedlensError(f"{out} exists already, so nothing was written; choose another --out or remove it.")
+
+
+def check_name(path: Path) -> None:
+    """Before any work: a name that Zarr would take for something else."""
+    if "::" in str(path):
+        raise TedlensError(
+            f"{path} has '::' in its name, by which fsspec and Zarr mean chained file systems; choose another name."
+        )
 
 
 @contextmanager

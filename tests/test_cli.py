@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,14 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import PIL.Image
 import pytest
 import tiny
 import xarray as xr
+from rich.console import Console
 
 import tedlens as tl
-from tedlens.cli import main
+from tedlens.cli import main, rich_table
 from tedlens.demo import run_demo
+from tedlens.models.mini.outlines import known_outlines, made_outlines
 
 
 @dataclass
@@ -202,8 +206,8 @@ def test_stores_and_paths_that_cannot_be_read_are_one_sentence(tedlens: Run, tmp
     numbers = xr.DataArray(np.zeros(3), dims="x", name="numbers")
     array = tl.save(numbers, tmp_path / "whole.zarr") / "numbers"  # one array of a store, not a store
     for arguments, words in (
-        (["info", tmp_path / "damaged.zarr"], "Cannot read the Zarr store"),
-        (["info", array], "Cannot read the Zarr store"),
+        (["info", tmp_path / "damaged.zarr"], "cannot be read"),
+        (["info", array], "cannot be read"),
         (["evaluate", "a" * 300, tmp_path], "File name too long"),
     ):
         ran = tedlens(*arguments)
@@ -284,3 +288,113 @@ def test_benchmark_says_what_does_not_fit(tedlens: Run, tmp_path: Path) -> None:
     assert ran.returncode == 2
     assert "mine exists" in ran.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_version_and_short_help(tedlens: Run) -> None:
+    assert tedlens("--version").stdout == f"tedlens {tl.__version__}\n"
+    assert "probe" in tedlens("-h").stdout
+    assert "--stride" in tedlens("track", "-h").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--lam", "2"], "Invalid value for '--lam'"),
+        (["--tau", "600,900"], "Invalid value for '--tau'"),
+        (["--tau", "-1"], "Invalid value for '--tau'"),
+    ],
+)
+def test_mistakes_are_said_before_torch_is_loaded(folder: Path, arguments: list[str], sentence: str) -> None:
+    code = (
+        "import sys, tedlens.cli\n"
+        "sys.argv = ['tedlens', 'track', *sys.argv[1:]]\n"
+        "try:\n    tedlens.cli.main()\n"
+        "except SystemExit as error:\n    print(error.code, 'torch' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", code, folder / "frames", "--mask", folder / "masks/00000.png", "--out", "x"]
+    ran = subprocess.run([*map(str, command), *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.stdout == "2 False\n"
+    assert sentence in " ".join(ran.stderr.replace("│", " ").split())
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--block", "up_9"], "has no block 'up_9'"),
+        (["--tau", "1000"], "tau=1000 is not a training timestep"),
+        (["--appearance-block", "up_9"], "has no block 'up_9'"),
+        (["--tau", "3", "--sigma", "1"], "as one of tau, sigma and log_snr"),
+    ],
+)
+def test_mistakes_are_said_before_weights_are_read(
+    tedlens: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
+) -> None:
+    monkeypatch.setattr("tedlens.models.registry._load", lambda *_: pytest.fail("weights were read"))
+    out = tmp_path / "out"
+    ran = tedlens("track", folder / "frames", "--mask", folder / "masks/00000.png", "--out", out, *arguments)
+    assert ran.returncode == 2
+    assert sentence in ran.stderr
+    assert not out.exists()
+
+
+def test_a_part_of_a_clip(tedlens: Run, folder: Path, tmp_path: Path) -> None:
+    some = ["--start", "1", "--stop", "5", "--stride", "2"]
+    out = tmp_path / "out"
+    ran = tedlens("track", folder / "frames", "--mask", folder / "masks/00001.png", "--out", out, "--size", "32", *some)
+    assert ran.returncode == 0, ran.stderr
+    assert len(list((out / "masks").glob("*.png"))) == 2
+    ran = tedlens("probe", folder / "clip.mp4", "--out", tmp_path / "f.zarr", "--size", "32", *some)
+    assert ran.returncode == 0, ran.stderr
+    assert tl.load(tmp_path / "f.zarr")["up_1"]["features"].sizes["frame"] == 2
+
+
+def test_an_image_model_is_probed(tedlens: Run, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "f.zarr"
+    ran = tedlens("probe", folder / "frames", "--kind", "image", "--out", out, "--size", "32", "--log-snr", "1")
+    assert ran.returncode == 0, ran.stderr
+    assert tl.load(out).attrs["model_class"] == "UNet2DModel"
+
+
+def test_info_of_an_embedded_model_needs_no_torch() -> None:
+    code = "import sys, tedlens.cli; tedlens.cli.about_model('mini', None, 'up_2'); print('torch' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout.endswith("False\n")
+    assert "CrossAttnUpBlock3D" in ran.stdout
+
+
+def test_outlines_are_those_of_the_embedded_models() -> None:
+    made = made_outlines()
+    for name in ("mini", "mini-svd"):
+        assert known_outlines(name) == [named[name] for named in made.values() if name in named]
+
+
+def test_figures_of_a_wrong_path(tedlens: Run, tmp_path: Path) -> None:
+    ran = tedlens("figures", tmp_path / "nowhere.zarr", "--out", tmp_path / "figures")
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(f"tedlens: There is no sweep at {tmp_path}/nowhere.zarr; give")
+    (tmp_path / "file.txt").write_text("x")
+    ran = tedlens("figures", tmp_path / "file.txt", "--out", tmp_path / "figures")
+    assert ran.returncode == 2
+    assert ran.stderr.count("\n") == 1
+
+
+def test_a_table_of_scores_is_never_overwritten(tedlens: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("mine")
+    ran = tedlens("evaluate", folder / "masks", folder / "masks", "--out", tmp_path / "mine.csv")
+    assert ran.returncode == 2
+    assert "exists already" in ran.stderr
+    assert (tmp_path / "mine.csv").read_text() == "mine"
+
+
+def test_names_in_a_terminal_are_harmless(tedlens: Run, tmp_path: Path) -> None:
+    ran = tedlens("info", "\x1b[31mred\x07/x")
+    assert ran.returncode == 2
+    assert "\x1b" not in ran.stderr
+    assert r"\x1b[31mred\x07/x" in ran.stderr
+    shown = Console(width=80, record=True, file=io.StringIO())
+    shown.print(rich_table(pd.DataFrame({"[/b]": ["[/x]", "1"]}, index=pd.Index(["\x1b[1m", "[red]"], name="a"))))
+    said = shown.export_text()
+    assert "[/b]" in said
+    assert "[red]" in said
+    assert r"\x1b[1m" in said

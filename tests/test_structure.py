@@ -13,7 +13,7 @@ import torch
 
 import tedlens as tl
 from tedlens.models.base import DiffusionModel
-from tedlens.models.structure import block_paths, hook_points, matching, on_meta_device
+from tedlens.models.structure import hook_points, on_meta_device, outline
 from tedlens.probing import Prepared
 
 FRAMES = 4
@@ -41,7 +41,7 @@ def test_every_hook_point_is_read_as_listed(models: dict[str, DiffusionModel], n
     clip = tl.datasets.similar(1, frames=FRAMES, size=(32, 64))
     prepared = Prepared(model, clip, size=(32, 64))
     points = hook_points(model, prepared.input_size)
-    assert set(block_paths(model).values()) <= set(points)
+    assert set(outline(model, prepared.input_size).blocks.values()) <= set(points)
     _, _, features = next(prepared.features([300], [0], list(points)))
     assert features
     assert set(features) == set(points)
@@ -104,8 +104,7 @@ def test_as_many_cells_as_frames_is_no_riddle(models: dict[str, DiffusionModel])
     spatial, temporal = inside.format("attentions"), inside.format("temp_attentions")
     model = models["i2vgen_xl"]
     size = (16, 32)
-    points = hook_points(model, size)
-    (_, s), (_, t) = next(matching(model, points, spatial)), next(matching(model, points, temporal))
+    s, t = (outline(model, size).point(name) for name in (spatial, temporal))
     assert (s.layout, t.layout) == ("tokens", "tracks")
     features = tl.probe(model, clip, tau=300, blocks=[spatial, temporal], size=size)
     assert features[spatial]["features"].shape[2:] == (8, 16, *s.grid)

@@ -25,6 +25,7 @@ import xarray as xr
 import tedlens as tl
 from tedlens.cli import about_store
 from tedlens.sweeping import store as store_module
+from tedlens.sweeping.encoding import attributes, group_file
 from tedlens.sweeping.store import SweepStore
 
 CLIPS, TAUS, SEEDS = 3, [100, 500, 900], [0, 1]
@@ -621,3 +622,76 @@ def test_killed_at_any_instant_a_sweep_ends_as_a_straight_one(straight: Path, tm
         assert content(path) == content(straight)
         stores += 1
     assert stores > 1
+
+
+# --- opened by what is there, and guarded by it ---------------------------------------------------
+
+
+def test_a_finished_sweep_is_opened_from_its_joined_scores(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = tl.open_sweep(copy)
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module.SweepStore, "cells", lambda *_, **__: pytest.fail("every cell was read"))
+        xr.testing.assert_identical(tl.open_sweep(copy), expected)
+    next(f for f in (copy / "scores").rglob("J/c/**/*") if f.is_file()).write_bytes(b"garbled")
+    xr.testing.assert_identical(tl.open_sweep(copy), expected)  # from the cells
+
+
+def test_a_kept_cell_is_opened_from_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy_sweep(tmp_path / "sweep.zarr", keep="labels")
+    monkeypatch.setattr(store_module.SweepStore, "cells", lambda *_, **__: pytest.fail("every cell was read"))
+    kept = tl.open_kept(tmp_path / "sweep.zarr", clip="clip 1", tau=500)
+    assert kept["labels/labels"].sizes["frame"] == 5
+
+
+def test_a_flipped_bit_in_what_is_kept_is_noticed_and_mended(tmp_path: Path, commits: list[str]) -> None:
+    store = tmp_path / "sweep.zarr"
+    toy_sweep(store, keep="labels")
+    before, done = content(store), len(commits)
+    for pattern in ("kept/labels/labels/c/**/0", "kept/labels/zarr.json"):
+        file = next(f for f in sorted(store.glob(f"cells/clip_1-*-tau500-seed0-*/{pattern}")) if f.is_file())
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+        with pytest.raises(tl.TedlensError, match=r"has a damaged kept/labels.*computes it anew"):
+            tl.open_kept(store, clip="clip 1", tau=500)
+        with pytest.warns(UserWarning, match="Not whole"):
+            toy_sweep(store, keep="labels")
+        done += 1
+        assert len(commits) == done
+        assert content(store) == before
+
+
+@pytest.mark.parametrize("name", ["a[1].zarr", "[a-z].zarr", "b*?.zarr", "c d.zarr"])
+def test_names_that_mean_more_to_a_shell(tmp_path: Path, name: str) -> None:
+    scores = toy_sweep(tmp_path / name, keep="labels")
+    xr.testing.assert_equal(tl.open_sweep(tmp_path / name), scores)
+    xr.testing.assert_equal(toy_sweep(tmp_path / name, keep="labels"), scores)
+    assert tl.open_kept(tmp_path / name, clip="clip 1", tau=500)["labels/labels"].sizes["frame"] == 5
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_names_that_mean_chained_file_systems(tmp_path: Path, commits: list[str]) -> None:
+    for call in (lambda path: toy_sweep(path), lambda path: tl.save(xr.Dataset({"a": 1}), path)):
+        with pytest.raises(tl.TedlensError, match="has '::' in its name"):
+            call(tmp_path / "a::b.zarr")
+    assert commits == []
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_store_that_would_fill_the_memory(tmp_path: Path, copy: Path) -> None:
+    store = tmp_path / "s.zarr"
+    tl.save(xr.Dataset({"a": ("x", np.zeros(3))}, {"x": [1, 2, 3]}), store)
+    said = json.loads((store / "x" / "zarr.json").read_text())
+    for claim in ({"shape": [10**15]}, {"shape": "x"}, {"codecs": [{"name": "numcodecs.pickle"}]}):
+        (store / "x" / "zarr.json").write_text(json.dumps(said | claim))
+        with pytest.raises(tl.TedlensError, match=r"says that it has 1000000000000000 values|cannot be read"):
+            tl.load(store)
+        with pytest.raises(tl.TedlensError):
+            about_store(str(store))
+    shutil.rmtree(copy / "scores")
+    about = attributes((copy / "zarr.json").read_bytes())
+    assert about is not None
+    about["asked"]["top_k"] = about["asked"]["radius"] = list(range(10**5))
+    (copy / "zarr.json").write_bytes(group_file(about)["zarr.json"])
+    with pytest.raises(tl.TedlensError, match="made to fill the memory"):
+        tl.open_sweep(copy)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import IPython
 import numpy as np
 import pytest
 import xarray as xr
@@ -15,7 +19,7 @@ from stored_results import TAUS, labelled, store_all, tree_of
 import tedlens as tl
 from tedlens.clip import Clip
 
-pytest.importorskip("ipywidgets")
+ipywidgets = pytest.importorskip("ipywidgets")
 pytest.importorskip("anywidget")
 
 
@@ -195,3 +199,36 @@ def test_without_ipywidgets_a_sentence_says_what_to_install() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "Widgets need anywidget; install them with: pip install 'tedlens[notebook]'."
+
+
+def test_a_closed_explorer_frees_what_it_holds(stored: tuple[Path, Clip]) -> None:
+    folder, clip = stored
+    before = len(ipywidgets.Widget.widgets)
+    seen = []
+    for _ in range(3):
+        explorer: Any = tl.widgets.pca_explorer(folder / "feats.zarr", clip)
+        explorer.frame.value = 1
+        seen.append(weakref.ref(explorer.feats))
+        explorer.close()
+        assert not hasattr(explorer, "feats")
+    gc.collect()
+    assert [each() for each in seen] == [None] * 3
+    assert len(ipywidgets.Widget.widgets) - before <= 3 * 12  # what plotly leaves
+
+
+def test_a_cell_that_is_run_again_closes_what_it_made(
+    stored: tuple[Path, Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, clip = stored
+    shell = SimpleNamespace(execution_count=1)
+    shell.kernel = SimpleNamespace(get_parent=lambda: {"metadata": {"cellId": "a"}})
+    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
+    first: Any = tl.widgets.pca_explorer(folder / "feats.zarr", clip)
+    twin: Any = tl.widgets.pca_explorer(folder / "feats.zarr", clip)  # of the same run
+    assert hasattr(first, "feats")
+    shell.execution_count = 2
+    again: Any = tl.widgets.pca_explorer(folder / "feats.zarr", clip)
+    assert [hasattr(each, "feats") for each in (first, twin, again)] == [False, False, True]
+    shell.kernel = SimpleNamespace(get_parent=lambda: {"metadata": {"cellId": "b"}})
+    tl.widgets.pca_explorer(folder / "feats.zarr", clip)
+    assert hasattr(again, "feats")

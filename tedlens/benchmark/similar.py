@@ -27,7 +27,7 @@ from tedlens.errors import TedlensError
 from tedlens.metrics import evaluate
 from tedlens.models.base import DiffusionModel
 from tedlens.models.mini import recipe
-from tedlens.models.structure import block_paths, hook_points
+from tedlens.models.structure import outline
 from tedlens.probing import probe
 from tedlens.provenance import clip_provenance
 from tedlens.sweeping import sweep
@@ -358,8 +358,8 @@ def _up(model: DiffusionModel) -> list[str]:
 
 def _grids(model: DiffusionModel) -> dict[str, tuple[int, int]]:
     """Cells of each block, for the benchmark's clips as the model is given them: square, of its own size."""
-    points = hook_points(model, (model.size, model.size))
-    return {block: points[path].grid for block, path in block_paths(model).items()}
+    inside = outline(model, (model.size, model.size))
+    return {block: inside.points[path].grid for block, path in inside.blocks.items()}
 
 
 def _truth(clip: Clip) -> xr.Dataset:

@@ -16,7 +16,7 @@ from tedlens.errors import TedlensError
 from tedlens.plots.style import PLAIN_METRICS
 from tedlens.sweeping import open_sweep
 from tedlens.sweeping.clips import Clips, clip_sha256, clip_sources
-from tedlens.sweeping.store import KeptCells, swept_clips
+from tedlens.sweeping.store import open_kept, swept_clips
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,8 @@ class Sweep:
         """What was kept of a cell (tau, seed, frame, channel, y, x), by block."""
         if "features" not in self.scores.attrs["keep"]:
             raise TedlensError(f'The store {self.name} keeps no features; tl.sweep(..., keep="features") does')
-        kept = self._kept.open(clip, tau, seed)
+        kept = open_kept(self.path, clip=clip, tau=tau, seed=seed)
         return {name: _whole(node.to_dataset()) for name, node in kept["features"].children.items()}
-
-    @cached_property
-    def _kept(self) -> KeptCells:
-        return KeptCells(self.path)
 
 
 def open_sweeps(stores: Sequence[str | Path], metric: str) -> Iterator[Sweep]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tedlens import plots
 from tedlens.errors import TedlensError
+from tedlens.escaping import in_markdown
 from tedlens.figures.drawing import Figures, draw_all, file_prefix
 from tedlens.figures.stores import Sweep, known_clips, open_sweeps
 from tedlens.plots.style import PLAIN_METRICS
@@ -106,8 +107,8 @@ def _page(
     for sweep in sweeps:
         sizes, done = sweep.scores.sizes, sweep.scores[sweep.metric].notnull().any(["object", "frame"])
         lines.append(
-            f"- {sweep.path}: {sweep.kind} features; clips: {sizes['clip']}, seeds: {sizes['seed']}; computed: "
-            f"{int(done.sum())} of {done.size} scores."
+            f"- {in_markdown(sweep.path)}: {sweep.kind} features; clips: {sizes['clip']}, seeds: {sizes['seed']}; "
+            f"computed: {int(done.sum())} of {done.size} scores."
         )
     lines += [
         "",
@@ -116,8 +117,13 @@ def _page(
         "",
     ]
     for title, table in tables.items():
-        lines += [f"## {title}", "", *markdown_table(table), ""]
-    lines += ["## Files", "", *(f"- `{name}`: {caption}." for name, (_, caption) in made.items()), ""]
+        lines += [f"## {in_markdown(title)}", "", *markdown_table(table), ""]
+    lines += ["## Files", "", *(f"- `{name}`: {in_markdown(caption)}." for name, (_, caption) in made.items()), ""]
     if left_out:
-        lines += ["Left out:", "", *(f"- `{'`, `'.join(names)}`: {why}." for why, names in left_out.items()), ""]
+        lines += [
+            "Left out:",
+            "",
+            *(f"- `{'`, `'.join(names)}`: {in_markdown(why)}." for why, names in left_out.items()),
+            "",
+        ]
     return "\n".join(lines)

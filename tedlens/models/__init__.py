@@ -1,19 +1,8 @@
-"""Diffusion models behind one small protocol; diffusers loads them."""
+"""Diffusion models behind one small protocol; diffusers loads them.
 
-from tedlens.models.base import DiffusionModel, VariancePreserving, pictures
-from tedlens.models.latent import LatentModel
-from tedlens.models.registry import load_image_model, load_video_model, outline_model, register_adapter
-from tedlens.models.structure import HookPoint, hook_points
+Names load on first use (see `__init__.pyi`): what is known of the embedded models needs no torch.
+"""
 
-__all__ = [
-    "DiffusionModel",
-    "HookPoint",
-    "LatentModel",
-    "VariancePreserving",
-    "hook_points",
-    "load_image_model",
-    "load_video_model",
-    "outline_model",
-    "pictures",
-    "register_adapter",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

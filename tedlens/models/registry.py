@@ -191,7 +191,7 @@ def as_model(given: Model, kind: Kind | None = None) -> DiffusionModel:
             'as in {"name": "i2vgen-xl", "dtype": "bfloat16"}.'
         )
     if kind is None:
-        kind = "image" if Path(name).is_file() or "checkpoint" in arguments else model_kinds(name)[0]
+        kind = "image" if "checkpoint" in arguments else model_kind(name)
     return load_video_model(**arguments) if kind == "video" else load_image_model(**arguments)
 
 
@@ -238,6 +238,11 @@ def model_kinds(name: str | Path) -> list[Kind]:
     if not kinds:
         _adapter(unet_class, source, "video")  # says what is missing
     return kinds
+
+
+def model_kind(name: str | Path) -> Kind:
+    """The kind that a name means where nothing else is said: of two the video model; a checkpoint's is image."""
+    return "image" if name == "adm" or Path(name).is_file() else model_kinds(name)[0]
 
 
 def embedded_folder(kind: str) -> Path:

@@ -3,68 +3,41 @@
 from __future__ import annotations
 
 import copy
-import difflib
-import re
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cached_property
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tedlens.errors import TedlensError
 from tedlens.models.base import DiffusionModel
 from tedlens.models.hooks import hooked
+from tedlens.models.points import HookPoint, Layout, Outline
 
-# How a submodule holds a map over (frame, channel, y, x):
-# "map" so itself; "video" (1, channel, frame, y, x), as 3D convolutions do; "tokens" (frame, y * x, channel), in
-# spatial attention; "tracks" (y * x, frame, channel), in temporal attention.
-Layout = Literal["map", "video", "tokens", "tracks"]
 # Numbers of frames to look with: primes, so that none is a product of a height and a width.
 FRAMES = (13, 11, 7, 5, 3, 2)
 
 
-@dataclass(frozen=True)
-class HookPoint:
-    """A submodule of a UNet whose output is a map over the frame.
-
-    Attributes
-    ----------
-    path
-        Dotted path from the UNet, for example ``up_blocks.2.temp_attentions.0``.
-    module_class
-        Name of its class.
-    layout
-        How its output lies in memory.
-    channels, grid
-        Number of channels; cells (y, x).
-    """
-
-    path: str
-    module_class: str
-    layout: Layout
-    channels: int
-    grid: tuple[int, int]
-
-    def read(self, output: Any) -> Tensor:
-        """The submodule's output as (frame, channel, y, x)."""
-        value = first_tensor(output)
-        if self.layout == "video":
-            return value[0].transpose(0, 1)
-        if self.layout == "map":
-            return value
-        flat = value.transpose(1, 2) if self.layout == "tokens" else value.permute(1, 2, 0)
-        return flat.reshape(*flat.shape[:2], *self.grid)
-
-
-def first_tensor(output: Any) -> Tensor:
-    """A module's output without what it returns beside it (residuals of down blocks, wrappers of diffusers)."""
-    first: Tensor = output if isinstance(output, Tensor) else output[0]
-    return first
+def outline(model: DiffusionModel, size: tuple[int, int]) -> Outline:
+    """What can be probed in a model, for frames of a height and width: see `hook_points`."""
+    paths = {id(module): path for path, module in model.unet.named_modules()}
+    return Outline(
+        name=model.name,
+        unet_class=type(model.unet).__name__,
+        parameters=sum(p.numel() for p in model.unet.parameters()),
+        blocks={block: paths[id(model.module(block))] for block in model.blocks},
+        block=model.block,
+        window=model.window,
+        size=model.size,
+        multiple=model.multiple,
+        log_snr=(model.log_snr(0), model.log_snr(model.levels - 1)),
+        levels=model.levels,
+        input_size=size,
+        points=hook_points(model, size),
+    )
 
 
 def hook_points(model: DiffusionModel, size: tuple[int, int]) -> dict[str, HookPoint]:
@@ -149,50 +122,3 @@ def _readable(unet: nn.Module, shapes: dict[str, tuple[int, ...]], frames: int) 
         if found is not None:
             points[path] = HookPoint(path, type(module).__name__, *found)
     return points
-
-
-def matching(model: DiffusionModel, points: dict[str, HookPoint], pattern: str) -> Iterator[tuple[str, HookPoint]]:
-    """Name and hook point of each submodule that `pattern` means.
-
-    A pattern is a dotted path from the UNet or from a block (``up_blocks.2.attentions.1``,
-    ``up_2.attentions.1``); ``*`` stands for any part between two dots, ``**`` for any number of them.
-    However it was asked for, a submodule of a block is called by the block's name (``up_2.attentions.1``).
-    """
-    blocks = block_paths(model)
-    head, _, rest = pattern.partition(".")
-    prefix = blocks.get(head)
-    path = pattern if prefix is None else f"{prefix}.{rest}" if rest else prefix
-    wanted = re.compile(re.escape(path).replace(r"\*\*", ".*").replace(r"\*", r"[^.]*"))
-    found = [point for point in points.values() if wanted.fullmatch(point.path)]
-    if not found:
-        raise TedlensError(_unknown(model, points, pattern))
-    for point in found:
-        yield _block_name(point.path, blocks), point
-
-
-def _block_name(path: str, blocks: dict[str, str]) -> str:
-    """A path from the UNet as one from the block that it lies in, where it lies in one."""
-    for block, its_path in blocks.items():
-        if path == its_path or path.startswith(f"{its_path}."):
-            return block + path.removeprefix(its_path)
-    return path
-
-
-def named_point(model: DiffusionModel, points: dict[str, HookPoint], name: str) -> HookPoint:
-    """The hook point of one block or submodule by its name."""
-    return next(matching(model, points, name))[1]
-
-
-def block_paths(model: DiffusionModel) -> dict[str, str]:
-    """Name of each block to its path in the UNet."""
-    paths = {id(module): path for path, module in model.unet.named_modules()}
-    return {block: paths[id(model.module(block))] for block in model.blocks}
-
-
-def _unknown(model: DiffusionModel, points: dict[str, HookPoint], pattern: str) -> str:
-    near = difflib.get_close_matches(pattern, [*model.blocks, *points], n=3)
-    hint = f"; near it are {', '.join(near)}" if near else ""
-    return (
-        f"Model {model.name!r} has no block {pattern!r}, and no submodule there with a map over the frame{hint}; "
-        f"choose from {', '.join(model.blocks)}, or from what `tedlens info` lists inside them."
-    )

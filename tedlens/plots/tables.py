@@ -10,18 +10,11 @@ import xarray as xr
 
 from tedlens.analysis.statistics import clip_statistics
 from tedlens.errors import TedlensError
+from tedlens.escaping import in_latex, in_markdown, in_spreadsheet
 from tedlens.plots.style import PLAIN_METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-# Letters that mean something to LaTeX.
-LATEX = {letter: f"\\{letter}" for letter in "_&%#${}"} | {
-    "\\": r"\textbackslash{}",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-}
 
 
 def main_table(scores: xr.Dataset, *, metric: str = "JF", columns: str | None = None) -> pd.DataFrame:
@@ -67,17 +60,17 @@ def latex_table(table: pd.DataFrame) -> str:
     means, errors = parts
     cells = means.map("{:.1f}".format)
     cells = cells.where(means != means.max(), r"\textbf{" + cells + "}") + r" $\pm$ " + errors.map("{:.1f}".format)
-    cells.index = cells.index.map(_escaped)
-    cells.columns = cells.columns.map(_escaped)
+    cells.index = cells.index.map(lambda name: in_latex(_joined(name)))
+    cells.columns = cells.columns.map(lambda name: in_latex(_joined(name)))
     cells.columns.name = None
     return str(cells.to_latex(escape=False))
 
 
 def markdown_table(table: pd.DataFrame) -> list[str]:
     """Lines of Markdown, of a table of texts (`plain_table`)."""
-    rows = {", ".join(map(str, name)) if isinstance(name, tuple) else str(name): c for name, c in table.iterrows()}
+    rows = {in_markdown(_joined(name)): cells for name, cells in table.iterrows()}
     lines = [
-        f"| {', '.join(map(str, table.index.names))} | {' | '.join(map(str, table.columns))} |",
+        f"| {', '.join(map(str, table.index.names))} | {' | '.join(map(in_markdown, table.columns))} |",
         "|---" * (len(table.columns) + 1) + "|",
     ]
     return lines + [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
@@ -85,12 +78,28 @@ def markdown_table(table: pd.DataFrame) -> list[str]:
 
 def write_table(table: pd.DataFrame, folder: Path, name: str) -> None:
     """A table from `main_table` for a spreadsheet, a paper and a page: ``name.csv``, ``name.tex``, ``name.md``."""
-    table.to_csv(folder / f"{name}.csv", encoding="utf-8")
+    spreadsheet_table(table).to_csv(folder / f"{name}.csv", encoding="utf-8")
     (folder / f"{name}.tex").write_text(latex_table(table), encoding="utf-8")
     (folder / f"{name}.md").write_text("\n".join([*markdown_table(plain_table(table)), ""]), encoding="utf-8")
 
 
-def _escaped(name: object) -> str:
-    """What a row or column is called, such as up_2 or J&F, in LaTeX."""
-    joined = ", ".join(map(str, name)) if isinstance(name, tuple) else str(name)
-    return "".join(LATEX.get(letter, letter) for letter in joined)
+def spreadsheet_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The same table with names that no spreadsheet takes for formulas."""
+
+    def safe(name: Any) -> Any:
+        return (
+            tuple(map(safe, name))
+            if isinstance(name, tuple)
+            else in_spreadsheet(name)
+            if isinstance(name, str)
+            else name
+        )
+
+    plain = table.copy()
+    plain.index, plain.columns = plain.index.map(safe), plain.columns.map(safe)
+    return plain
+
+
+def _joined(name: object) -> str:
+    """What a row or column is called."""
+    return ", ".join(map(str, name)) if isinstance(name, tuple) else str(name)

@@ -141,7 +141,8 @@ def join_cells(cells: Iterable[xr.Dataset], axes: Mapping[str, Sequence[Any]]) -
     joined = xr.Dataset({name: (tuple(coords), np.full(shape, np.nan)) for name in SCORES}, coords)
     indices = {name: joined.get_index(name) for name in coords}
     for cell in cells:
-        whole = cell.expand_dims(["clip", "tau", "seed"])
+        # One cell, or many that were joined before: with settings of one value as scalars.
+        whole = cell.expand_dims([name for name in coords if name not in cell.dims])
         places = [index.get_indexer(pd.Index(whole[name].values)) for name, index in indices.items()]
         # A cell may hold more than is asked for: a block, a lambda or a setting of an earlier sweep.
         here, there = np.ix_(*(p[p >= 0] for p in places)), np.ix_(*(np.flatnonzero(p >= 0) for p in places))

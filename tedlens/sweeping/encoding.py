@@ -6,6 +6,7 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from zarr.buffer.cpu import Buffer
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
+from tedlens.errors import TedlensError
 from tedlens.store import storable
 from tedlens.sweeping.cells import Kept
 
@@ -29,11 +31,24 @@ class BrokenCell(Exception):
 
 @dataclass(frozen=True)
 class Cell:
-    """A whole cell as a store holds it: its key, its attributes, its scores."""
+    """A whole cell as a store holds it: its key, its attributes, the files of its scores."""
 
     key: str
     about: dict[str, Any]
-    scores: xr.Dataset
+    files: Files
+
+    @cached_property
+    def scores(self) -> xr.Dataset:
+        """Decoded when they are asked for: of thousands of cells most are only counted."""
+        try:
+            values = np.asarray(zarr.open_array(_in_memory(self.files), path="scores", mode="r")[...])
+            each = dict(zip(METRICS, values, strict=True))
+            each["JF"] = (each["J"] + each["F"]) / 2
+            axes = self.about["axes"]
+            place = {name: self.about[name] for name in ("clip", "tau", "seed")}
+            return xr.Dataset({name: (list(axes), one) for name, one in each.items()}, axes | place)
+        except Exception as error:  # checksums agree, so no accident wrote this
+            raise TedlensError(f"The scores of cell {self.key} are not what a sweep writes ({error}).") from error
 
     @property
     def place(self) -> tuple[str, int, int]:
@@ -122,11 +137,7 @@ def decode_cell(key: str, files: Files, sizes: Mapping[str, int]) -> Cell:
             raise BrokenCell(f"has {sizes[name]} of the {size} bytes of {name}")
         if name in files and zlib.crc32(files[name]) != crc32:
             raise BrokenCell(f"has a damaged {name}")
-    store = MemoryStore({name: Buffer.from_bytes(data) for name, data in files.items()}, read_only=True)
-    values = np.asarray(zarr.open_array(store, path="scores", mode="r")[...])
-    metrics = {name: (list(about["axes"]), one) for name, one in zip(METRICS, values, strict=True)}
-    scores = xr.Dataset(metrics, about["axes"]).assign(JF=lambda both: (both["J"] + both["F"]) / 2)
-    return Cell(key, about, scores.assign_coords({name: about[name] for name in ("clip", "tau", "seed")}))
+    return Cell(key, about, files)
 
 
 def encode_dataset(dataset: xr.Dataset) -> Files:
@@ -137,6 +148,19 @@ def encode_dataset(dataset: xr.Dataset) -> Files:
     return with_marker(
         {name: buffer.to_bytes() for name, buffer in sorted(files.items()) if name != MARKER}, dataset.attrs
     )
+
+
+def decode_dataset(files: Files) -> xr.Dataset:
+    """A Dataset from its files, once each is known to have its checksum; the list of them is left out."""
+    dataset: xr.Dataset = xr.open_zarr(_in_memory(files), consolidated=False, zarr_format=3, chunks=None).load()
+    for name in ("files", "crc32"):
+        dataset.attrs.pop(name, None)
+    plain: xr.Dataset = dataset.drop_encoding()
+    return plain
+
+
+def _in_memory(files: Files) -> MemoryStore:
+    return MemoryStore({name: Buffer.from_bytes(data) for name, data in files.items()}, read_only=True)
 
 
 def with_marker(files: Files, about: Mapping[str, Any]) -> Files:

@@ -15,7 +15,7 @@ from tedlens.metrics import Protocol
 from tedlens.models.base import DiffusionModel
 from tedlens.models.noise import frame_noise
 from tedlens.models.registry import Model, as_model
-from tedlens.models.structure import hook_points, named_point
+from tedlens.models.structure import outline
 from tedlens.probing import block_names, input_size, noise_levels, only_one, window_length, windows
 from tedlens.ted.settings import Convention, Propagation, Radius, Upsample, check_lams
 
@@ -288,7 +288,7 @@ def _names(model: DiffusionModel, blocks: str | Sequence[str] | None) -> list[st
     for name in () if blocks is None else values_of("blocks", blocks):
         if not isinstance(name, str):
             raise TedlensError(f"blocks={name!r} is not a name; choose from {', '.join(model.blocks)}.")
-    return block_names(model, blocks, lambda: hook_points(model, _square(model)))
+    return block_names(model, blocks, lambda: outline(model, _square(model)))
 
 
 def _square(model: DiffusionModel) -> tuple[int, int]:
@@ -313,9 +313,9 @@ def _kept(keep: str | Sequence[str], components: int | None) -> tuple[str, ...]:
 def _shapes(model: DiffusionModel, names: Sequence[str], components: int | None) -> dict[str, tuple[int, float, float]]:
     """Channels, and pixels of the input a cell (y, x), of each block's features as they are kept."""
     size = _square(model)
-    points, found = hook_points(model, size), {}
+    inside, found = outline(model, size), {}
     for name in names:
-        point = named_point(model, points, name)
+        point = inside.point(name)
         if components is not None and components > point.channels:
             raise TedlensError(
                 f"components={components} are more than the {point.channels} channels of {name!r}; give fewer."

@@ -11,13 +11,16 @@ nothing is removed that the store does not list as its own.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import reduce
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from tedlens.errors import TedlensError
 from tedlens.provenance import versions
+from tedlens.store import check_name, open_tree
 from tedlens.sweeping.cells import AXES, Kept, join_cells, label_scores
 from tedlens.sweeping.clips import ClipFacts
 from tedlens.sweeping.encoding import (
@@ -38,6 +42,7 @@ from tedlens.sweeping.encoding import (
     Files,
     attributes,
     decode_cell,
+    decode_dataset,
     encode_cell,
     encode_dataset,
     files_of,
@@ -49,6 +54,8 @@ from tedlens.sweeping.grid import SETTINGS, Grid
 LAYOUT = 3  # number of the layout described above, kept as the attribute "tedlens_sweep"
 CELL_KEY = re.compile(r".+-[0-9a-f]{8}-tau\d+-seed\d+-[0-9a-f]{8}")  # what `cell_key` gives
 OPENING = group_file({"tedlens_sweep": LAYOUT})[MARKER].split(b",")[0]  # how a store's own file begins
+MOST_SCORES = 10**10
+AT_ONCE = 64  # files in memory while they are looked through
 HALF = "half written"  # node type of the joined scores while they are: Zarr sees no group, we see what is ours
 # The weights say which model it is; its name may be the hub's or that of a job's scratch folder.
 NAMES = {f"{role}_{name}" for role in ("motion", "appearance") for name in ("model", "model_revision")}
@@ -59,10 +66,14 @@ class SweepStore:
 
     def __init__(self, url: str | Path) -> None:
         self.url = str(url)
-        try:
-            self.fs, root = fsspec.url_to_fs(self.url)
-        except (ImportError, ValueError) as error:
-            raise TedlensError(f"Cannot use the store {self.url}: {error}.") from error
+        if "://" in self.url:
+            try:
+                self.fs, root = fsspec.url_to_fs(self.url)
+            except (ImportError, ValueError) as error:
+                raise TedlensError(f"Cannot use the store {self.url}: {error}.") from error
+        else:
+            check_name(Path(self.url))
+            self.fs, root = LocalFileSystem(), os.path.abspath(os.path.expanduser(self.url))
         self.root = root.rstrip("/")
 
     @property
@@ -137,13 +148,19 @@ class SweepStore:
                 raise TedlensError(f"There is no Zarr store at {self.url}; give the path or URL of one.")
             return "tedlens_sweep" in (said_in(self._said("")) or {})
 
-    def cells(self, kind: str) -> tuple[list[Cell], dict[str, str]]:
-        """All whole cells of a kind, and by key what is wrong with each other one."""
-        sizes, files = self._listed()
+    def cells(self, kind: str, *, kept: bool = False) -> tuple[list[Cell], dict[str, str]]:
+        """All whole cells of a kind, and by key what is wrong with each other one.
+
+        `kept`: what they keep beside scores is looked through, too.
+        """
+        sizes = self._sizes()
+        files = self._markers_and_scores(sizes)
         whole, broken = [], {}
         for key in sorted(sizes):
             try:
                 cell = decode_cell(key, files[key], sizes[key])
+                if kept:
+                    self.check_kept(cell.key, cell.about)
             except BrokenCell as error:
                 broken[key] = str(error)
                 continue
@@ -153,8 +170,20 @@ class SweepStore:
                 broken[key] = "was made with other settings"
         return whole, broken
 
-    def _listed(self) -> tuple[dict[str, dict[str, int]], dict[str, Files]]:
-        """Of each cell, whole or not, the sizes of all files, and the content of its marker and scores."""
+    def check_kept(self, key: str, about: Mapping[str, Any]) -> None:
+        """See that what a cell keeps beside scores is as it was written.
+
+        Raises
+        ------
+        BrokenCell
+            Where a file is lost or has another checksum.
+        """
+        kept = {name: listed for name, listed in files_of(about).items() if name.startswith("kept/")}
+        if (name := self._changed(f"cells/{key}", kept)) is not None:
+            raise BrokenCell(f"has a damaged {name}")
+
+    def _sizes(self) -> dict[str, dict[str, int]]:
+        """Of each cell, whole or not, the sizes of all its files."""
         folder = f"{self.root}/cells/"
         sizes: dict[str, dict[str, int]] = {}
         with self._sentences("read"):
@@ -163,21 +192,82 @@ class SweepStore:
                 key, _, name = path.removeprefix(folder).partition("/")
                 if name:
                     sizes.setdefault(key, {})[name] = entry["size"]
-            wanted = [
-                f"{folder}{key}/{name}"
-                for key, names in sizes.items()
-                for name in names
-                if name == MARKER or name.startswith("scores/")
-            ]
-            # All at once: cloud file systems fetch them side by side.
-            content = self.fs.cat(wanted, recursive=False, on_error="omit") if wanted else {}
-        if isinstance(content, bytes):  # fsspec's answer where there is one path
-            content = {wanted[0]: content}
+        return sizes
+
+    def _markers_and_scores(self, sizes: Mapping[str, Mapping[str, int]]) -> dict[str, Files]:
+        """Of each cell the content of its marker and scores."""
+        names = [
+            f"{key}/{name}" for key, each in sizes.items() for name in each if name == MARKER or name[:7] == "scores/"
+        ]
         files: dict[str, Files] = {key: {} for key in sizes}
-        for path, data in content.items():
-            key, _, name = path.removeprefix(folder).partition("/")
+        for path, data in self._contents("cells", names).items():
+            key, _, name = path.partition("/")
             files[key][name] = data
-        return sizes, files
+        return files
+
+    def _contents(self, group: str, names: Sequence[str]) -> Files:
+        """Content by name of those files of a group that are there."""
+        prefix = f"{self.root}/{group}/" if group else f"{self.root}/"
+        paths = [prefix + name for name in names]
+        with self._sentences("read"):
+            if isinstance(self.fs, LocalFileSystem) or any(map(glob.has_magic, paths)):
+                found = {}
+                for path in paths:
+                    with suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                        found[path] = self.fs.cat_file(path)
+            else:  # all at once: cloud file systems fetch them side by side
+                found = self.fs.cat(paths, recursive=False, on_error="omit") if paths else {}
+                if isinstance(found, bytes):  # fsspec's answer where there is one path
+                    found = {paths[0]: found}
+        return {path[len(prefix) :]: data for path, data in found.items()}
+
+    def _changed(self, group: str, listed: Mapping[str, tuple[int, int]]) -> str | None:
+        """The first of a group's files that is lost or has another checksum than is listed; None where all are whole.
+
+        A few at a time, since together they may be larger than memory.
+        """
+        names = list(listed)
+        for start in range(0, len(names), AT_ONCE):
+            some = names[start : start + AT_ONCE]
+            found = self._contents(group, some)
+            for name in some:
+                if name not in found or zlib.crc32(found[name]) != listed[name][1]:
+                    return name
+        return None
+
+    def joined_scores(self, keys: Iterable[str], about: Mapping[str, Any]) -> xr.Dataset | None:
+        """The scores of all cells as they were joined; None where they are not of just these cells, or not whole."""
+        held = attributes(self._said("scores")) or {}
+        if held.get("made_of_sha256") != _made_of(keys, about):
+            return None
+        files = self._contents("scores", [MARKER, *files_of(held)])
+        if any(zlib.crc32(files.get(name, b"")) != crc32 for name, (_, crc32) in files_of(held).items()):
+            return None
+        scores = decode_dataset(files)
+        del scores.attrs["made_of_sha256"]
+        return scores
+
+    def scores(self) -> xr.Dataset | None:
+        """All scores that the store holds: as joined, where that is up to date, else cell by cell; None of no sweep."""
+        about = self.about()
+        if about is None:
+            return None
+        whole = [key for key, names in self._sizes().items() if MARKER in names]
+        found = self.joined_scores(whole, about)
+        return joined(self.cells(kind_of(about["fixed"]))[0], about) if found is None else found
+
+    def key_of(self, clip: str, tau: int, seed: int) -> str | None:
+        """Key of a cell that keeps something beside scores, by what lies in the folder and that cell's own file."""
+        about = self.about()
+        start = _place_key(clip, tau, seed)
+        with self._sentences("read"):
+            names = sorted(name for name in self._names("cells") if name.startswith(start)) if about else []
+        for key in reversed(names):
+            cell = attributes(self._said(f"cells/{key}"))
+            ours = cell is not None and about is not None and cell.get("kind") == kind_of(about["fixed"])
+            if ours and any(name.startswith("kept/") for name in files_of(cell)):
+                return key
+        return None
 
     def held(self, grid: Grid, clips: Iterable[ClipFacts]) -> tuple[list[Cell], dict[str, str]]:
         """As `cells`, once it is known that they are of the grid's kind and of these clips.
@@ -188,7 +278,7 @@ class SweepStore:
             Where a setting, a model or a clip differs.
         """
         about = self.about()
-        cells, broken = self.cells(kind_of(grid.fixed))
+        cells, broken = self.cells(kind_of(grid.fixed), kept=True)
         if about is not None and (cells or broken):  # else a sweep that ended before its first cell: it binds nobody
             for name, before, now in _differences(about["fixed"], grid):
                 raise TedlensError(
@@ -245,19 +335,19 @@ class SweepStore:
         }
         self._write(f"cells/{cell_key(clip.name, tau, seed, grid)}", encode_cell(cell, kept, list(grid.inner), about))
 
-    def finish(self, cells: Sequence[Cell]) -> None:
+    def finish(self, cells: Sequence[Cell]) -> xr.Dataset:
         """Join all cells in the group ``scores``, which any reader of Zarr opens; left alone where it is up to date."""
         about = self.about()
         if about is None:
             raise TedlensError(f"{self.url} was removed or damaged while the sweep ran; call the same sweep again.")
-        digest = _sha256([about["asked"], *(cell.key for cell in cells)])
+        keys = [cell.key for cell in cells]
         with self._sentences("read"):
-            held = attributes(self._said("scores")) or {}
-            if held.get("made_of_sha256") == digest and self._whole("scores", files_of(held)):
-                return
+            if (scores := self.joined_scores(keys, about)) is not None:
+                return scores
             folder = f"{self.root}/scores/"
             there = {path.removeprefix(folder) for path in self.fs.find(folder)}
-        files = encode_dataset(joined(cells, about).assign_attrs(made_of_sha256=digest))
+        scores = joined(cells, about)
+        files = encode_dataset(scores.assign_attrs(made_of_sha256=_made_of(keys, about)))
         ours = self._joined_listing() or {}
         if foreign := there - ours.keys() - files.keys():
             raise TedlensError(
@@ -269,15 +359,7 @@ class SweepStore:
         for name in ours.keys() - files.keys():  # of arrays that are gone or had another shape
             self._remove(f"scores/{name}")
         self._write("scores", files)
-
-    def _whole(self, group: str, listed: Mapping[str, tuple[int, int]]) -> bool:
-        """Whether all files that a group lists are there, each with its checksum."""
-        paths = [f"{self.root}/{group}/{name}" for name in listed]
-        found = self.fs.cat(paths, recursive=False, on_error="omit") if paths else {}
-        if isinstance(found, bytes):
-            found = {paths[0]: found}
-        sums = {path.rsplit(f"/{group}/", 1)[-1]: zlib.crc32(data) for path, data in found.items()}
-        return all(sums.get(name) == crc32 for name, (_, crc32) in listed.items())
+        return scores
 
     def _exists(self, path: str) -> bool:
         with self._sentences("read"):
@@ -329,11 +411,10 @@ def open_sweep(store: str | Path) -> xr.Dataset:
     TedlensError
         Where there is no sweep.
     """
-    opened = SweepStore(store)
-    about = opened.about()
-    if about is None:
+    scores = SweepStore(store).scores()
+    if scores is None:
         raise TedlensError(f"There is no sweep at {store}; give the store of tl.sweep(..., store=...).")
-    return joined(opened.cells(kind_of(about["fixed"]))[0], about)
+    return scores
 
 
 def open_kept(store: str | Path, *, clip: str, tau: int, seed: int = 0) -> xr.DataTree:
@@ -358,31 +439,22 @@ def open_kept(store: str | Path, *, clip: str, tau: int, seed: int = 0) -> xr.Da
     TedlensError
         Where there is no such cell, or nothing was kept.
     """
-    return KeptCells(store).open(clip, tau, seed)
-
-
-class KeptCells:
-    """What a sweep kept, as `open_kept` gives it, of many cells: the store is looked through once."""
-
-    def __init__(self, store: str | Path) -> None:
-        self._store = SweepStore(store)
-        about = self._store.about()
-        cells = self._store.cells(kind_of(about["fixed"]))[0] if about else []
-        self._clips = sorted({cell.place[0] for cell in cells})
-        self._keys = {
-            cell.place: cell.key for cell in cells if any(name.startswith("kept/") for name in cell.about["files"])
-        }
-
-    def open(self, clip: str, tau: int, seed: int) -> xr.DataTree:
-        key = self._keys.get((clip, tau, seed))
-        if key is None:
-            raise TedlensError(
-                f"{self._store.url} keeps nothing of clip {clip!r} at tau={tau} and seed={seed} beside scores; it has "
-                f"clips {', '.join(self._clips) or '(none)'}, and keeps what "
-                'tl.sweep(..., keep=("labels", "features")) asked for.'
-            )
-        address = f"{self._store.url.rstrip('/')}/cells/{key}"
-        return xr.open_datatree(address, group="kept", engine="zarr", consolidated=False, zarr_format=3)
+    opened = SweepStore(store)
+    key = opened.key_of(clip, tau, seed)
+    if key is None:
+        raise TedlensError(
+            f"{opened.url} keeps nothing of clip {clip!r} at tau={tau} and seed={seed} beside scores; it has "
+            f"clips {', '.join(swept_clips(store)) or '(none)'}, and keeps what "
+            'tl.sweep(..., keep=("labels", "features")) asked for.'
+        )
+    try:
+        opened.check_kept(key, attributes(opened._said(f"cells/{key}")) or {})
+    except BrokenCell as error:
+        raise TedlensError(
+            f"{opened.url}/cells/{key} {error}; the same sweep, called again, computes it anew."
+        ) from error
+    address = f"{opened.address.rstrip('/')}/cells/{key}"
+    return open_tree(address, "kept")
 
 
 def swept_clips(store: str | Path) -> dict[str, str]:
@@ -424,6 +496,11 @@ def joined(cells: Sequence[Cell], about: Mapping[str, Any]) -> xr.Dataset:
     axes = _union([about["asked"]], cells) | {
         name: _in_order(v for cell in cells for v in cell.axes[name]) for name in ("object", "frame")
     }
+    if (size := prod(map(len, axes.values()))) > MOST_SCORES:
+        raise TedlensError(
+            f"This store says that {size} scores were asked of it, more than a sweep makes; it is damaged, or was made "
+            "to fill the memory."
+        )
     scores = join_cells((cell.scores for cell in cells), {name: axes[name] for name in AXES if name in axes})
     noise = {cell.about["tau"]: (float(cell.about["sigma"]), float(cell.about["log_snr"])) for cell in cells}
     attrs = {name: value for name, value in about.items() if name.startswith("version_")} | about["fixed"]
@@ -450,8 +527,18 @@ def covered_places(cells: Iterable[Cell], inner: Mapping[str, Sequence[Any]]) ->
 
 def cell_key(clip: str, tau: int, seed: int, grid: Grid) -> str:
     """Name of a cell's folder: readable, safe on any file system, and its own for each clip and set of inner axes."""
+    return f"{_place_key(clip, tau, seed)}{_sha256(grid.inner)[:8]}"
+
+
+def _place_key(clip: str, tau: int, seed: int) -> str:
+    """How the names of all cells of a clip at one tau and seed begin."""
     readable = re.sub(r"[^A-Za-z0-9._]+", "_", clip)[:40]
-    return f"{readable}-{_sha256(clip)[:8]}-tau{tau}-seed{seed}-{_sha256(grid.inner)[:8]}"
+    return f"{readable}-{_sha256(clip)[:8]}-tau{tau}-seed{seed}-"
+
+
+def _made_of(keys: Iterable[str], about: Mapping[str, Any]) -> str:
+    """Digest of what joined scores are made of: the cells, and what was asked of the store."""
+    return _sha256([about["asked"], *sorted(keys)])
 
 
 def kind_of(fixed: Mapping[str, Any]) -> str:

@@ -172,7 +172,9 @@ def _computed(
     dry_run: bool,
     progress: bool,
 ) -> list[xr.Dataset]:
-    """All cells of the grid: those that the store holds, and, unless it is a dry run, those that it lacks."""
+    """Scores of all cells of the grid, one by one or joined: those that the store holds, and, unless it is a dry run,
+    those that it lacks.
+    """
     disk = None if store is None else SweepStore(store)
     cells, broken = ([], {}) if disk is None else disk.held(grid, clips)
     wanted = missing_cells(grid, clips, cells)
@@ -181,9 +183,9 @@ def _computed(
         warnings.warn(f"Not whole in {store}, so computed anew: {said}.", stacklevel=3)
     if progress or dry_run:
         print(make_plan(grid, clips, wanted))
-    found = [cell.scores for cell in cells]
     if dry_run:
-        return found
+        return [cell.scores for cell in cells]
+    found: list[xr.Dataset] = []
     if disk is not None and (any(wanted.values()) or disk.about() is None):
         disk.begin(grid, clips, cells, broken)
     for _ in range(PASSES):
@@ -194,11 +196,11 @@ def _computed(
                 bar.update(len(some))
         if disk is None:
             return found
-        cells, _ = disk.held(grid, clips)
-        wanted = missing_cells(grid, clips, cells)
+        if left:
+            cells, _ = disk.held(grid, clips)
+            wanted = missing_cells(grid, clips, cells)
         if not any(wanted.values()):
-            disk.finish(cells)
-            return [cell.scores for cell in cells]
+            return [disk.finish(cells)]
     raise TedlensError(
         f"{sum(map(len, wanted.values()))} cells that were written are not in {store}; if other machines write to it, "
         "give a path that all share, and call the same sweep again."

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import IPython
 import ipywidgets
 import plotly.graph_objects as go
 import xarray as xr
 
+from tedlens import store
 from tedlens.errors import TedlensError
 
 Click = Callable[[Any, float, float], None]  # of a point: its trace, x and y
@@ -20,12 +22,26 @@ STEP = 250  # milliseconds between frames while playing: slow enough for every f
 class Explorer(ipywidgets.VBox):  # type: ignore[misc]
     """Controls over figures. What cannot be shown is said in `message`, in one sentence.
 
-    A subclass makes its controls and figures, hands them to `arrange`, and draws in `draw`.
+    A subclass makes its controls and figures, hands them to `arrange`, and draws in `draw`. What it holds is freed
+    when it is closed, and it is closed when the notebook's cell that made it is run again: ipywidgets itself keeps
+    every widget, with all that hangs on it, until then.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.message = ipywidgets.HTML()
+        self._base = {*vars(self), "_base"}  # all else is the subclass's
+        close_those_before(self)
+
+    def close(self) -> None:
+        """Remove it from the page, and free what it holds."""
+        for part in _within(self):
+            if part is not self:
+                part.close()
+        for name in vars(self).keys() - self._base:
+            delattr(self, name)
+        self.children: Any = []
+        super().close()
 
     def arrange(self, controls: Sequence[ipywidgets.Widget], *rows: Sequence[ipywidgets.Widget]) -> None:
         """Place the controls above rows of figures, draw, and draw again whenever a control is moved."""
@@ -52,6 +68,37 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
 
     def say(self, sentence: str) -> None:
         self.message.value = f"<b>{escape(sentence)}</b>" if sentence else ""
+
+
+# Explorers by the notebook's cell that made them, with the number of its run.
+_made: dict[str, list[tuple[int, Explorer]]] = {}
+
+
+def close_those_before(explorer: Explorer) -> None:
+    """Close what an earlier run of this notebook's cell made, and remember what this one makes."""
+    kernel = getattr(IPython.get_ipython(), "kernel", None)
+    if kernel is None:
+        return
+    cell = kernel.get_parent().get("metadata", {}).get("cellId")
+    if cell is None:  # a front end that does not say
+        return
+    run = IPython.get_ipython().execution_count
+    made = _made.setdefault(cell, [])
+    for earlier, other in made:
+        if earlier != run:
+            other.close()
+    _made[cell] = [each for each in made if each[0] == run] + [(run, explorer)]
+
+
+def _within(widget: ipywidgets.Widget) -> Iterator[ipywidgets.Widget]:
+    """A widget and all that belong to it."""
+    for part in (*getattr(widget, "children", ()), getattr(widget, "linked", None)):
+        if part is not None:
+            yield from _within(part)
+    for part in (getattr(widget, "layout", None), getattr(widget, "style", None)):
+        if isinstance(part, ipywidgets.Widget):
+            yield part
+    yield widget
 
 
 def explained(make: Callable[[], Explorer]) -> Explorer:
@@ -128,7 +175,7 @@ def frame_controls(first: int, last: int) -> tuple[ipywidgets.IntSlider, ipywidg
     """A slider over frames, and the button that plays it."""
     slider = ipywidgets.IntSlider(first, first, last, description="frame")
     play = ipywidgets.Play(value=first, min=first, max=last, interval=STEP, repeat=True)
-    ipywidgets.jslink((play, "value"), (slider, "value"))
+    play.linked = ipywidgets.jslink((play, "value"), (slider, "value"))  # closed with it
     return slider, play
 
 
@@ -151,14 +198,14 @@ def open_tree(given: xr.DataTree | xr.DataArray | str | Path, what: str) -> xr.D
     """Features as they are, or from a store, opened lazily."""
     if not isinstance(given, str | Path):
         return given
-    return xr.open_datatree(_store(given, what), engine="zarr", consolidated=False, zarr_format=3)
+    return store.open_tree(_store(given, what))
 
 
 def open_set(given: xr.Dataset | str | Path, what: str) -> xr.Dataset:
     """A dataset as it is, or from a store, opened lazily."""
     if not isinstance(given, str | Path):
         return given
-    return xr.open_dataset(_store(given, what), engine="zarr", consolidated=False, zarr_format=3)
+    return store.open_tree(_store(given, what)).to_dataset()
 
 
 def open_labels(given: xr.DataArray | xr.Dataset | str | Path) -> xr.DataArray:

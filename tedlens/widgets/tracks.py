@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import ipywidgets
 import xarray as xr
 
 from tedlens.align import check_of_clip
 from tedlens.analysis.tracks import swaps
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
-from tedlens.metrics import evaluate
+from tedlens.metrics import evaluate, evaluate_identity
 from tedlens.plots.tracks import track_curves, tracks
 from tedlens.widgets.explorer import Explorer, LiveFigure, explained, frame_controls, open_labels
 
@@ -53,12 +54,22 @@ class TrackExplorer(Explorer):
         self.swapped = swaps(self.labels, clip.masks)
         self.frame, self.play = frame_controls(0, len(clip) - 1)
         self.pictures, self.curves = LiveFigure(), LiveFigure(self.go_to)
-        self.arrange([self.play, self.frame], [self.pictures, self.curves])
+        self.arrange([self.play, self.frame, ipywidgets.HTML(self.identities())], [self.pictures, self.curves])
 
     def draw(self) -> None:
         frame = self.frame.value
         self.pictures.show_figure(frame, lambda: tracks(self.labels, self.clip, frames=[frame], side=SIDE))
         self.curves.show_figure(frame, lambda: track_curves(self.scores, self.swapped, frame=frame))
+
+    def identities(self) -> str:
+        """In numbers, whether labels stay with their objects: the first frame is given, and left out."""
+        assert self.clip.masks is not None
+        told = evaluate_identity(self.labels.isel(frame=slice(1, None)), self.clip.masks[1:])
+        last = float(self.scores["identity"].isel(frame=slice(-3, None)).mean())
+        return (
+            f"identity in the last three frames {last:.2f}, AssA {float(told['AssA'].mean()):.2f}, "
+            f"ID switches {int(told['IDSW'])}"
+        )
 
     def go_to(self, trace: Any, x: float, y: float) -> None:
         self.frame.value = int(x)

@@ -110,7 +110,8 @@ def case(number: int, made: dict[Path, int], folder: Path, still: tl.Clip) -> tu
             warnings.simplefilter("ignore")
             if frames:
                 found = tl.read_clip(path)
-                if cut and len(found) < frames:
+                # An MPEG program stream has neither an index nor an end, so nothing tells that it was cut.
+                if cut and len(found) < frames and source.suffix != ".mpg":
                     return f"SHORT {source.name}: {len(found)} of {frames} frames", path
             else:
                 tl.read_clip(still_path(folder, still), masks=path)

@@ -1,0 +1,34 @@
+"""Names that somebody else chose, made harmless for the place where they are written."""
+
+from __future__ import annotations
+
+import re
+
+# Letters that mean something to LaTeX.
+_LATEX = {letter: f"\\{letter}" for letter in "_&%#${}"} | {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+}
+
+
+def printable(text: object) -> str:
+    """Without control characters: a terminal obeys some of them."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in str(text))
+
+
+def in_latex(text: object) -> str:
+    """For LaTeX: ``up_2`` becomes ``up\\_2``."""
+    return "".join(_LATEX.get(letter, letter) for letter in printable(text))
+
+
+def in_markdown(text: object) -> str:
+    """For a cell of a Markdown table: no HTML, no link, no new column."""
+    plain = printable(text).replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", plain)
+
+
+def in_spreadsheet(text: object) -> str:
+    """For a CSV file: a spreadsheet takes what begins so for a formula."""
+    plain = printable(text)
+    return f"'{plain}" if plain.startswith(("=", "+", "-", "@")) else plain

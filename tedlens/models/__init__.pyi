@@ -1,0 +1,12 @@
+from .base import DiffusionModel as DiffusionModel
+from .base import VariancePreserving as VariancePreserving
+from .base import pictures as pictures
+from .latent import LatentModel as LatentModel
+from .points import HookPoint as HookPoint
+from .points import Outline as Outline
+from .registry import load_image_model as load_image_model
+from .registry import load_video_model as load_video_model
+from .registry import outline_model as outline_model
+from .registry import register_adapter as register_adapter
+from .structure import hook_points as hook_points
+from .structure import outline as outline

@@ -1,0 +1,141 @@
+"""What can be probed inside a model, as a plain value: no tensor, no weight, and no torch to load it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from tedlens.errors import TedlensError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# How a submodule holds a map over (frame, channel, y, x):
+# "map" so itself; "video" (1, channel, frame, y, x), as 3D convolutions do; "tokens" (frame, y * x, channel), in
+# spatial attention; "tracks" (y * x, frame, channel), in temporal attention.
+Layout = Literal["map", "video", "tokens", "tracks"]
+
+
+@dataclass(frozen=True)
+class HookPoint:
+    """A submodule of a UNet whose output is a map over the frame.
+
+    Attributes
+    ----------
+    path
+        Dotted path from the UNet, for example ``up_blocks.2.temp_attentions.0``.
+    module_class
+        Name of its class.
+    layout
+        How its output lies in memory.
+    channels, grid
+        Number of channels; cells (y, x).
+    """
+
+    path: str
+    module_class: str
+    layout: Layout
+    channels: int
+    grid: tuple[int, int]
+
+    def read(self, output: Any) -> Tensor:
+        """The submodule's output as (frame, channel, y, x)."""
+        value = first_tensor(output)
+        if self.layout == "video":
+            return value[0].transpose(0, 1)
+        if self.layout == "map":
+            return value
+        flat = value.transpose(1, 2) if self.layout == "tokens" else value.permute(1, 2, 0)
+        return flat.reshape(*flat.shape[:2], *self.grid)
+
+
+def first_tensor(output: Any) -> Tensor:
+    """A module's output without what it returns beside it (residuals of down blocks, wrappers of diffusers)."""
+    first: Tensor = output if hasattr(output, "shape") else output[0]
+    return first
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A model without its weights: its blocks, and every submodule that can be probed.
+
+    Attributes
+    ----------
+    name, unet_class, parameters
+        Of the model, of its UNet; number of the UNet's parameters.
+    blocks
+        Name of each block to its path in the UNet, in the order in which they run.
+    block, window, size, multiple
+        As in `DiffusionModel`.
+    log_snr
+        At the first tau and at the last.
+    levels
+        Number of noise levels.
+    input_size
+        Height and width of the input for which the grids hold.
+    points
+        By path, in the order in which they finish.
+    """
+
+    name: str
+    unet_class: str
+    parameters: int
+    blocks: Mapping[str, str]
+    block: str
+    window: int | None
+    size: int
+    multiple: int
+    log_snr: tuple[float, float]
+    levels: int
+    input_size: tuple[int, int]
+    points: Mapping[str, HookPoint]
+
+    def matching(self, pattern: str) -> Iterator[tuple[str, HookPoint]]:
+        """Name and hook point of each submodule that `pattern` means.
+
+        A pattern is a dotted path from the UNet or from a block (``up_blocks.2.attentions.1``,
+        ``up_2.attentions.1``); ``*`` stands for any part between two dots, ``**`` for any number of them.
+        However it was asked for, a submodule of a block is called by the block's name (``up_2.attentions.1``).
+        """
+        head, _, rest = pattern.partition(".")
+        prefix = self.blocks.get(head)
+        path = pattern if prefix is None else f"{prefix}.{rest}" if rest else prefix
+        wanted = re.compile(re.escape(path).replace(r"\*\*", ".*").replace(r"\*", r"[^.]*"))
+        found = [point for point in self.points.values() if wanted.fullmatch(point.path)]
+        if not found:
+            raise TedlensError(self._unknown(pattern))
+        for point in found:
+            yield self._called(point.path), point
+
+    def point(self, name: str) -> HookPoint:
+        """The hook point of one block or submodule by its name."""
+        return next(self.matching(name))[1]
+
+    def _called(self, path: str) -> str:
+        """A path from the UNet as one from the block that it lies in, where it lies in one."""
+        for block, its_path in self.blocks.items():
+            if path == its_path or path.startswith(f"{its_path}."):
+                return block + path.removeprefix(its_path)
+        return path
+
+    def _unknown(self, pattern: str) -> str:
+        near = difflib.get_close_matches(pattern, [*self.blocks, *self.points], n=3)
+        hint = f"; near it are {', '.join(near)}" if near else ""
+        return (
+            f"Model {self.name!r} has no block {pattern!r}, and no submodule there with a map over the frame{hint}; "
+            f"choose from {', '.join(self.blocks)}, or from what `tedlens info` lists inside them."
+        )
+
+    def said(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> Outline:
+        """From what `said` gives."""
+        points = {path: HookPoint(**(each | {"grid": tuple(each["grid"])})) for path, each in said["points"].items()}
+        pairs = {name: tuple(said[name]) for name in ("log_snr", "input_size")}
+        return cls(**{**said, **pairs, "points": points})
