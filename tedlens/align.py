@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,41 @@ def listed(values: Any) -> str:
     if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
         return f"{numbers[0]} to {numbers[-1]}"
     return ", ".join(map(str, numbers[:8])) + (", .." if len(numbers) > 8 else "")
+
+
+def check_finite(values: Any, attrs: Mapping[Any, Any], what: str) -> None:
+    """See that features are numbers.
+
+    Raises
+    ------
+    TedlensError
+        Where they are not, with the model, block, tau and type of number that the attributes name.
+    """
+    if np.isfinite(values).all():
+        return
+    said = ", ".join(f"{name} {attrs[name]}" for name in ("model", "block", "tau", "dtype") if name in attrs)
+    raise TedlensError(
+        f"The {what} hold NaN or infinite values{f' ({said})' if said else ''}; "
+        "probe again with dtype='bfloat16' or 'float32', which do not overflow as float16 does."
+    )
+
+
+def labels_in(given: Any) -> Any:
+    """Labels as they are, those with coordinates in their order; out of what `track` gives, its labels.
+
+    Raises
+    ------
+    TedlensError
+        For a Dataset without labels.
+    """
+    if isinstance(given, xr.Dataset):
+        if "labels" not in given:
+            raise TedlensError(
+                f"A Dataset with {', '.join(map(str, given.data_vars)) or 'no variable'} holds no labels; give masks, "
+                "or what tl.track returns."
+            )
+        given = given["labels"]
+    return in_order(given) if isinstance(given, xr.DataArray) else given
 
 
 def check_whole(features: xr.DataArray, what: str, mask: tuple[int, int] | None = None) -> None:

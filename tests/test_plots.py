@@ -372,3 +372,58 @@ def test_notebooks_are_live_or_small(monkeypatch: pytest.MonkeyPatch) -> None:
     assert export.notebook_renderer(live=False) == "png"
     monkeypatch.setattr(export, "chrome_found", lambda: False)
     assert export.notebook_renderer(live=False) == "plotly_mimetype"
+
+
+def test_a_chrome_that_never_answers(tmp_path: Path, figure: go.Figure, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = tmp_path / "chrome"
+    silent.write_text("#!/bin/sh\nexec sleep 20\n")
+    silent.chmod(0o755)
+    monkeypatch.setenv("BROWSER_PATH", str(silent))
+    monkeypatch.setattr("tedlens.plots.export.START_LIMIT", 1)
+    monkeypatch.setattr("tedlens.plots.export.PICTURE_LIMIT", 0.1)
+    with pytest.warns(UserWarning, match="does not answer, so figures were saved as HTML only"):
+        assert save_figures({"one": figure}, tmp_path / "out") == [tmp_path / "out" / "one.html"]
+
+
+def test_one_figure_is_saved_as_it_is(tmp_path: Path, figure: go.Figure) -> None:
+    assert save_figures(figure, tmp_path, formats=()) == [tmp_path / "figure.html"]
+    for wrong in ([figure], {"a": 3}, "figure"):
+        with pytest.raises(TedlensError, match="holds no figures by name"):
+            save_figures(wrong, tmp_path)  # type: ignore[arg-type]
+
+
+def test_overlay_takes_labels_by_their_frames() -> None:
+    clip = tl.datasets.similar(0, frames=6, size=16)
+    assert clip.masks is not None
+    labels = xr.DataArray(clip.masks, dims=("frame", "y", "x"), coords={"frame": range(6)}, name="labels")
+    whole = tl.plots.overlay(clip, clip.masks, frames=[2, 4])
+    for given in (labels, labels.to_dataset(), labels.isel(frame=slice(None, None, -1)), labels.sel(frame=[2, 4, 5])):
+        drawn = tl.plots.overlay(clip, given, frames=[2, 4])
+        assert [trace.source for trace in drawn.data] == [trace.source for trace in whole.data]
+    with pytest.raises(TedlensError, match="frame=3 has no labels; choose from 2, 4, 5"):
+        tl.plots.overlay(clip, labels.sel(frame=[2, 4, 5]), frames=[3])
+    with pytest.raises(TedlensError, match="do not fit clip"):
+        tl.plots.overlay(clip, labels.assign_coords(frame=range(3, 9)))
+
+
+@pytest.mark.parametrize("call", ["pca", "pca_map", "similarity", "object_features", "fuse"])
+def test_features_that_are_nan_are_said(call: str) -> None:
+    clip = tl.datasets.similar(0, frames=3, size=16)
+    values = np.random.default_rng(0).normal(size=(1, 1, 3, 8, 4, 4)).astype(np.float32)
+    values[0, 0, 1, 2, 0, 0] = np.nan
+    features = xr.DataArray(
+        values,
+        dims=("tau", "seed", "frame", "channel", "y", "x"),
+        coords={"tau": [100], "seed": [0], "frame": range(3)},
+        attrs={"model": "m", "block": "up_2", "dtype": "float16"},
+    )
+    one = features.isel(tau=0, seed=0)
+    calls = {
+        "pca": lambda: tl.analysis.pca(one),
+        "pca_map": lambda: tl.plots.pca_map(features, clip),
+        "similarity": lambda: tl.analysis.similarity(one.assign_coords(y=range(4), x=range(4)), frame=0, y=1, x=1),
+        "object_features": lambda: tl.analysis.object_features(features, clip),
+        "fuse": lambda: tl.fuse(one, one),
+    }
+    with pytest.raises(TedlensError, match=r"NaN or infinite values \(model m, block up_2.*dtype='bfloat16'"):
+        calls[call]()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import torch
 import xarray as xr
 
 import tedlens as tl
+from tedlens.sweeping.engine import Workers
 
 distributed = pytest.importorskip("distributed")
 
@@ -142,3 +144,16 @@ def test_what_kills_every_worker_ends_in_a_sentence(client: Any, how: dict[str, 
     client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 0))
     with pytest.raises(tl.TedlensError, match="Workers died again and again"):
         tl.sweep([partial(deadly, os.getpid())], client=client, store=tmp_path / "sweep.zarr", **how)
+
+
+@pytest.mark.parametrize("given", ["there", "adapting", "queued", "address"])
+def test_tasks_are_for_as_many_workers_as_may_come(given: str) -> None:
+    clusters = {
+        "there": SimpleNamespace(worker_spec={n: {} for n in range(4)}),
+        "adapting": SimpleNamespace(worker_spec={}, _adaptive=SimpleNamespace(minimum=0, maximum=4)),
+        "queued": SimpleNamespace(worker_spec={0: {"group": ["-0", "-1"]}, 1: {"group": ["-0", "-1"]}}),
+        "address": None,
+    }
+    there = 4 if given in ("there", "address") else 0
+    client: Any = SimpleNamespace(cluster=clusters[given], nthreads=lambda: dict.fromkeys(range(there), 1))
+    assert Workers(client, "mini", None).most_workers() == 4

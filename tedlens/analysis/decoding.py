@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from tedlens.align import check_finite
 from tedlens.analysis.features import blocks_of, check_clip
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
@@ -84,6 +85,7 @@ def _pooled(features: xr.DataArray, clip: Clip, sides: bool) -> xr.DataArray:
     found = np.empty((*features.shape[:2], *regions.shape[:2], len(weights), channels), np.float32)
     for tau, seed in np.ndindex(found.shape[:2]):  # one at a time: a store may be larger than memory
         each = features[tau, seed].values
+        check_finite(each, features.attrs, "features")
         for number, of_cells in enumerate(weights.values()):
             found[tau, seed, ..., number, :] = np.einsum("fcyx,ofyx->ofc", each, of_cells, optimize=True)
     kept = {name: c for name, c in features.coords.items() if not {"channel", "y", "x"} & set(c.dims)}

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from tedlens.align import check_finite
 from tedlens.errors import TedlensError
 from tedlens.labels import VOID, on_grid
 
@@ -39,7 +40,7 @@ def pca(features: xr.DataArray, n_components: int = 3, *, masks: npt.NDArray[np.
     Raises
     ------
     TedlensError
-        For too many components, or masks that do not fit or show no object.
+        For too many components, features that are NaN, or masks that do not fit or show no object.
 
     Notes
     -----
@@ -85,7 +86,9 @@ def pca(features: xr.DataArray, n_components: int = 3, *, masks: npt.NDArray[np.
 def _frames(cells: xr.DataArray) -> Iterator[tuple[tuple[int, ...], Array]]:
     """Features (channel, cell), a frame at a time, and their place along the other axes."""
     for place in np.ndindex(cells.shape[:-3]):
-        yield place, cells[place].values.reshape(cells.sizes["channel"], -1)
+        values = cells[place].values
+        check_finite(values, cells.attrs, "features")
+        yield place, values.reshape(cells.sizes["channel"], -1)
 
 
 def _moments(cells: xr.DataArray, chosen: Array | None) -> tuple[int, Array, Array]:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from tedlens.align import check_finite
 from tedlens.errors import TedlensError
 
 
@@ -50,6 +51,7 @@ def similarity(
     at = (int(np.flatnonzero(frames == frame)[0]), place["y"], place["x"])
     found: dict[str, npt.NDArray[Any]] = {}
     if appearance is None:
+        check_finite(motion.values, motion.attrs, "features")
         found["motion"] = _cosines(motion.transpose("frame", "channel", "y", "x").values, at)
     else:
         for name, part in zip(("motion", "appearance"), parts, strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from tedlens.align import check_same_clip, in_order, listed
+from tedlens.align import check_same_clip, labels_in, listed
 from tedlens.errors import TedlensError
 from tedlens.labels import VOID
 
@@ -22,7 +22,7 @@ def matched(labels: Given, truth: Given) -> tuple[xr.DataArray | npt.ArrayLike, 
     TedlensError
         For frames, rows or columns that one of them lacks, another clip, or ids out of range.
     """
-    labels, truth = _labels_of(labels), _labels_of(truth)
+    labels, truth = labels_in(labels), labels_in(truth)
     if isinstance(labels, xr.DataArray) and isinstance(truth, xr.DataArray):
         check_same_clip(labels=labels, truth=truth)
         for axis in ("frame", "y", "x"):
@@ -44,18 +44,6 @@ def matched(labels: Given, truth: Given) -> tuple[xr.DataArray | npt.ArrayLike, 
             f"{'prediction' if given < wanted else 'truth'}; give as many of both."
         )
     return labels, _as_masks(labels, "labels"), _as_masks(truth, "truth")
-
-
-def _labels_of(given: Given) -> xr.DataArray | npt.ArrayLike:
-    """Labels, also out of what `track` gives; those with coordinates in their order."""
-    if isinstance(given, xr.Dataset):
-        if "labels" not in given:
-            raise TedlensError(
-                f"A Dataset with {', '.join(map(str, given.data_vars)) or 'no variable'} holds no labels; give masks, "
-                "or what tl.track returns."
-            )
-        given = given["labels"]
-    return in_order(given) if isinstance(given, xr.DataArray) else given
 
 
 def _frames_of(masks: xr.DataArray | npt.ArrayLike) -> int | None:

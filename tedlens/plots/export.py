@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import plotly.graph_objects as go
 
+from tedlens.errors import TedlensError
+
 STATIC = ("png", "svg", "pdf")
+START_LIMIT, PICTURE_LIMIT = 60, 20  # seconds that Chrome may take to start, and for each picture
 HOW_TO = (
     "{why}, so figures were saved as HTML only; for PNG, SVG and PDF install Chrome or Chromium (Debian: apt-get "
     "install chromium; anywhere: plotly_get_chrome)."
 )
 
 
-def save_figures(figures: dict[str, go.Figure], folder: str | Path, formats: Iterable[str] = STATIC) -> list[Path]:
-    """Save each figure as ``folder/name.html`` and, where a Chrome is found, in `formats`.
+def save_figures(
+    figures: go.Figure | Mapping[str, go.Figure], folder: str | Path, formats: Iterable[str] = STATIC
+) -> list[Path]:
+    """Save each figure as ``folder/name.html`` and, where a Chrome is found, in `formats`; one alone as ``figure``.
 
-    Without a Chrome that runs, a warning says how to get one. Returns the paths written.
+    Without a Chrome that runs and answers, a warning says how to get one. Returns the paths written.
+
+    Raises
+    ------
+    TedlensError
+        For anything but figures.
     """
+    figures = {"figure": figures} if isinstance(figures, go.Figure) else figures
+    if not isinstance(figures, Mapping) or not all(isinstance(figure, go.Figure) for figure in figures.values()):
+        raise TedlensError(
+            f"A {type(figures).__name__} holds no figures by name; give a plotly figure, or figures by the name of "
+            'their file, as in {"curve": figure}.'
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     formats = tuple(formats)  # read once for each figure
@@ -34,22 +51,43 @@ def save_figures(figures: dict[str, go.Figure], folder: str | Path, formats: Ite
     if not chrome_found():
         warnings.warn(HOW_TO.format(why="No Chrome was found"), stacklevel=2)
         return written
+    problem = _draw(wanted)
+    if problem is not None:
+        warnings.warn(HOW_TO.format(why=problem), stacklevel=2)
+        return written
+    return written + [path for _, path in wanted]
+
+
+def _draw(wanted: Sequence[tuple[go.Figure, Path]]) -> str | None:
+    """Draw figures to files with Chrome; what is wrong with it, if it does not."""
     from plotly.io import write_images
 
-    paths = [path for _, path in wanted]
-    try:
-        write_images(
-            [figure for figure, _ in wanted],
-            paths,
-            # Else all are drawn at plotly's default size, whatever their layout says.
-            width=[figure.layout.width for figure, _ in wanted],
-            height=[figure.layout.height for figure, _ in wanted],
-            scale=2,
-        )
-    except RuntimeError:  # choreographer's and plotly's, of a browser that ends at once or is gone
-        warnings.warn(HOW_TO.format(why="Chrome was found but does not run"), stacklevel=2)
-        return written
-    return written + paths
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            write_images(
+                [figure for figure, _ in wanted],
+                [path for _, path in wanted],
+                # Else all are drawn at plotly's default size, whatever their layout says.
+                width=[figure.layout.width for figure, _ in wanted],
+                height=[figure.layout.height for figure, _ in wanted],
+                scale=2,
+            )
+        except BaseException as error:
+            errors.append(error)
+
+    # In a thread of its own, which may be left behind: a browser that starts and never answers is waited for else.
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    worker.join(START_LIMIT + PICTURE_LIMIT * len(wanted))
+    if worker.is_alive():
+        return "Chrome was found but does not answer"
+    for error in errors:
+        if not isinstance(error, RuntimeError):  # choreographer's and plotly's, of a browser that ends or is gone
+            raise error
+        return "Chrome was found but does not run"
+    return None
 
 
 def notebook_renderer(*, live: bool = True) -> str:

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.basedatatypes import BaseTraceType
 
+from tedlens.align import check_of_clip, labels_in, listed
 from tedlens.analysis.features import check_clip, choose, choose_block
 from tedlens.analysis.pca import pca
 from tedlens.clip import Clip
@@ -29,25 +30,41 @@ Traces = Sequence[BaseTraceType]
 
 
 def overlay(
-    clip: Clip, labels: xr.DataArray | npt.NDArray[np.uint8], *, frames: Sequence[int] | None = None
+    clip: Clip, labels: xr.Dataset | xr.DataArray | npt.NDArray[np.uint8], *, frames: Sequence[int] | None = None
 ) -> go.Figure:
     """Masks drawn over some frames of a clip.
 
     Parameters
     ----------
     labels
-        (frame, y, x) at the clip's size, for example ``tl.track(...)["labels"]``.
+        (frame, y, x) at the clip's size, or what `track` gives. Labels of some of the clip's frames belong to those
+        that their coordinates name.
     frames
         Which frames; by default six, evenly spread.
     """
+    labels = labels_in(labels)
+    shown = np.arange(len(clip))
+    if isinstance(labels, xr.DataArray):
+        check_of_clip(labels, clip, "labels")
+        if "frame" in labels.coords:
+            shown = labels["frame"].values
     values = np.asarray(labels)
-    if values.shape != clip.frames.shape[:3]:
+    if values.shape != (len(shown), clip.height, clip.width) or not np.isin(shown, np.arange(len(clip))).all():
         raise TedlensError(
             f"Labels of shape {values.shape} do not fit clip {clip.name!r} of {clip.frames.shape[:3]}; "
             "give one mask a frame, at the clip's size."
         )
-    chosen = chosen_frames(len(clip), frames)
-    return strip([("", overlay_frames(clip.frames[chosen], values[chosen]))], chosen)
+    places = chosen_frames(len(shown), None if frames is None else [_place_of(frame, shown) for frame in frames])
+    chosen = [int(shown[place]) for place in places]
+    return strip([("", overlay_frames(clip.frames[chosen], values[places]))], chosen)
+
+
+def _place_of(frame: int, shown: npt.NDArray[Any]) -> int:
+    """Where a frame is among those that have labels."""
+    found = np.flatnonzero(shown == frame)
+    if not len(found):
+        raise TedlensError(f"frame={frame} has no labels; choose from {listed(shown)}.")
+    return int(found[0])
 
 
 def pca_map(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,15 @@ class Workers:
         self.client = client
         self.given = (motion, appearance)
 
+    def most_workers(self) -> int:
+        """Workers that are there, or, of a cluster that adapts or whose jobs wait in a queue, that may come."""
+        cluster = self.client.cluster
+        adapts = getattr(getattr(cluster, "_adaptive", None), "maximum", 0)
+        # Of a job queue each entry may be a group of workers.
+        asked = sum(len(spec.get("group", [0])) for spec in (getattr(cluster, "worker_spec", None) or {}).values())
+        expected = [len(self.client.nthreads()), asked, adapts if adapts != math.inf else 0]
+        return max(1, *map(int, expected))
+
     def grid(self, words: Mapping[str, Any]) -> Grid:
         """The grid that the words of `sweep` describe, made by a worker: it has the models."""
         grid: Grid = self.client.submit(_grid_on_worker, self.given, dict(words), pure=False).result()
@@ -70,7 +80,7 @@ class Workers:
         from distributed import KilledWorker, as_completed
 
         total = sum(map(len, wanted.values()))
-        size = max(1, -(-total // (TASKS_A_WORKER * max(1, len(self.client.nthreads())))))
+        size = max(1, -(-total // (TASKS_A_WORKER * self.most_workers())))
         futures = [
             self.client.submit(_cells_on_worker, self.given, source, clip, grid, task, store, pure=False)
             for source, clip in zip(sources, clips, strict=True)

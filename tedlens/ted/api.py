@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from tedlens.align import check_same_clip, check_whole, common_frames, in_order, listed
+from tedlens.align import check_finite, check_same_clip, check_whole, common_frames, in_order, listed
 from tedlens.errors import TedlensError
 from tedlens.labels import as_labels, object_ids, on_grid
 from tedlens.ted.fusion import fuse_features, unit, unit_parts
@@ -253,13 +253,8 @@ def _one_clip(features: xr.DataArray, what: str) -> xr.DataArray:
         )
     attrs = _inherited(features)
     one = in_order(features.isel(dict.fromkeys(spare, 0), drop=False)).transpose(*axes)
-    finite = np.isfinite(one.values).all(axis=(1, 2, 3))
-    if not finite.all():
-        said = ", ".join(f"{name} {attrs[name]}" for name in ("model", "block", "tau", "dtype") if name in attrs)
-        raise TedlensError(
-            f"The {what} of frame {int(finite.argmin())} hold NaN or infinite values{f' ({said})' if said else ''}; "
-            "probe again with dtype='bfloat16' or 'float32', which do not overflow as float16 does."
-        )
+    for frame, values in enumerate(one.values):
+        check_finite(values, attrs, f"{what} of frame {frame}")
     return one.assign_attrs(attrs)
 
 
