@@ -16,9 +16,9 @@ help:
 demo: .venv/.installed
 	@$(BIN)/tedlens demo --out demo
 
-# Two processes of one thread do twice as much as one of two; what a file's tests share is made once.
+# Two processes of one thread do twice as much as one of two; what a file's tests share is made once (see conftest.py).
 test: .venv/.installed
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-all: .venv/.installed
 	@$(BIN)/pytest -m release

@@ -1,7 +1,26 @@
 import os
+from pathlib import Path
+
+import pytest
 
 # All are read when torch and huggingface_hub are first imported, so they are set before anything else.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
 # Threads that wait must not spin: on a busy machine tiny models ran eighty times slower.
 os.environ["OMP_WAIT_POLICY"] = "passive"
+
+# Files that take longest begin, so that no process is left alone with one at the end.
+LONGEST = ["test_widgets_browser", "test_benchmark", "test_notebooks", "test_sweep_workers", "test_sweep_store"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each file is a group, whose tests share what they make; of the notebooks each is one of its own."""
+
+    def place(item: pytest.Item) -> int:
+        name = Path(item.fspath).stem
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
+    for item in items:
+        alone = Path(item.fspath).stem == "test_notebooks"
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else Path(item.fspath).stem))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tedlens.errors import TedlensError
+from tedlens.models.points import Outline
 
 Condition = dict[str, Any]  # what a UNet is given besides the noisy sample and the time
 Frames = npt.NDArray[np.uint8]  # (frame, y, x, 3), at the model's own input size
@@ -59,6 +60,8 @@ class DiffusionModel(ABC):
         Both sides of the input are made multiples of this, in pixels.
     options
         Settings of the conditioning, as kept with the results.
+    outlines
+        What `tedlens.models.outline` found, by size of the input.
     lock
         Held while hooks are on the UNet, so that threads that share a model take turns.
     """
@@ -83,6 +86,7 @@ class DiffusionModel(ABC):
         self.size = size
         self.offload = offload
         self.lock = threading.RLock()
+        self.outlines: dict[tuple[int, int], Outline] = {}
         self._cut: list[str] = []
         if block is not None:
             self.block = block

@@ -22,9 +22,11 @@ FRAMES = (13, 11, 7, 5, 3, 2)
 
 
 def outline(model: DiffusionModel, size: tuple[int, int]) -> Outline:
-    """What can be probed in a model, for frames of a height and width: see `hook_points`."""
+    """What can be probed in a model, for frames of a height and width: see `hook_points`. Found once a size."""
+    if size in model.outlines:
+        return model.outlines[size]
     paths = {id(module): path for path, module in model.unet.named_modules()}
-    return Outline(
+    found = Outline(
         name=model.name,
         unet_class=type(model.unet).__name__,
         parameters=sum(p.numel() for p in model.unet.parameters()),
@@ -38,6 +40,8 @@ def outline(model: DiffusionModel, size: tuple[int, int]) -> Outline:
         input_size=size,
         points=hook_points(model, size),
     )
+    model.outlines[size] = found
+    return found
 
 
 def hook_points(model: DiffusionModel, size: tuple[int, int]) -> dict[str, HookPoint]:
