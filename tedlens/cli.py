@@ -175,7 +175,7 @@ def probe(
 ) -> None:
     """Save features of a clip as Zarr: noise levels, blocks, seeds."""
     from tedlens.clip import read_clip
-    from tedlens.store import check_free, check_replaceable, save
+    from tedlens.store import check_free, check_replaceable
 
     levels: dict[str, Any] = {"tau": tau or None, "sigma": sigma or None, "log_snr": log_snr or None}
     if not any(levels.values()):
@@ -197,8 +197,8 @@ def probe(
         samples=samples,
         overlap=overlap,
         size=size,
+        store=out,
     )
-    save(feats, out)
     for name, node in feats.children.items():
         print(f"{name}: {dict(node['features'].sizes)}")
     list_paths({"features": out})

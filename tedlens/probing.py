@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ import numpy as np
 import PIL.Image
 import torch
 import xarray as xr
+import zarr
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -21,11 +24,14 @@ from tedlens.errors import TedlensError
 from tedlens.models.base import Condition, DiffusionModel, Frames
 from tedlens.models.hooks import Hook, hooked
 from tedlens.models.noise import frame_noise
-from tedlens.models.points import Outline, first_tensor
+from tedlens.models.points import HookPoint, Outline, first_tensor
 from tedlens.models.registry import Model, as_model
 from tedlens.models.structure import outline
 from tedlens.provenance import clip_provenance, versions
+from tedlens.store import check_replaceable, load, saved_tree, storable, whole_folder
 
+LOOKED_AT = 10**8  # pixels of input in all from which a probe is measured before it starts
+SAID = 10**9  # bytes of a result from which its size is said
 IMAGE_BATCH = 8  # frames that an image model sees at once, where memory allows
 
 
@@ -42,6 +48,7 @@ def probe(
     overlap: int = 2,
     window: int | None = None,
     size: int | tuple[int, int] | None = None,
+    store: str | Path | None = None,
 ) -> xr.DataTree:
     """Features of `clip` in `model`, for each noise level, block and seed.
 
@@ -78,6 +85,9 @@ def probe(
     size
         Short side, or (height, width), in pixels that frames are resized to; made multiples of what
         the model needs. By default the model's own.
+    store
+        Path of a Zarr folder that takes each cell as it comes, so that no more than one is in memory; as from
+        `save`, whole or not at all. The result is then read from there when it is used.
 
     Returns
     -------
@@ -90,27 +100,100 @@ def probe(
     Raises
     ------
     TedlensError
-        For an unknown block, a tau, seed, overlap or window out of range, or a GPU without room for one
-        window.
+        For an unknown block, a tau, seed, overlap or window out of range, features that are not finite, a GPU without
+        room for one window; before any work for a result that the memory does not hold, or a `store` that is
+        something else.
     """
+    if store is not None:
+        check_replaceable(Path(store))
     model, clip = as_model(model), as_clip(clip)
     taus, seeds = noise_levels(model, tau, sigma, log_snr), as_list(seed)
     prepared = Prepared(model, clip, overlap=overlap, window=window, size=size)
     names = prepared.names(blocks)
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
-    for _, _, features in prepared.features(taus, seeds, names, samples):
-        for name in names:
-            found[name].append(_storable(features[name]))
     about = prepared.provenance() | {"taus": taus, "seeds": seeds, "samples": samples}
-    nodes = {}
-    for name in names:
-        stacked = torch.stack(found[name]).unflatten(0, (len(taus), len(seeds)))
-        labelled = label_features(stacked.numpy(), model, clip, taus, seeds)
+    cells = prepared.features(taus, seeds, names, samples)
+
+    def labelled(name: str, values: np.ndarray[Any, Any]) -> xr.Dataset:
+        features = label_features(values, model, clip, taus, seeds)
         # On the array too: it travels alone, through .sel() into fuse and propagate.
-        nodes[name] = labelled.assign_attrs(about | {"block": name}).to_dataset(name="features")
-    tree = xr.DataTree.from_dict(nodes)
+        return features.assign_attrs(about | {"block": name}).to_dataset(name="features")
+
+    if store is not None:
+        return _on_disk(Path(store), cells, (len(taus), len(seeds)), labelled, about | {"blocks": names})
+    _check_memory(prepared, names, len(taus) * len(seeds))
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    for number, (_, _, features) in enumerate(cells):
+        for name in names:
+            values = _storable(features[name]).numpy()
+            if name not in arrays:
+                arrays[name] = np.empty((len(taus), len(seeds), *values.shape), values.dtype)
+            arrays[name][divmod(number, len(seeds))] = values
+    tree = xr.DataTree.from_dict({name: labelled(name, values) for name, values in arrays.items()})
     tree.attrs = about | {"blocks": names}
     return tree
+
+
+def _on_disk(
+    store: Path,
+    cells: Iterable[tuple[int, int, dict[str, Tensor]]],
+    shape: tuple[int, int],
+    labelled: Callable[[str, np.ndarray[Any, Any]], xr.Dataset],
+    about: dict[str, Any],
+) -> xr.DataTree:
+    """Features of all cells (tau, seed) in a Zarr folder, each written as it comes; opened."""
+    arrays: dict[str, Any] = {}
+    with whole_folder(store) as folder:
+        saved_tree(xr.Dataset(attrs=about)).to_zarr(folder, zarr_format=3, consolidated=False, mode="w")
+        for number, (_, _, features) in enumerate(cells):
+            for name, value in features.items():
+                values = _storable(value).numpy()
+                if name not in arrays:
+                    whole = np.broadcast_to(values[:0].sum(dtype=values.dtype), (*shape, *values.shape))
+                    arrays[name] = _empty_node(folder / name, storable(labelled(name, whole)))
+                arrays[name][divmod(number, shape[1])] = values
+    tree: xr.DataTree = load(store)
+    return tree
+
+
+def _empty_node(folder: Path, node: xr.Dataset) -> Any:
+    """A node of a result on disk whose features are still to be written, a frame of a cell to a chunk."""
+    node.drop_vars("features").to_zarr(folder, zarr_format=3, consolidated=False, mode="w")
+    features = node["features"]
+    return zarr.open_group(folder, mode="r+").create_array(
+        "features",
+        shape=features.shape,
+        dtype=features.dtype,
+        chunks=(1, 1, 1, *features.shape[3:]),
+        dimension_names=[str(d) for d in features.dims],
+        attributes=features.attrs,
+    )
+
+
+def _check_memory(prepared: Prepared, names: Sequence[str], cells: int) -> None:
+    """See that the features of so many cells fit into memory, and say how large they are where that is much."""
+    frames = len(prepared.clean)
+    if cells * frames * prod(prepared.input_size) < LOOKED_AT:
+        return
+    points = [prepared.point(name) for name in names]
+    size = 4 * cells * frames * sum(point.channels * prod(point.grid) for point in points)
+    free = _free_memory()
+    if free is not None and size > free:
+        raise TedlensError(
+            f"These features take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free; give store= to "
+            "write them to disk as they come, or fewer noise levels, blocks or frames."
+        )
+    if size > SAID:
+        print(f"Features of {size / 1e9:.1f} GB.")
+
+
+def _free_memory() -> int | None:
+    """Bytes that can be had; None where the system does not say."""
+    try:
+        said = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return None
+    found = re.search(r"MemAvailable:\s*(\d+) kB", said)
+    return 1024 * int(found.group(1)) if found else None
 
 
 class Tap(NamedTuple):
@@ -118,6 +201,14 @@ class Tap(NamedTuple):
 
     module: nn.Module
     read: Callable[[Any], Tensor]
+
+
+class Reading(NamedTuple):
+    """What is read from each forward, which ends after the deepest; and what is told of each that is done."""
+
+    taps: Mapping[str, Tap]
+    deepest: str
+    step: Callable[[], Any]
 
 
 class Prepared:
@@ -142,7 +233,7 @@ class Prepared:
             self.clean = model.encode(frames)
             self._check_finite(self.clean, "what its encoder gives")
             # An image model sees each frame alone, and is told the same of all.
-            conditioned = self.windows if model.window is not None else [range(len(clip))]
+            conditioned = self.windows if model.kind == "video" else [range(len(clip))]
             self.conditions: list[Condition] = [model.condition(frames, self.clean, w) for w in conditioned]
         self._about = {
             **model.provenance(),
@@ -175,6 +266,10 @@ class Prepared:
         """Names of the blocks and submodules that `blocks` means; by default all ``up`` blocks."""
         return block_names(self.model, blocks, lambda: self._outline)
 
+    def point(self, name: str) -> HookPoint:
+        """Shape of the features of a block or submodule."""
+        return self._outline.point(name)
+
     def _taps(self, names: Sequence[str]) -> tuple[dict[str, Tap], str]:
         """Where each feature is taken, and the name of the one that runs last."""
         if set(names) <= set(self.model.blocks):
@@ -197,7 +292,6 @@ class Prepared:
         """
         taus = [self.model.check_tau(t) for t in taus]
         check_samples(samples)
-        taps, deepest = self._taps(blocks)
         # Only what takes over two seconds shows a bar.
         bar = tqdm(
             total=len(taus) * len(seeds) * samples * len(self.windows),
@@ -208,37 +302,34 @@ class Prepared:
             disable=not self.progress,
         )
         with bar:
+            reading = Reading(*self._taps(blocks), bar.update)
             for tau in taus:
                 for seed in seeds:
-                    yield tau, seed, self._mean_over_samples(tau, seed, samples, taps, deepest, bar)
+                    yield tau, seed, self._mean_over_samples(tau, seed, samples, reading)
 
     # Around one cell and not around `features`: a generator would leave its caller without gradients at each yield.
     @torch.no_grad()
-    def _mean_over_samples(
-        self, tau: int, seed: int, samples: int, taps: Mapping[str, Tap], deepest: str, bar: Any
-    ) -> dict[str, Tensor]:
+    def _mean_over_samples(self, tau: int, seed: int, samples: int, reading: Reading) -> dict[str, Tensor]:
         mean: dict[str, Tensor] = {}
         shape = tuple(self.clean.shape[1:])
         for sample in range(samples):
             noise = frame_noise(seed, range(len(self.clean)), shape, sample=sample)
             noisy = self.model.add_noise(self.clean, noise.to(self.clean), tau)
-            for name, value in self._run_where_it_fits(noisy, tau, taps, deepest, bar).items():
+            for name, value in self._run_where_it_fits(noisy, tau, reading).items():
                 mean[name] = mean.get(name, 0) + value / samples
         found = {name: value.to(self.clean.dtype) for name, value in mean.items()}
         for name, value in found.items():
             self._check_finite(value, f"features of {name} at tau={tau}")
         return found
 
-    def _run_where_it_fits(
-        self, noisy: Tensor, tau: int, taps: Mapping[str, Tap], deepest: str, bar: Any
-    ) -> dict[str, Tensor]:
+    def _run_where_it_fits(self, noisy: Tensor, tau: int, reading: Reading) -> dict[str, Tensor]:
         """`_run`; where GPU memory runs out, again with half as many frames at once, now and from then on."""
         while True:
             try:
-                return self._run(noisy, tau, taps, deepest, bar)
+                return self._run(noisy, tau, reading)
             except torch.OutOfMemoryError as error:
                 longest = max(len(w) for w in self.windows)
-                if self.model.window is not None or longest == 1:
+                if self.model.kind == "video" or longest == 1:
                     height, width = self.input_size
                     raise TedlensError(
                         f"The GPU has no room for {longest} frame(s) of {height}x{width} pixels in "
@@ -249,20 +340,20 @@ class Prepared:
             torch.cuda.empty_cache()
             warnings.warn(f"GPU memory ran out; probing goes on with {longest // 2} frames at once.", stacklevel=2)
 
-    def _run(self, noisy: Tensor, tau: int, taps: Mapping[str, Tap], deepest: str, bar: Any) -> dict[str, Tensor]:
+    def _run(self, noisy: Tensor, tau: int, reading: Reading) -> dict[str, Tensor]:
         total: dict[str, Tensor] = {}
         count = torch.zeros(len(noisy), 1, 1, 1, device=noisy.device)
-        conditions = self.conditions if self.model.window is not None else self.conditions * len(self.windows)
+        conditions = self.conditions if self.model.kind == "video" else self.conditions * len(self.windows)
         for window, condition in zip(self.windows, conditions, strict=True):
             part = slice(window.start, window.stop)
             count[part] += 1
-            with self.model.lock, record(taps, deepest) as features:
+            with self.model.lock, record(reading.taps, reading.deepest) as features:
                 self.model.run(noisy[part], tau, condition)
             for name, value in features.items():
                 if name not in total:
                     total[name] = torch.zeros(len(noisy), *value.shape[1:], device=value.device)
                 total[name][part] += value
-            bar.update()
+            reading.step()
         return {name: value / count for name, value in total.items()}
 
 

@@ -458,3 +458,39 @@ def test_what_made_a_clip_does_not_hide_its_size() -> None:
     assert features.attrs["clip_made_shape"] == "ball"
     labels = tl.propagate(features.isel(tau=0, seed=0), made.masks)
     assert float(tl.evaluate(labels, made.masks)["J"].mean()) > 0.1
+
+
+def test_features_are_written_to_a_store_as_they_come(
+    video: DiffusionModel, clip: tl.Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how: dict[str, Any] = {"tau": [100, 900], "seed": [0, 5], "blocks": ["up_1", "up_2.resnets.0"]}
+    whole = tl.probe(video, clip, **how)
+    stored = tl.probe(video, clip, **how, store=tmp_path / "f.zarr")
+    tl.save(whole, tmp_path / "saved.zarr")
+    saved = tl.load(tmp_path / "saved.zarr")
+    assert stored.attrs == saved.attrs
+    for name in whole.children:
+        xr.testing.assert_identical(stored[name].to_dataset().load(), saved[name].to_dataset().load())
+        assert stored[name]["features"].encoding["chunks"][:3] == (1, 1, 1)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.txt").touch()
+    with pytest.raises(tl.TedlensError, match="is left alone"):
+        tl.probe(video, clip, **how, store=tmp_path / "mine")
+    monkeypatch.setattr(video, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        tl.probe(video, clip, **how, store=tmp_path / "g.zarr")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.zarr", "mine", "saved.zarr"]
+
+
+def test_what_no_memory_holds_is_refused_before_the_work(
+    video: DiffusionModel, clip: tl.Clip, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tedlens.probing.LOOKED_AT", 1)
+    monkeypatch.setattr("tedlens.probing.SAID", 1000)
+    monkeypatch.setattr("tedlens.probing._free_memory", lambda: 10**6)
+    tl.probe(video, clip, tau=100, blocks="up_2")  # 7 frames of 16 channels on 8x12 cells
+    assert capsys.readouterr().out == "Features of 0.0 GB.\n"
+    monkeypatch.setattr("tedlens.probing._free_memory", lambda: 4 * 7 * 16 * 8 * 12 - 1)
+    monkeypatch.setattr(video, "run", lambda *_: pytest.fail("it ran"))
+    with pytest.raises(tl.TedlensError, match="of memory are free; give store="):
+        tl.probe(video, clip, tau=100, blocks="up_2")

@@ -201,7 +201,7 @@ def test_plan_counts_windows_samples_and_what_is_missing(video: DiffusionModel, 
     grid = make_grid(
         Models(video, image), tau=[1, 2, 3], blocks="up_1", lam=[0, 1], seeds=[0, 1], appearance_samples=3, overlap=2
     )
-    facts = survey(clip_sources(clips), "davis")
+    facts = [clip.facts for clip in survey(clip_sources(clips), "davis")]
     missing = {"clip-0": [(1, 0)], "clip-1": [(2, 0), (3, 0)]}
     plan = make_plan(grid, facts, missing)
     long_windows = 1 if window >= 20 else -(-(20 - window) // (window - 2)) + 1

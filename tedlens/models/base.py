@@ -6,6 +6,7 @@ import hashlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal
@@ -234,12 +235,12 @@ class DiffusionModel(ABC):
 
     @cached_property
     def weights_sha256(self) -> str:
-        """Hash of all weights, in the order of their names."""
+        """Hash of the names and hashes of all weights, in the order of their names."""
+        weights = [each for module in self._modules() for each in sorted(module.state_dict().items())]
         digest = hashlib.sha256()
-        for module in self._modules():
-            for key, value in sorted(module.state_dict().items()):
-                digest.update(key.encode())
-                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        with ThreadPoolExecutor() as pool:  # hashlib lets other threads run meanwhile
+            for (name, _), sha256 in zip(weights, pool.map(_sha256, [value for _, value in weights]), strict=True):
+                digest.update(name.encode() + sha256)
         return digest.hexdigest()
 
     def provenance(self) -> dict[str, Any]:
@@ -255,6 +256,12 @@ class DiffusionModel(ABC):
             **{f"model_{key}": value for key, value in self.options.items() if value is not None},
             **cut,
         }
+
+
+def _sha256(value: Tensor) -> bytes:
+    """Hash of a tensor's bytes, of which no copy is made where it lies on the CPU."""
+    plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(plain.data).digest()
 
 
 class VariancePreserving(DiffusionModel):

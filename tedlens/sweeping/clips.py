@@ -62,9 +62,17 @@ class ClipFacts:
         return range(1, self.frames - 1) if protocol == "davis" else range(self.frames)
 
 
-def survey(sources: Sequence[Source], protocol: metrics.Protocol) -> list[ClipFacts]:
+@dataclass(frozen=True)
+class SweptClip:
+    """A clip that is read when its turn comes, and what is known of it before."""
+
+    source: Source
+    facts: ClipFacts
+
+
+def survey(sources: Sequence[Source], protocol: metrics.Protocol) -> list[SweptClip]:
     """Look at every clip once, one in memory at a time, and refuse those that cannot be tracked and scored."""
-    found: dict[str, ClipFacts] = {}
+    found: dict[str, SweptClip] = {}
     for source in sources:
         facts = _facts(source(), protocol)
         if facts.name in found:
@@ -72,7 +80,7 @@ def survey(sources: Sequence[Source], protocol: metrics.Protocol) -> list[ClipFa
                 f"Two clips are named {facts.name!r}, and results tell clips apart by name; give each its own, "
                 "as in tl.read_clip(..., name=...)."
             )
-        found[facts.name] = facts
+        found[facts.name] = SweptClip(source, facts)
     if not found:
         raise TedlensError("There is no clip to sweep; give at least one.")
     return list(found.values())

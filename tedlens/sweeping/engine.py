@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -13,17 +14,31 @@ from tedlens.errors import TedlensError
 from tedlens.models.base import DiffusionModel
 from tedlens.models.registry import Model
 from tedlens.sweeping.cells import kept_cells
-from tedlens.sweeping.clips import ClipFacts, Source
+from tedlens.sweeping.clips import SweptClip
 from tedlens.sweeping.grid import Grid, Models, check_models, load_models, make_grid
 from tedlens.sweeping.store import SweepStore
 
 if TYPE_CHECKING:
     from distributed import Client
 
-Wanted = Mapping[str, Sequence[tuple[int, int]]]  # (tau, seed) of cells by name of the clip
 # At least, where there are cells enough, so that none is idle long at the end. Not many more, because each task
 # reads and encodes its clip.
 TASKS_A_WORKER = 4
+
+
+@dataclass(frozen=True)
+class Task:
+    """Cells (tau, seed) of a clip that are still to be computed."""
+
+    clip: SweptClip
+    cells: Sequence[tuple[int, int]]
+
+    def parts(self, size: int) -> Iterator[Task]:
+        """Tasks of at most `size` cells, each of one seed, for whose appearance features it pays once."""
+        for seed in dict.fromkeys(seed for _, seed in self.cells):
+            cells = [cell for cell in self.cells if cell[1] == seed]
+            for start in range(0, len(cells), size):
+                yield Task(self.clip, cells[start : start + size])
 
 
 class Here:
@@ -36,12 +51,10 @@ class Here:
         """The grid that the words of `sweep` describe."""
         return make_grid(self.models, **words)
 
-    def run(
-        self, sources: Sequence[Source], clips: Sequence[ClipFacts], grid: Grid, wanted: Wanted, store: str | None
-    ) -> Iterator[list[xr.Dataset]]:
-        """Compute the wanted cells, clip after clip, each in the store before the next is begun."""
-        for source, clip in zip(sources, clips, strict=True):
-            for cell in run_clip(source, clip, self.models, grid, wanted[clip.name], store):
+    def run(self, tasks: Sequence[Task], grid: Grid, store: str | None) -> Iterator[list[xr.Dataset]]:
+        """Compute the cells of tasks, one after another, each in the store before the next is begun."""
+        for task in tasks:
+            for cell in run_task(task, self.models, grid, store):
                 yield [cell]
 
 
@@ -73,18 +86,16 @@ class Workers:
         grid: Grid = self.client.submit(_grid_on_worker, self.given, dict(words), pure=False).result()
         return grid
 
-    def run(
-        self, sources: Sequence[Source], clips: Sequence[ClipFacts], grid: Grid, wanted: Wanted, store: str | None
-    ) -> Iterator[list[xr.Dataset]]:
-        """Compute the wanted cells, in tasks of one clip and seed; the tasks of a worker that dies are done again."""
+    def run(self, tasks: Sequence[Task], grid: Grid, store: str | None) -> Iterator[list[xr.Dataset]]:
+        """Compute the cells of tasks, in parts of one seed; those of a worker that dies are done again."""
         from distributed import KilledWorker, as_completed
 
-        total = sum(map(len, wanted.values()))
+        total = sum(len(task.cells) for task in tasks)
         size = max(1, -(-total // (TASKS_A_WORKER * self.most_workers())))
         futures = [
-            self.client.submit(_cells_on_worker, self.given, source, clip, grid, task, store, pure=False)
-            for source, clip in zip(sources, clips, strict=True)
-            for task in _tasks(wanted[clip.name], size)
+            self.client.submit(_cells_on_worker, self.given, part, grid, store, pure=False)
+            for task in tasks
+            for part in task.parts(size)
         ]
         try:
             for future in as_completed(futures):
@@ -99,22 +110,14 @@ class Workers:
             self.client.cancel(futures)
 
 
-def run_clip(
-    source: Source,
-    clip: ClipFacts,
-    models: Models,
-    grid: Grid,
-    wanted: Sequence[tuple[int, int]],
-    store: str | None,
-) -> Iterator[xr.Dataset]:
-    """Compute cells of a clip and write each; those that another writer has written meanwhile are left out."""
+def run_task(task: Task, models: Models, grid: Grid, store: str | None) -> Iterator[xr.Dataset]:
+    """Compute a task's cells and write each; those that another writer has written meanwhile are left out."""
     opened = None if store is None else SweepStore(store)
-    if opened is not None:
-        wanted = opened.unwritten(clip, grid, wanted)
-    if wanted:
-        for cell, kept in kept_cells(source(), models, grid, wanted):
+    cells = task.cells if opened is None else opened.unwritten(task.clip.facts, grid, task.cells)
+    if cells:
+        for cell, kept in kept_cells(task.clip.source(), models, grid, cells):
             if opened is not None:
-                opened.commit(cell, kept, grid, clip)
+                opened.commit(cell, kept, grid, task.clip.facts)
             yield cell
 
 
@@ -130,11 +133,9 @@ def _grid_on_worker(given: Given, words: Mapping[str, Any]) -> Grid:
         return make_grid(_models_of_worker(given), **words)
 
 
-def _cells_on_worker(
-    given: Given, source: Source, clip: ClipFacts, grid: Grid, wanted: Sequence[tuple[int, int]], store: str | None
-) -> list[xr.Dataset]:
+def _cells_on_worker(given: Given, task: Task, grid: Grid, store: str | None) -> list[xr.Dataset]:
     with _one_at_a_time:
-        return list(run_clip(source, clip, _models_of_worker(given), grid, wanted, store))
+        return list(run_task(task, _models_of_worker(given), grid, store))
 
 
 def _models_of_worker(given: Given) -> Models:
@@ -143,11 +144,3 @@ def _models_of_worker(given: Given) -> Models:
         _loaded.clear()  # memory for two sets of models may not be there
         _loaded[key] = load_models(*given)
     return _loaded[key]
-
-
-def _tasks(wanted: Sequence[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
-    """Cells in parts of at most `size`, each of one seed, for whose appearance features it pays once."""
-    for seed in dict.fromkeys(seed for _, seed in wanted):
-        cells = [cell for cell in wanted if cell[1] == seed]
-        for start in range(0, len(cells), size):
-            yield cells[start : start + size]

@@ -15,8 +15,8 @@ from tedlens.metrics import Protocol
 from tedlens.models.registry import Model
 from tedlens.provenance import versions
 from tedlens.sweeping.cells import AXES, join_cells, label_scores
-from tedlens.sweeping.clips import ClipFacts, Clips, Source, clip_sources, survey
-from tedlens.sweeping.engine import Here, Workers
+from tedlens.sweeping.clips import ClipFacts, Clips, SweptClip, clip_sources, survey
+from tedlens.sweeping.engine import Here, Task, Workers
 from tedlens.sweeping.grid import SETTINGS, Grid, is_one
 from tedlens.sweeping.plan import make_plan
 from tedlens.sweeping.store import SweepStore, missing_cells
@@ -155,18 +155,18 @@ def sweep(
         "components": components,
     }
     grid = engine.grid(words)
-    sources = clip_sources(clips)
-    facts = survey(sources, protocol)
-    found = _computed(engine, sources, facts, grid, None if store is None else str(store), dry_run, progress)
+    swept = survey(clip_sources(clips), protocol)
+    found = _computed(engine, swept, grid, None if store is None else str(store), dry_run, progress)
     noise = dict(zip(grid.tau, zip(grid.sigma, grid.log_snr, strict=True), strict=True))
-    scores = label_scores(join_cells(found, grid_axes(grid, facts)), noise, versions() | grid.fixed)
+    scores = label_scores(
+        join_cells(found, grid_axes(grid, [clip.facts for clip in swept])), noise, versions() | grid.fixed
+    )
     return scores.isel({name: 0 for name in SETTINGS if is_one(words[name])})
 
 
 def _computed(
     engine: Here | Workers,
-    sources: Sequence[Source],
-    clips: Sequence[ClipFacts],
+    swept: Sequence[SweptClip],
     grid: Grid,
     store: str | None,
     dry_run: bool,
@@ -175,6 +175,7 @@ def _computed(
     """Scores of all cells of the grid, one by one or joined: those that the store holds, and, unless it is a dry run,
     those that it lacks.
     """
+    clips = [clip.facts for clip in swept]
     disk = None if store is None else SweepStore(store)
     cells, broken = ([], {}) if disk is None else disk.held(grid, clips)
     wanted = missing_cells(grid, clips, cells)
@@ -191,7 +192,8 @@ def _computed(
     for _ in range(PASSES):
         left = sum(map(len, wanted.values()))
         with tqdm(total=left, desc="sweeping", unit="cell", disable=not progress or not left) as bar:
-            for some in engine.run(sources, clips, grid, wanted, None if disk is None else disk.address):
+            tasks = [Task(clip, wanted[clip.facts.name]) for clip in swept]
+            for some in engine.run(tasks, grid, None if disk is None else disk.address):
                 found += some
                 bar.update(len(some))
         if disk is None:
