@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import threading
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -99,20 +98,7 @@ def notebook_renderer(*, live: bool = True) -> str:
     """
     if not chrome_found():
         return "plotly_mimetype"
-    _keep_chrome_open()
     return "plotly_mimetype+png" if live else "png"
-
-
-def _keep_chrome_open() -> None:
-    """One Chrome for all figures of a session: to start one for each takes more than ten times as long as to draw."""
-    import kaleido
-    from plotly.io import defaults
-
-    wanted = {"plotlyjs": defaults.plotlyjs, "mathjax": defaults.mathjax}
-    kaleido.start_sync_server(silence_warnings=True, **{name: path for name, path in wanted.items() if path})
-    # plotly's, that what was said just now cannot be said again for each figure.
-    warnings.filterwarnings("ignore", message="The kopts argument is ignored if using a server")
-    atexit.register(kaleido.stop_sync_server, silence_warnings=True)
 
 
 def chrome_found() -> bool:
