@@ -32,6 +32,7 @@ from tedlens.store import check_replaceable, load, saved_tree, storable, whole_f
 
 LOOKED_AT = 10**8  # pixels of input in all from which a probe is measured before it starts
 SAID = 10**9  # bytes of a result from which its size is said
+FOREIGN = 3  # times the clips that an embedded model was made for, from which a clip is none of its kind
 IMAGE_BATCH = 8  # frames that an image model sees at once, where memory allows
 
 
@@ -228,6 +229,13 @@ class Prepared:
         self.progress = progress
         self.input_size = input_size((clip.height, clip.width), model.size if size is None else size, model.multiple)
         self.windows = windows(len(clip), window_length(model, window), overlap)
+        if model.made_for is not None and min(clip.height, clip.width) > FOREIGN * model.made_for:
+            warnings.warn(
+                f"{model.name!r} has only ever seen drawn balls of {model.made_for} pixels a frame "
+                f"(tl.datasets.similar), so its features of {clip.name!r} ({clip.height}x{clip.width}) say little; "
+                "load a full-size model, as tl.load_video_model('i2vgen-xl').",
+                stacklevel=3,
+            )
         frames = resize(clip.frames, self.input_size)
         with model.lock, torch.no_grad(), model.encoders():
             self.clean = model.encode(frames)

@@ -13,6 +13,7 @@ os.environ["OMP_WAIT_POLICY"] = "passive"
 LONGEST = ["test_widgets_browser", "test_benchmark", "test_notebooks", "test_sweep_workers", "test_sweep_store"]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Each file is a group, whose tests share what they make; of the notebooks each is one of its own."""
 

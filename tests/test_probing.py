@@ -494,3 +494,15 @@ def test_what_no_memory_holds_is_refused_before_the_work(
     monkeypatch.setattr(video, "run", lambda *_: pytest.fail("it ran"))
     with pytest.raises(tl.TedlensError, match="of memory are free; give store="):
         tl.probe(video, clip, tau=100, blocks="up_2")
+
+
+def test_an_embedded_model_is_not_for_photographs() -> None:
+    model = tl.load_video_model("mini", size=32)
+    photograph = tl.Clip(np.zeros((2, 240, 320, 3), np.uint8), name="street")
+    with pytest.warns(
+        UserWarning, match=r"has only ever seen drawn balls.*features of 'street' \(240x320\) say little"
+    ):
+        tl.probe(model, photograph, tau=600, blocks="up_1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tl.probe(model, tl.datasets.similar(0, frames=2, size=64), tau=600, blocks="up_1")

@@ -63,12 +63,16 @@ class DiffusionModel(ABC):
         Settings of the conditioning, as kept with the results.
     outlines
         What `tedlens.models.outline` found, by size of the input.
+    made_for
+        Of an embedded model, the short side in pixels of the clips that it was trained on, all of them drawn by
+        `tedlens.datasets.similar`; None for models that have seen real video.
     lock
         Held while hooks are on the UNet, so that threads that share a model take turns.
     """
 
     window: int | None = None
     block: str = "up_2"
+    made_for: int | None = None
 
     def __init__(
         self,

@@ -265,7 +265,10 @@ def _load(
     adapter = _adapter(_index(folder)["unet"][1], source, kind)  # before gigabytes are read
     pipeline = _pipeline(folder, _loaded_parts(folder, number_type, variant))
     known |= {"name": str(name), "revision": _revision(folder), "offload": offload}
-    return _with_options(str(name), adapter, _placed(pipeline, place, offload), **(known | options))
+    model = _with_options(str(name), adapter, _placed(pipeline, place, offload), **(known | options))
+    if str(name) in EMBEDDED[kind]:
+        model.made_for = recipe.SIZE
+    return model
 
 
 def outline_model(name: str | Path, kind: Kind) -> DiffusionModel:
