@@ -18,7 +18,7 @@ demo: .venv/.installed
 
 # Two processes of one thread do twice as much as one of two; what a file's tests share is made once (see conftest.py).
 test: .venv/.installed
-	@$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 test-all: .venv/.installed
 	@$(BIN)/pytest -m release

@@ -13,15 +13,11 @@ os.environ["OMP_WAIT_POLICY"] = "passive"
 LONGEST = ["test_widgets_browser", "test_benchmark", "test_notebooks", "test_sweep_workers", "test_sweep_store"]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each file is a group, whose tests share what they make; of the notebooks each is one of its own."""
+    """What shares fixtures, a file or a class, is one process's (xdist's loadscope), and goes out in this order."""
 
     def place(item: pytest.Item) -> int:
-        name = Path(item.fspath).stem
-        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+        file = Path(item.fspath).stem
+        return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
     items.sort(key=place)
-    for item in items:
-        alone = Path(item.fspath).stem == "test_notebooks"
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else Path(item.fspath).stem))
