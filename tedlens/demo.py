@@ -30,6 +30,7 @@ from tedlens.ted.tracking import track
 TAUS = [0, 100, 200, 300, 400, 500, 600, 700, 800, 900]
 PCA_TAUS = [100, 800]  # little noise and much
 LAM = 0.5
+APPEARANCE_BLOCK = "up_1"  # that the benchmark's validation chooses for the image model: its best, not its default
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,15 @@ def run_demo(out: Path, *, clips: int = 8, seed: int = 0) -> Demo:
     motion, appearance = load_video_model("mini"), load_image_model("mini")
     made = [hold_out_clip(number) for number in range(clips)]
     how: dict[str, Any] = {"tau": TAUS, "seeds": seed}
-    fused = sweep(made, motion=motion, appearance=appearance, blocks=motion.block, lam=[1, LAM], **how)
-    alone = sweep(made, appearance=appearance, blocks=appearance.block, **how)
+    still: dict[str, Any] = {"appearance": appearance, "appearance_block": APPEARANCE_BLOCK}
+    fused = sweep(made, motion=motion, **still, blocks=motion.block, lam=[1, LAM], **how)
+    alone = sweep(made, appearance=appearance, blocks=APPEARANCE_BLOCK, **how)
     scores = by_features(fused, alone)
     curve = clip_statistics(scores, "J")["mean"]
     best = {kind: int(curve.sel(features=kind).idxmax("tau")) for kind in curve["features"].values}
     clip = made[typical_clip(scores, best)]
     tracked = {
-        "appearance": track(clip, appearance=appearance, lam=0, appearance_tau=best["appearance"], seed=seed),
+        "appearance": track(clip, **still, lam=0, appearance_tau=best["appearance"], seed=seed),
         "motion": track(clip, motion=motion, lam=1, tau=best["motion"], seed=seed),
     }
     feats = probe(motion, clip, tau=TAUS, blocks=motion.block, seed=seed)
@@ -157,5 +159,5 @@ def story(clip: Clip, tracked: dict[str, xr.DataArray], feats: xr.DataTree, scor
     figure.update_xaxes(title="noise level τ", row=len(rows) + 1, col=1)
     figure.update_yaxes(title=METRICS["J"], rangemode="tozero", row=len(rows) + 1, col=1)
     styled(figure, width=860, height=120 * (len(rows) + curve_rows) + 60)
-    figure.update_layout(margin={"l": 130, "t": 30}, legend={"y": 0.01, "x": 0.02, "yanchor": "bottom"})
+    figure.update_layout(margin={"l": 160, "t": 30}, legend={"y": 0.01, "x": 0.02, "yanchor": "bottom"})
     return figure
