@@ -28,7 +28,7 @@ from tedlens.models.points import HookPoint, Outline, first_tensor
 from tedlens.models.registry import Model, as_model
 from tedlens.models.structure import outline
 from tedlens.provenance import clip_provenance, versions
-from tedlens.store import check_replaceable, load, saved_tree, storable, whole_folder
+from tedlens.store import check_replaceable, load, marked_root, storable, whole_folder
 
 LOOKED_AT = 10**8  # pixels of input in all from which a probe is measured before it starts
 SAID = 10**9  # bytes of a result from which its size is said
@@ -102,8 +102,8 @@ def probe(
     ------
     TedlensError
         For an unknown block, a tau, seed, overlap or window out of range, features that are not finite, a GPU without
-        room for one window; before any work for a result that the memory does not hold, or a `store` that is
-        something else.
+        room for one window; before the UNet runs for a result that the memory does not hold, and before any work
+        for a `store` that is something else.
     """
     if store is not None:
         check_replaceable(Path(store))
@@ -144,12 +144,12 @@ def _on_disk(
     """Features of all cells (tau, seed) in a Zarr folder, each written as it comes; opened."""
     arrays: dict[str, Any] = {}
     with whole_folder(store) as folder:
-        saved_tree(xr.Dataset(attrs=about)).to_zarr(folder, zarr_format=3, consolidated=False, mode="w")
+        marked_root(xr.Dataset(attrs=about)).to_zarr(folder, zarr_format=3, consolidated=False, mode="w")
         for number, (_, _, features) in enumerate(cells):
             for name, value in features.items():
                 values = _storable(value).numpy()
                 if name not in arrays:
-                    whole = np.broadcast_to(values[:0].sum(dtype=values.dtype), (*shape, *values.shape))
+                    whole = np.broadcast_to(np.zeros((), values.dtype), (*shape, *values.shape))
                     arrays[name] = _empty_node(folder / name, storable(labelled(name, whole)))
                 arrays[name][divmod(number, shape[1])] = values
     tree: xr.DataTree = load(store)

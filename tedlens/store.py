@@ -57,7 +57,7 @@ def save(result: xr.DataTree | xr.Dataset | xr.DataArray, path: str | Path) -> P
     return path
 
 
-def saved_tree(root: xr.Dataset) -> xr.Dataset:
+def marked_root(root: xr.Dataset) -> xr.Dataset:
     """The root of a tree that is written node by node, with the mark of what `save` writes."""
     return storable(root).assign_attrs({KIND: "tree"})
 

@@ -167,7 +167,7 @@ def test_what_does_not_fit_is_said_in_the_widget(stored: tuple[Path, Clip], tmp_
     for explorer, said in (
         (widgets.track_explorer(labels[0, 0], bare), "has no masks"),
         (widgets.track_explorer(labels, clip), "dimensions"),
-        (widgets.track_explorer(scores, clip), "no labels among"),
+        (widgets.track_explorer(scores, clip), "holds no labels"),
         (widgets.pca_explorer(feats, clip[:3]), "8 frames do not fit"),
         (widgets.pca_explorer(feats, clip, appearance=feats), "3 values of tau"),
         (widgets.pca_explorer(tmp_path, clip), "no Zarr store of features"),

@@ -31,10 +31,6 @@ def swaps(labels: Given, truth: Given) -> xr.DataArray:
         For truth of another shape, or without objects.
     """
     named, predicted, true = matched(labels, truth)
-    if predicted.shape != true.shape:
-        raise TedlensError(
-            f"Labels of shape {predicted.shape} do not fit a truth of {true.shape}; give one mask a frame."
-        )
     ids = object_ids(true)
     if not ids:
         raise TedlensError("The truth holds no object, so none can be swapped; give masks that show at least one.")

@@ -20,7 +20,7 @@ def matched(labels: Given, truth: Given) -> tuple[xr.DataArray | npt.ArrayLike, 
     Raises
     ------
     TedlensError
-        For frames, rows or columns that one of them lacks, another clip, or ids out of range.
+        For frames, rows or columns that one of them lacks, another size or clip, or ids out of range.
     """
     labels, truth = labels_in(labels), labels_in(truth)
     if isinstance(labels, xr.DataArray) and isinstance(truth, xr.DataArray):
@@ -43,7 +43,13 @@ def matched(labels: Given, truth: Given) -> tuple[xr.DataArray | npt.ArrayLike, 
             f"labels have {given} frames and the truth {wanted}: of frames {listed(range(few, many))} there is no "
             f"{'prediction' if given < wanted else 'truth'}; give as many of both."
         )
-    return labels, _as_masks(labels, "labels"), _as_masks(truth, "truth")
+    predicted, true = _as_masks(labels, "labels"), _as_masks(truth, "truth")
+    if predicted.shape != true.shape:
+        raise TedlensError(
+            f"labels have the shape {predicted.shape} and the truth {true.shape} (frames, height, width),"
+            " but they must agree; resize the labels with nearest neighbour, or take the same frames."
+        )
+    return labels, predicted, true
 
 
 def _frames_of(masks: xr.DataArray | npt.ArrayLike) -> int | None:

@@ -14,7 +14,6 @@ import numpy.typing as npt
 import xarray as xr
 from scipy.optimize import linear_sum_assignment
 
-from tedlens.errors import TedlensError
 from tedlens.metrics.given import Given, Masks, matched
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # TrackEval's own, of which some come out slightly too large
@@ -51,8 +50,6 @@ def evaluate_identity(labels: Given, truth: Given) -> xr.Dataset:
         For shapes that differ or ids out of range.
     """
     _, predicted, true = matched(labels, truth)
-    if predicted.shape != true.shape:
-        raise TedlensError(f"labels have the shape {predicted.shape} and the truth {true.shape}, but they must agree.")
     frames = [_overlaps(one, np.where(other == 255, 0, other)) for one, other in zip(predicted, true, strict=True)]
     here, there = (np.array([frame[k] for frame in frames]) for k in (1, 2))  # frame, id: whether it shows
     ids = np.flatnonzero(there.any(0)), np.flatnonzero(here.any(0))

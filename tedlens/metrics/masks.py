@@ -188,11 +188,6 @@ def check_truth(true: Masks, protocol: Protocol) -> npt.NDArray[np.intp]:
 
 def _check(predicted: Masks, true: Masks, protocol: Protocol) -> npt.NDArray[np.intp]:
     """The truth's object ids, once all is known to fit."""
-    if predicted.shape != true.shape:
-        raise TedlensError(
-            f"labels have the shape {predicted.shape} and the truth {true.shape} (frames, height, width),"
-            " but they must agree; resize the labels with nearest neighbour, or take the same frames."
-        )
     ids = check_truth(true, protocol)
     strange = np.setdiff1d(_ids(predicted), [0, *ids])
     if len(strange):

@@ -125,7 +125,7 @@ def run_task(task: Task, models: Models, grid: Grid, store: str | None) -> Itera
 
 Given = tuple[Model | None, Model | None]  # motion and appearance, by name or arguments
 _loaded: dict[str, Models] = {}  # the models of the last task, by what was given
-_one_at_a_time = threading.Lock()  # features are taken by hooks on the model, so threads of a worker take turns
+_one_at_a_time = threading.Lock()  # threads of a worker load a model once, and take turns with it
 
 
 def _grid_on_worker(given: Given, words: Mapping[str, Any]) -> Grid:

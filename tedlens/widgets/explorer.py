@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from tedlens import store
+from tedlens.align import labels_in
 from tedlens.errors import TedlensError
 
 Click = Callable[[Any, float, float], None]  # of a point: its trace, x and y
@@ -210,13 +211,8 @@ def open_set(given: xr.Dataset | str | Path, what: str) -> xr.Dataset:
 
 def open_labels(given: xr.DataArray | xr.Dataset | str | Path) -> xr.DataArray:
     """Masks as they are, or those in the result of `track`, or in its store."""
-    if isinstance(given, xr.DataArray):
-        return given
-    results = open_set(given, "labels")
-    if "labels" not in results:
-        names = ", ".join(map(str, results)) or "nothing"
-        raise TedlensError(f"There are no labels among {names}; give what tl.track gives.")
-    return results["labels"]
+    labels: xr.DataArray = labels_in(given if isinstance(given, xr.DataArray) else open_set(given, "labels"))
+    return labels
 
 
 def _store(path: str | Path, what: str) -> Path:
