@@ -9,7 +9,9 @@ import pytest
 from nbclient import NotebookClient
 
 # A Chrome for the preview of each figure takes half of the time, and is tested with the plots.
-NO_PREVIEWS = "import tedlens.plots.export\ntedlens.plots.export.chrome_found = lambda: False"
+NO_PREVIEWS = (
+    "import tedlens.plots.export\ntedlens.plots.export.notebook_renderer = lambda live=True: 'plotly_mimetype'"
+)
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"), reverse=True)  # the longest first
 
 
@@ -31,8 +33,7 @@ class TestEvenNotebooks:
 
 def run(path: Path, folder: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
-    if path.stem != "07_paper_figures":  # its figures are files
-        notebook.cells.insert(0, nbformat.v4.new_code_cell(NO_PREVIEWS))
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(NO_PREVIEWS))
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
     # And is committed with its outputs, for readers who do not run it.
     committed = nbformat.read(path, as_version=4)

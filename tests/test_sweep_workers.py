@@ -83,6 +83,7 @@ def kill_one_worker(client: Any, store: Path, killed: list[int]) -> None:
     os.kill(killed[0], signal.SIGKILL)
 
 
+@pytest.mark.release
 def test_a_worker_killed_midway(
     client: Any, how: dict[str, Any], straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

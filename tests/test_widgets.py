@@ -12,6 +12,7 @@ from typing import Any
 
 import IPython
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 import xarray as xr
 from stored_results import TAUS, labelled, store_all, tree_of
@@ -232,3 +233,15 @@ def test_a_cell_that_is_run_again_closes_what_it_made(
     shell.kernel = SimpleNamespace(get_parent=lambda: {"metadata": {"cellId": "b"}})
     tl.widgets.pca_explorer(folder / "feats.zarr", clip)
     assert hasattr(again, "feats")
+
+
+def test_figures_share_one_copy_of_plotly_js() -> None:
+    from tedlens.widgets.plotly_once import Figure
+
+    one, other = Figure(go.Figure(go.Scatter(y=[1, 2]))), Figure(go.Figure())
+    script = one._script
+    assert script is other._script
+    assert len(script.source) > 1_000_000
+    assert all(len(str(figure.get_state())) < 20_000 for figure in (one, other))
+    script.close()  # as ipywidgets.Widget.close_all() does
+    assert Figure(go.Figure())._script is not script

@@ -15,6 +15,7 @@ import xarray as xr
 from tedlens import store
 from tedlens.align import labels_in
 from tedlens.errors import TedlensError
+from tedlens.widgets.plotly_once import Figure
 
 Click = Callable[[Any, float, float], None]  # of a point: its trace, x and y
 STEP = 250  # milliseconds between frames while playing: slow enough for every frame to be drawn
@@ -157,8 +158,8 @@ class LiveFigure(ipywidgets.VBox):  # type: ignore[misc]
             for name in differs:
                 plot.layout[name] = after[name]
 
-    def _plotted(self, figure: go.Figure) -> go.FigureWidget:
-        plot = go.FigureWidget(figure)
+    def _plotted(self, figure: go.Figure) -> Figure:
+        plot = Figure(figure)
         plot._config = plot._config | {"displayModeBar": False}  # it would lie over what stands on top
         for trace in plot.data if self._clicked else ():
             trace.on_click(self._hear)
