@@ -31,7 +31,7 @@ export default () => {
 """
 
 
-class Script(anywidget.AnyWidget):  # type: ignore[misc]
+class Script(anywidget.AnyWidget):
     """The script that plotly's figure widgets run in the browser; never shown itself."""
 
     _esm = "export default {}"
