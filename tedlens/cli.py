@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -46,8 +46,12 @@ Offload = Annotated[bool, typer.Option("--offload", help="Keep off the GPU what 
 Kind = Literal["video", "image"]
 Convention = Literal["dift", "crw"]
 Upsample = Literal["dift", "argmax"]
+Stitch = Literal["first", "mean"]
 Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
 Overlap = Annotated[int, typer.Option(help="Frames that neighbouring windows share.")]
+Stitching = Annotated[
+    Stitch, typer.Option(help="Where windows overlap: features of the first window, or the mean of all.")
+]
 Start = Annotated[int, typer.Option(min=0, help="First frame of the source, counted from 0.")]
 Stop = Annotated[
     int | None, typer.Option(min=1, help="Frame before which to stop; by default the end.", show_default=False)
@@ -164,6 +168,7 @@ def probe(
     seed: Annotated[list[int], typer.Option(help="Seed of the noise; repeat for several.")] = [0],  # noqa: B006
     samples: Annotated[int, typer.Option(help="Noise samples a seed, over which features are the mean.")] = 1,
     overlap: Overlap = 2,
+    stitch: Stitching = "first",
     size: Size = None,
     start: Start = 0,
     stop: Stop = None,
@@ -196,6 +201,7 @@ def probe(
         seed=seed,
         samples=samples,
         overlap=overlap,
+        stitch=stitch,
         size=size,
         store=out,
     )
@@ -206,6 +212,7 @@ def probe(
 
 @app.command()
 def track(
+    context: typer.Context,
     clip: ClipPath,
     mask: Annotated[Path, typer.Option(help="First frame's mask: palette or grey PNG.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for the masks and the overlay video.")],
@@ -213,16 +220,26 @@ def track(
     appearance: Annotated[
         str, typer.Option(help="Image model: built-in name, hub id, folder, or an ADM checkpoint.")
     ] = "mini",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Published models and settings; `tedlens info --presets` lists them. What is said beside it wins.",
+            show_default=False,
+        ),
+    ] = None,
     tau: Annotated[
         int | None, typer.Option(min=0, help="Noise level of the motion features; 600 by default.", show_default=False)
     ] = None,
     sigma: Annotated[float | None, typer.Option(help="Instead of tau: noise-to-signal ratio.")] = None,
     log_snr: Annotated[float | None, typer.Option(help="Instead of tau: log signal-to-noise power.")] = None,
     block: Annotated[str | None, typer.Option(help="Block of the motion features; by default the model's.")] = None,
+    samples: Annotated[int, typer.Option(help="Noise draws to average motion features over.")] = 1,
     lam: Annotated[float, typer.Option(min=0, max=1, help="Weight of motion, 0 to 1.")] = 0.5,
-    appearance_tau: Annotated[int, typer.Option(help="Noise level of the appearance features.")] = 51,
+    appearance_tau: Annotated[
+        int | None, typer.Option(help="Noise level of the appearance features; 51 by default.", show_default=False)
+    ] = None,
     appearance_block: Annotated[str | None, typer.Option(help="Their block; by default the model's.")] = None,
-    appearance_samples: Annotated[int, typer.Option(help="Noise samples that they are the mean of.")] = 1,
+    appearance_samples: Annotated[int, typer.Option(help="Noise draws to average appearance features over.")] = 1,
     top_k: Annotated[int, typer.Option(min=1, help="Cells that vote.")] = 10,
     radius: Annotated[
         int | None, typer.Option(min=1, help="Reach of the window, in cells; by default it follows the grid.")
@@ -235,6 +252,7 @@ def track(
     ] = "dift",
     seed: Seed = 0,
     overlap: Overlap = 2,
+    stitch: Stitching = "first",
     size: Size = None,
     start: Start = 0,
     stop: Stop = None,
@@ -246,7 +264,17 @@ def track(
     """Track the objects of a first mask: DAVIS-style PNGs, a video."""
     from tedlens.clip import read_clip
     from tedlens.media import overlay, write_masks, write_video
+    from tedlens.presets import preset_named, track_words
     from tedlens.store import check_free, whole_folder
+
+    named = None if preset is None else preset_named(preset)
+    words = said(context, but=("clip", "mask", "out", "start", "stop", "stride", "device", "dtype", "offload"))
+    full = words if preset is None else track_words(preset, words)
+    lam, block, appearance_tau = full.get("lam", lam), full.get("block"), full.get("appearance_tau")
+    motion, appearance = (
+        words.get(role) or getattr(named, role, None) or given
+        for role, given in (("motion", motion), ("appearance", appearance))
+    )
 
     check_free(out)
     frames = read_clip(clip, masks=mask, start=start, stop=stop, stride=stride)
@@ -254,31 +282,21 @@ def track(
     from tedlens.ted.tracking import track as run
 
     where: dict[str, Any] = {"device": device, "dtype": dtype, "offload": offload}
-    levels: dict[str, Any] = {"tau": tau, "sigma": sigma, "log_snr": log_snr}
+    levels = {name: full[name] for name in ("tau", "sigma", "log_snr") if full.get(name) is not None}
     if lam > 0:
-        check_outline(motion, "video", levels if any(each is not None for each in levels.values()) else {}, block)
+        check_outline(motion, "video", levels, block)
     if lam < 1:
-        check_outline(appearance, "image", {"tau": appearance_tau}, appearance_block)
-    labels = run(
-        frames,
-        motion={"name": motion, **where} if lam > 0 else None,
-        appearance={"name": appearance, **where} if lam < 1 else None,
-        **levels,
-        block=block,
-        lam=lam,
-        appearance_tau=appearance_tau,
-        appearance_block=appearance_block,
-        appearance_samples=appearance_samples,
-        seed=seed,
-        overlap=overlap,
-        size=size,
-        top_k=top_k,
-        radius=radius or "grid",
-        n_last=n_last,
-        temperature=temperature,
-        convention=convention,
-        upsample=upsample,
-    )["labels"].values
+        check_outline(
+            appearance,
+            "image",
+            {} if appearance_tau is None else {"tau": appearance_tau},
+            full.get("appearance_block"),
+        )
+    models = {
+        "motion": {"name": motion, **where} if lam > 0 else None,
+        "appearance": {"name": appearance, **where} if lam < 1 else None,
+    }
+    labels = run(frames, **(words | models))["labels"].values
     with whole_folder(out) as folder:
         write_masks(labels, folder / "masks")
         write_video(overlay(frames.frames, labels), folder / "overlay.mp4", frames.fps)
@@ -383,9 +401,12 @@ def info(
     inside: Annotated[
         str | None, typer.Option(help="Which submodules of a model to list, as in 'up_2.**' or '**.to_q'.")
     ] = None,
+    presets: Annotated[bool, typer.Option("--presets", help="List published settings, for --preset.")] = False,
 ) -> None:
     """Show versions and models, what can be probed in a model, or what made a store."""
-    if what is None:
+    if presets:
+        about_presets()
+    elif what is None:
         about_installation()
     elif "://" in what or (Path(what) / "zarr.json").is_file():
         about_store(what)
@@ -405,6 +426,24 @@ def check_outline(name: str, kind: Kind, levels: dict[str, Any], blocks: str | l
         for tau in noise_levels(outline, **({"tau": None, "sigma": None, "log_snr": None} | levels)):
             outline.check_tau(tau)
     block_names(outline, blocks, lambda: outline_for(outline, None))
+
+
+def said(context: typer.Context, but: Sequence[str]) -> dict[str, Any]:
+    """Options that were given, by name, without those named and those left at their defaults."""
+    sources = {name: context.get_parameter_source(name) for name in context.params if name not in but}
+    given = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
+    return {name: context.params[name] for name in given}
+
+
+def about_presets() -> None:
+    from tedlens.presets import PRESETS
+
+    for name, preset in PRESETS.items():
+        models = ", ".join(f"{role} {of}" for role in ("motion", "appearance") if (of := getattr(preset, role)))
+        print(f"{name}: {preset.title} ({models})")
+        print("  " + ", ".join(f"{word}={value}" for word, value in preset.words.items()))
+        if preset.note:
+            print(f"  {preset.note}")
 
 
 def about_installation() -> None:

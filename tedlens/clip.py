@@ -41,6 +41,15 @@ class Clip:
     objects
         Truth about the objects beyond masks, along ``object`` and ``frame``: centres, velocities,
         depths; see `tedlens.datasets.similar`.
+    points
+        Points that are followed: ``position`` (point, frame, axis = x, y) float64 in pixels, where 0 is the
+        left or upper EDGE of the first pixel, as in TAP-Vid, and ``visible`` (point, frame) bool.
+    joints
+        Joints of a person: ``position`` (joint, frame, axis = x, y) in pixels, where 0 is the CENTRE of the
+        first pixel; the coordinate ``joint`` names them. NaN in frames of which nobody has said.
+    flow
+        ``forward`` and ``backward`` (frame, y, x, axis = y, x), the way to the frame after and before, in
+        pixels, and perhaps ``depth`` (frame, y, x); see `tedlens.datasets.kubric`.
 
     Raises
     ------
@@ -53,6 +62,9 @@ class Clip:
     fps: float = DEFAULT_FPS
     name: str = "clip"
     objects: xr.Dataset | None = None
+    points: xr.Dataset | None = None
+    joints: xr.Dataset | None = None
+    flow: xr.Dataset | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frames", media.check_frames(self.frames))
@@ -60,19 +72,20 @@ class Clip:
             object.__setattr__(self, "masks", _fit(self.masks, *self.frames.shape[:3]))
         if not 0 < self.fps < float("inf"):
             raise TedlensError(f"fps={self.fps} is no rate; give frames a second, above 0.")
-        if self.objects is not None and self.objects.sizes.get("frame", len(self)) != len(self):
-            raise TedlensError(
-                f"objects has {self.objects.sizes['frame']} frames but the clip has {len(self)}; "
-                "select the same frames from both."
-            )
+        for what, truth in self._truths().items():
+            if truth is not None and truth.sizes.get("frame", len(self)) != len(self):
+                raise TedlensError(
+                    f"{what} has {truth.sizes['frame']} frames but the clip has {len(self)}; "
+                    "select the same frames from both."
+                )
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def __getitem__(self, frames: slice) -> Clip:
-        """The clip of some frames in a row; coordinates of `objects` keep their values."""
+        """The clip of some frames in a row; coordinates of `objects`, `points`, .. keep their values."""
         if not isinstance(frames, slice) or frames.step not in (None, 1):
-            # With a step, fps and the velocities in `objects` would be wrong.
+            # With a step, fps and the velocities in `objects` and `flow` would be wrong.
             raise TedlensError(
                 f"clip[{frames}] is no clip; give frames in a row, as in clip[2:10], or use clip.frames."
             )
@@ -81,11 +94,16 @@ class Clip:
             raise TedlensError(
                 f"clip[{frames.start}:{frames.stop}] holds no frame; the clip has {len(self)}, counted from 0."
             )
-        objects = self.objects
-        if objects is not None and "frame" in objects.dims:
-            objects = objects.isel(frame=part)
         masks = None if self.masks is None else self.masks[part]
-        return Clip(self.frames[part], masks, self.fps, self.name, objects)
+        truths = {
+            what: truth if truth is None or "frame" not in truth.dims else truth.isel(frame=part)
+            for what, truth in self._truths().items()
+        }
+        return Clip(self.frames[part], masks, self.fps, self.name, **truths)
+
+    def _truths(self) -> dict[str, xr.Dataset | None]:
+        """What is known beyond masks, by the field's name."""
+        return {"objects": self.objects, "points": self.points, "joints": self.joints, "flow": self.flow}
 
     def __repr__(self) -> str:
         count = len(self.object_ids)

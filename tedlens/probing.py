@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import PIL.Image
@@ -35,6 +36,8 @@ SAID = 10**9  # bytes of a result from which its size is said
 FOREIGN = 3  # times the clips that an embedded model was made for, from which a clip is none of its kind
 IMAGE_BATCH = 8  # frames that an image model sees at once, where memory allows
 
+Stitch = Literal["first", "mean"]
+
 
 def probe(
     model: Model,
@@ -48,6 +51,7 @@ def probe(
     samples: int = 1,
     overlap: int = 2,
     window: int | None = None,
+    stitch: Stitch = "first",
     size: int | tuple[int, int] | None = None,
     store: str | Path | None = None,
 ) -> xr.DataTree:
@@ -79,10 +83,14 @@ def probe(
         Noise samples a seed, over which features are the mean (DIFT: 8 with Stable Diffusion, 4 with
         ADM). Each costs a forward.
     overlap
-        Frames that neighbouring windows of a video model share (the paper: 2); there, features are
-        the mean of the windows'. The last window is moved back to end with the clip.
+        Frames that neighbouring windows of a video model share (the paper: 2). The last window is moved back to end
+        with the clip, and so may share more (as printed, the paper's algorithm drops the frames after the last whole
+        window).
     window
         Frames seen at once; by default as many as the model was trained on.
+    stitch
+        What a frame in several windows gets: ``"first"``, the features of the first window that holds it (the paper's
+        algorithm 1), or the ``"mean"`` over windows.
     size
         Short side, or (height, width), in pixels that frames are resized to; made multiples of what
         the model needs. By default the model's own.
@@ -109,7 +117,7 @@ def probe(
         check_replaceable(Path(store))
     model, clip = as_model(model), as_clip(clip)
     taus, seeds = noise_levels(model, tau, sigma, log_snr), as_list(seed)
-    prepared = Prepared(model, clip, overlap=overlap, window=window, size=size)
+    prepared = Prepared(model, clip, overlap=overlap, window=window, stitch=stitch, size=size)
     names = prepared.names(blocks)
     about = prepared.provenance() | {"taus": taus, "seeds": seeds, "samples": samples}
     cells = prepared.features(taus, seeds, names, samples)
@@ -222,10 +230,13 @@ class Prepared:
         *,
         overlap: int = 2,
         window: int | None = None,
+        stitch: Stitch = "first",
         size: int | tuple[int, int] | None = None,
         progress: bool = True,
     ) -> None:
+        check_stitch(stitch)
         self.model = model
+        self.stitch = stitch
         self.progress = progress
         self.input_size = input_size((clip.height, clip.width), model.size if size is None else size, model.multiple)
         self.windows = windows(len(clip), window_length(model, window), overlap)
@@ -248,6 +259,7 @@ class Prepared:
             **clip_provenance(clip),
             "overlap": overlap,
             "window": max(len(w) for w in self.windows),
+            "stitch": stitch,
             "input_size": list(self.input_size),
         }
 
@@ -295,8 +307,8 @@ class Prepared:
     ) -> Iterator[tuple[int, int, dict[str, Tensor]]]:
         """For each tau and seed, in that order: features of the whole clip by block, on the device.
 
-        Each is (frame, channel, y, x): the mean over noise samples and, where windows overlap, over
-        windows. `blocks` are names as `names` gives them.
+        Each is (frame, channel, y, x): the mean over noise samples and, where windows overlap, what `stitch` says.
+        `blocks` are names as `names` gives them.
         """
         taus = [self.model.check_tau(t) for t in taus]
         check_samples(samples)
@@ -336,6 +348,7 @@ class Prepared:
             try:
                 return self._run(noisy, tau, reading)
             except torch.OutOfMemoryError as error:
+                traceback.clear_frames(error.__traceback__)  # they hold what the forward had made so far
                 longest = max(len(w) for w in self.windows)
                 if self.model.kind == "video" or longest == 1:
                     height, width = self.input_size
@@ -351,16 +364,19 @@ class Prepared:
     def _run(self, noisy: Tensor, tau: int, reading: Reading) -> dict[str, Tensor]:
         total: dict[str, Tensor] = {}
         count = torch.zeros(len(noisy), 1, 1, 1, device=noisy.device)
+        done = 0  # frames that a window before has seen: windows go forward
         conditions = self.conditions if self.model.kind == "video" else self.conditions * len(self.windows)
         for window, condition in zip(self.windows, conditions, strict=True):
             part = slice(window.start, window.stop)
-            count[part] += 1
+            new = slice(max(done, window.start), window.stop) if self.stitch == "first" else part
+            done = window.stop
+            count[new] += 1
             with self.model.lock, record(reading.taps, reading.deepest) as features:
                 self.model.run(noisy[part], tau, condition)
             for name, value in features.items():
                 if name not in total:
                     total[name] = torch.zeros(len(noisy), *value.shape[1:], device=value.device)
-                total[name][part] += value
+                total[name][new] += value[new.start - window.start :]
             reading.step()
         return {name: value / count for name, value in total.items()}
 
@@ -382,8 +398,13 @@ def record(taps: Mapping[str, Tap], deepest: str) -> Iterator[dict[str, Tensor]]
 
         return hook
 
-    with suppress(_Reached), hooked([(tap.module, keep(name)) for name, tap in taps.items()]):
-        yield features
+    try:
+        with hooked([(tap.module, keep(name)) for name, tap in taps.items()]):
+            yield features
+    except _Reached as reached:
+        # Each frame of the broken-off forward holds its activations, and is held in a circle of references: many GB
+        # on a GPU, until Python happens to look for circles.
+        traceback.clear_frames(reached.__traceback__)
 
 
 def block_names(model: DiffusionModel, blocks: str | Sequence[str] | None, inside: Callable[[], Outline]) -> list[str]:
@@ -403,6 +424,11 @@ def block_names(model: DiffusionModel, blocks: str | Sequence[str] | None, insid
 def check_samples(samples: int) -> None:
     if int(samples) != samples or samples < 1:
         raise TedlensError(f"samples={samples} is out of range; choose a whole number of at least 1.")
+
+
+def check_stitch(stitch: str) -> None:
+    if stitch not in get_args(Stitch):
+        raise TedlensError(f"stitch={stitch!r} is not known; choose {' or '.join(map(repr, get_args(Stitch)))}.")
 
 
 def only_one(names: Sequence[str], block: str) -> str:

@@ -245,8 +245,10 @@ def test_image_models_see_each_frame_once() -> None:
     assert [f for w in windows(19, None, 2) for f in w] == list(range(19))
 
 
-def test_overlapping_windows_are_averaged(video: DiffusionModel, clip: tl.Clip) -> None:
-    features = tl.probe(video, clip, tau=400, blocks="up_1", window=4, overlap=1)["up_1"]["features"][0, 0]
+@pytest.mark.parametrize("stitch", ["first", "mean"])
+def test_where_windows_overlap(video: DiffusionModel, clip: tl.Clip, stitch: Any) -> None:
+    probed = tl.probe(video, clip, tau=400, blocks="up_1", window=4, overlap=1, stitch=stitch)
+    features = probed["up_1"]["features"][0, 0]
     # Alone, each window's frames keep their place in the clip, so their noise is the same.
     prepared = Prepared(video, clip, window=4, overlap=1)
     parts = []
@@ -257,8 +259,16 @@ def test_overlapping_windows_are_averaged(video: DiffusionModel, clip: tl.Clip) 
             video.run(noisy, 400, condition)
         parts.append(seen["up_1"].numpy())
     assert [list(w) for w in prepared.windows] == [[0, 1, 2, 3], [3, 4, 5, 6]]
-    assert_allclose(features[3], (parts[0][3] + parts[1][0]) / 2, rtol=1e-5, atol=1e-6)
+    shared = parts[0][3] if stitch == "first" else (parts[0][3] + parts[1][0]) / 2
+    assert_allclose(features[3], shared, rtol=1e-5, atol=1e-6)
     assert_allclose(features[0], parts[0][0], rtol=1e-5, atol=1e-6)
+    assert_allclose(features[4], parts[1][1], rtol=1e-5, atol=1e-6)
+    assert probed.attrs["stitch"] == stitch
+
+
+def test_an_unknown_stitch_is_refused(video: DiffusionModel, clip: tl.Clip) -> None:
+    with pytest.raises(tl.TedlensError, match=r"stitch='last' is not known; choose 'first' or 'mean'"):
+        tl.probe(video, clip, tau=400, stitch="last")  # type: ignore[arg-type]
 
 
 def test_image_features_do_not_depend_on_other_frames(image: DiffusionModel, clip: tl.Clip) -> None:

@@ -1,6 +1,13 @@
 """Clips to probe and to score on."""
 
 from tedlens.datasets.davis import davis
+from tedlens.datasets.jhmdb import jhmdb
+from tedlens.datasets.kubric import kubric
+from tedlens.datasets.lvos import lvos
+from tedlens.datasets.mose import mose
 from tedlens.datasets.synthetic import similar
+from tedlens.datasets.tapvid import tapvid
+from tedlens.datasets.vip import vip
+from tedlens.datasets.youtube_vos import youtube_vos
 
-__all__ = ["davis", "similar"]
+__all__ = ["davis", "jhmdb", "kubric", "lvos", "mose", "similar", "tapvid", "vip", "youtube_vos"]

@@ -1,61 +1,44 @@
-"""DAVIS 2017, read from the folder that its own archive unpacks to."""
+"""DAVIS 2016 and 2017, read from the folders that their own archives unpack to."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import overload
+from dataclasses import replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from tedlens.clip import Clip, read_clip
+from tedlens.datasets.layout import Clips, check_folders, check_names, read_text
 from tedlens.errors import TedlensError
+from tedlens.labels import VOID
 
 FPS = 24.0  # of its videos
-YEAR, RESOLUTION = "2017", "480p"
-HOW_TO = (
-    "give the folder of DAVIS 2017 (TrainVal, 480p), which holds ImageSets/2017, JPEGImages/480p and Annotations/480p"
-)
+RESOLUTION = "480p"
+# Folders of ImageSets with the lists of a year. The archive of 2017 lists the clips of 2016 too.
+LISTS = {"2016": (RESOLUTION, "2016"), "2017": ("2017",)}
+HOW_TO = {
+    "2016": "get DAVIS 2016 from https://davischallenge.org and give its folder DAVIS, which holds ImageSets/480p, "
+    "JPEGImages/480p and Annotations/480p",
+    "2017": "get DAVIS 2017 (TrainVal or Test-Dev, 480p) from https://davischallenge.org and give its folder DAVIS, "
+    "which holds ImageSets/2017, JPEGImages/480p and Annotations/480p",
+}
 
 
-class Davis(Sequence[Clip]):
-    """Clips of one subset, each read when it is asked for.
-
-    ``clips[3]`` is the fourth clip, ``clips["dogs-jump"]`` the one of that name, ``clips[:5]`` the first five,
-    still unread. `names` lists all.
-    """
-
-    def __init__(self, root: Path, names: Sequence[str]) -> None:
-        self.root, self.names = root, tuple(names)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @overload
-    def __getitem__(self, which: int | str) -> Clip: ...
-    @overload
-    def __getitem__(self, which: slice) -> Davis: ...
-    def __getitem__(self, which: int | str | slice) -> Clip | Davis:
-        if isinstance(which, slice):
-            return Davis(self.root, self.names[which])
-        if isinstance(which, str) and which not in self.names:
-            raise TedlensError(f"There is no clip {which!r} here; choose one of {', '.join(self.names)}.")
-        name = which if isinstance(which, str) else self.names[which]
-        frames, masks = (_folder(self.root, kind) / name for kind in ("JPEGImages", "Annotations"))
-        return read_clip(frames, masks, name=name, fps=FPS)
-
-    def __repr__(self) -> str:
-        return f"Davis({len(self)} clips in {self.root})"
-
-
-def davis(root: str | Path, subset: str = "val") -> Davis:
-    """DAVIS 2017 at 480p, clip by clip.
+def davis(root: str | Path, subset: str = "val", year: str | int = "2017") -> Clips:
+    """DAVIS at 480p, clip by clip.
 
     Parameters
     ----------
     root
-        The folder ``DAVIS`` of the archive, with ``ImageSets/2017``, ``JPEGImages/480p`` and
-        ``Annotations/480p``.
+        The folder ``DAVIS`` of the archive, with ``ImageSets``, ``JPEGImages/480p`` and ``Annotations/480p``.
     subset
-        A list in ``ImageSets/2017``: ``val`` (30 clips, on which the field reports), ``train``, ...
+        A list in ``ImageSets/2017``: ``val`` (30 clips, on which the field reports), ``train``, .. or ``test-dev``,
+        of which only the first frames are annotated. Of 2016, a list in ``ImageSets/480p``, where each line is a
+        picture and its annotation, or in ``ImageSets/2016``: ``val`` (20 clips), ``train``, ..
+    year
+        2017, or 2016: one object a clip. Its annotations are 0 and 255, and 255 is the object. Where they have
+        several objects, as in the archive of 2017, all are object 1.
 
     Returns
     -------
@@ -67,24 +50,41 @@ def davis(root: str | Path, subset: str = "val") -> Davis:
     TedlensError
         Where the folder is not laid out like that, or lacks a clip that the list names.
     """
-    root = Path(root).expanduser()
-    lists = root / "ImageSets" / YEAR
+    root, year = Path(root).expanduser(), str(year)
+    if year not in LISTS:
+        raise TedlensError(f"year={year!r} is no year of DAVIS that is read; choose one of {', '.join(LISTS)}.")
+    how_to = HOW_TO[year]
+    folders = [root / "ImageSets" / name for name in LISTS[year]]
+    lists = next((folder for folder in folders if any(folder.glob("*.txt"))), folders[0])
     known = sorted(path.stem for path in lists.glob("*.txt"))
     if not known:
-        raise TedlensError(f"{root} has no lists of clips in ImageSets/{YEAR}; {HOW_TO}.")
+        raise TedlensError(f"{root} has no lists of clips in ImageSets/{LISTS[year][0]}; {how_to}.")
     if subset not in known:
         raise TedlensError(f"subset={subset!r} is not in {lists}; choose one of {', '.join(known)}.")
-    names = (lists / f"{subset}.txt").read_text(encoding="utf-8").split()
-    if outside := [name for name in names if Path(name).name != name]:
-        raise TedlensError(f"{lists / subset}.txt names {outside[0]}, which is no folder's name; {HOW_TO}.")
+    names = _names(lists / f"{subset}.txt", how_to)
     for kind in ("JPEGImages", "Annotations"):
-        missing = [name for name in names if not (_folder(root, kind) / name).is_dir()]
-        if missing:
-            listed = ", ".join(missing[:3]) + (", .." if len(missing) > 3 else "")
-            raise TedlensError(
-                f"{_folder(root, kind)} lacks {len(missing)} of {len(names)} clips ({listed}); {HOW_TO}."
-            )
-    return Davis(root, names)
+        check_folders(_folder(root, kind), names, how_to)
+    return Clips("davis", root, names, partial(_read, root, year))
+
+
+def _names(file: Path, how_to: str) -> list[str]:
+    """The clips of a list, whose lines are names or, in 2016, ``/JPEGImages/480p/NAME/00000.jpg /Annotations/..``."""
+    names: dict[str, None] = {}
+    for line in filter(None, map(str.strip, read_text(file, how_to).splitlines())):
+        entry = line.split()[0]
+        parts = PurePosixPath(entry.lstrip("/")).parts
+        is_picture = len(parts) == 4 and parts[:2] == ("JPEGImages", RESOLUTION)
+        names[parts[2] if is_picture else entry] = None
+    check_names(list(names), file, how_to)
+    return list(names)
+
+
+def _read(root: Path, year: str, name: str) -> Clip:
+    frames, masks = (_folder(root, kind) / name for kind in ("JPEGImages", "Annotations"))
+    clip = read_clip(frames, masks, name=name, fps=FPS)
+    if year == "2016" and clip.masks is not None:
+        clip = replace(clip, masks=np.where((clip.masks > 0) & (clip.masks != VOID), np.uint8(1), clip.masks))
+    return clip
 
 
 def _folder(root: Path, kind: str) -> Path:

@@ -66,6 +66,8 @@ class DiffusionModel(ABC):
     made_for
         Of an embedded model, the short side in pixels of the clips that it was trained on, all of them drawn by
         `tedlens.datasets.similar`; None for models that have seen real video.
+    appearance_tau
+        Noise level at which features hold appearance: by default DIFT's.
     lock
         Held while hooks are on the UNet, so that threads that share a model take turns.
     """
@@ -73,6 +75,7 @@ class DiffusionModel(ABC):
     window: int | None = None
     block: str = "up_2"
     made_for: int | None = None
+    appearance_tau: int = 51
 
     def __init__(
         self,

@@ -54,7 +54,8 @@ def kept_cells(
     """
     cells = grid.cells if wanted is None else list(wanted)
     truth = start_masks(clip)
-    swept = Prepared(models.swept, clip, overlap=grid.overlap, size=grid.size, progress=False)
+    stitch = grid.stitch or "first"
+    swept = Prepared(models.swept, clip, overlap=grid.overlap, stitch=stitch, size=grid.size, progress=False)
     still = None
     if models.motion and models.appearance:
         still = Prepared(models.appearance, clip, size=grid.size, progress=False)
@@ -63,6 +64,7 @@ def kept_cells(
         if still is not None:
             assert grid.appearance_tau is not None
             assert grid.appearance_block is not None
+            assert grid.appearance_samples is not None
             clear = clip_features(still, grid.appearance_tau, seed, grid.appearance_block, grid.appearance_samples)
         taus = [tau for tau, its_seed in cells if its_seed == seed]
         for tau, _, features in swept.features(taus, [seed], grid.block, grid.samples):

@@ -16,7 +16,16 @@ from tedlens.models.base import DiffusionModel
 from tedlens.models.noise import frame_noise
 from tedlens.models.registry import Model, as_model
 from tedlens.models.structure import outline
-from tedlens.probing import block_names, input_size, noise_levels, only_one, window_length, windows
+from tedlens.probing import (
+    Stitch,
+    block_names,
+    check_stitch,
+    input_size,
+    noise_levels,
+    only_one,
+    window_length,
+    windows,
+)
 from tedlens.ted.settings import Convention, Propagation, Radius, Upsample, check_lams
 
 KEEP = ("labels", "features")  # what a store can keep beside scores
@@ -92,10 +101,12 @@ class Grid:
         Values of each of propagation's settings.
     protocol
         Which frames are scored, see `evaluate`.
-    overlap, size, window
-        See `probe`; `window` is None where an image model is swept.
+    overlap, stitch, size, window
+        See `probe`; `stitch` and `window` are None where an image model is swept.
+    samples
+        Noise samples that the swept features are the mean of.
     appearance_tau, appearance_block, appearance_samples
-        Of the appearance features. The first two are None unless motion is fused with them.
+        Of the appearance features that motion is fused with; None unless it is.
     keep, components
         What is kept beside scores, and to how many principal components features are reduced (None: they are not).
     shapes
@@ -115,11 +126,14 @@ class Grid:
     settings: Mapping[str, tuple[Any, ...]]
     protocol: Protocol
     overlap: int
+    stitch: Stitch | None
+    samples: int
     size: int | tuple[int, int] | None
     window: int | None
     appearance_tau: int | None
     appearance_block: str | None
-    appearance_samples: int
+    appearance_samples: int | None
+    preset: str | None
     keep: tuple[str, ...]
     components: int | None
     shapes: Mapping[str, tuple[int, float, float]] = field(repr=False)
@@ -130,11 +144,6 @@ class Grid:
     def cells(self) -> list[tuple[int, int]]:
         """(tau, seed) of each cell of a clip; one forward a window serves all that is in a cell."""
         return [(tau, seed) for seed in self.seed for tau in self.tau]
-
-    @property
-    def samples(self) -> int:
-        """Noise samples a cell's features are the mean of; motion has one."""
-        return 1 if self.window is not None else self.appearance_samples
 
     @property
     def inner(self) -> dict[str, tuple[Any, ...]]:
@@ -158,7 +167,10 @@ class Grid:
             "appearance_tau": self.appearance_tau,
             "appearance_block": self.appearance_block,
             "appearance_samples": self.appearance_samples,
+            "samples": self.samples,
             "overlap": self.overlap,
+            "stitch": self.stitch,
+            "preset": self.preset,
             "size": size,
             "protocol": self.protocol,
             "keep": list(self.keep),
@@ -177,11 +189,14 @@ def make_grid(
     lam: float | Sequence[float] | None = None,
     seeds: int | Sequence[int] = 0,
     overlap: int = 2,
+    stitch: Stitch = "first",
+    samples: int = 1,
     size: int | tuple[int, int] | None = None,
-    appearance_tau: int = 51,
+    appearance_tau: int | None = None,
     appearance_block: str | None = None,
     appearance_samples: int = 1,
     protocol: Protocol = "davis",
+    preset: str | None = None,
     keep: str | Sequence[str] = (),
     components: int | None = None,
     **propagation: Any,
@@ -194,6 +209,8 @@ def make_grid(
     given = Propagation().said() | propagation
     settings = {name: numbers_of(name, value, words=WORDS.get(name, ())) for name, value in given.items()}
     _check_whole("overlap", overlap, 0)
+    _check_whole("samples", samples, 1)
+    check_stitch(stitch)
     _check_whole("appearance_samples", appearance_samples, 1)
     swept = models.swept
     levels = {"tau": tau, "sigma": sigma, "log_snr": log_snr}
@@ -213,11 +230,15 @@ def make_grid(
         settings=settings,
         protocol=protocol,
         overlap=overlap,
+        stitch=None if window is None else stitch,
+        # Where appearance is alone, both words mean its samples.
+        samples=samples if models.motion is not None else max(samples, appearance_samples),
         size=_size(size),
         window=window,
         appearance_tau=_appearance_tau(models, appearance_tau),
         appearance_block=_appearance_block(models, appearance_block),
-        appearance_samples=appearance_samples,
+        appearance_samples=appearance_samples if models.fused else None,
+        preset=preset,
         keep=kept,
         components=components,
         shapes=_shapes(swept, names, components) if "features" in kept else {},
@@ -265,10 +286,10 @@ def _size(size: Any) -> int | tuple[int, int] | None:
     )
 
 
-def _appearance_tau(models: Models, tau: int) -> int | None:
-    if not models.fused:
+def _appearance_tau(models: Models, tau: int | None) -> int | None:
+    if models.motion is None or models.appearance is None:
         return None
-    assert models.appearance is not None
+    tau = models.appearance.appearance_tau if tau is None else tau
     return models.appearance.check_tau(*numbers_of("appearance_tau", [tau]))
 
 

@@ -71,7 +71,9 @@ def make_plan(grid: Grid, clips: Sequence[ClipFacts], missing: Mapping[str, Sequ
         ),
         appearance_forwards=0
         if grid.lam is None
-        else sum(seeds[clip.name] * grid.appearance_samples * len(windows(clip.frames, None, 0)) for clip in clips),
+        else sum(
+            seeds[clip.name] * (grid.appearance_samples or 1) * len(windows(clip.frames, None, 0)) for clip in clips
+        ),
         propagations=left * inner,
         score_bytes=3 * 8 * scored * len(grid.cells) * inner,
         kept_bytes=len(grid.cells) * sum(_kept_bytes(grid, clip, inner) for clip in clips),

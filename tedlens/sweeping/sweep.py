@@ -13,6 +13,8 @@ from tqdm.auto import tqdm
 from tedlens.errors import TedlensError
 from tedlens.metrics import Protocol
 from tedlens.models.registry import Model
+from tedlens.presets import sweep_words, takes_preset
+from tedlens.probing import Stitch
 from tedlens.provenance import versions
 from tedlens.sweeping.cells import AXES, join_cells, label_scores
 from tedlens.sweeping.clips import ClipFacts, Clips, SweptClip, clip_sources, survey
@@ -30,20 +32,24 @@ if TYPE_CHECKING:
 PASSES = 3
 
 
+@takes_preset(sweep_words)
 def sweep(
     clips: Clips,
     *,
     motion: Model | None = None,
     appearance: Model | None = None,
+    preset: str | None = None,
     tau: int | Sequence[int] | None = None,
     sigma: float | Sequence[float] | None = None,
     log_snr: float | Sequence[float] | None = None,
     blocks: str | Sequence[str] | None = None,
     lam: float | Sequence[float] | None = None,
     seeds: int | Sequence[int] = (0,),
+    samples: int = 1,
     overlap: int = 2,
+    stitch: Stitch = "first",
     size: int | tuple[int, int] | None = None,
-    appearance_tau: int = 51,
+    appearance_tau: int | None = None,
     appearance_block: str | None = None,
     appearance_samples: int = 1,
     top_k: int | Sequence[int] = 10,
@@ -84,11 +90,15 @@ def sweep(
         costs little more than one.
     seeds
         Seeds of the noise.
-    overlap, size
+    samples
+        Noise samples that the features at each tau and seed are the mean of.
+    overlap, stitch, size
         See `probe`; `size` holds for both models.
     appearance_tau, appearance_block, appearance_samples
         Of the appearance features that motion is fused with, see `track`; the samples also where appearance
         is swept alone.
+    preset
+        Published settings by name, see `track`: what the other parameters mean where they are not given.
     top_k, radius, n_last, temperature, convention, upsample
         See `tedlens.ted.Propagation`. A list makes an axis of that name.
     protocol
@@ -139,7 +149,10 @@ def sweep(
         "blocks": blocks,
         "lam": lam,
         "seeds": seeds,
+        "samples": samples,
         "overlap": overlap,
+        "stitch": stitch,
+        "preset": preset,
         "size": size,
         "appearance_tau": appearance_tau,
         "appearance_block": appearance_block,

@@ -48,51 +48,57 @@ SD_VAE: dict[str, Any] = {
 }
 
 
+def i2vgen_xl_pipeline(folder: Path) -> Any:
+    """I2VGen-XL in memory."""
+    import diffusers
+    import tiny
+    from transformers import CLIPImageProcessor, CLIPTextConfig, CLIPTextModel
+
+    pipeline = tiny.i2vgen_xl(folder)
+    pipeline.register_modules(
+        vae=diffusers.AutoencoderKL(**SD_VAE, up_block_types=("UpDecoderBlock2D",) * 4),
+        text_encoder=CLIPTextModel(CLIPTextConfig(**{**tiny.text_config().to_dict(), **VIT_H_TEXT})),
+        image_encoder=image_encoder(),
+        unet=diffusers.I2VGenXLUNet(),
+        feature_extractor=CLIPImageProcessor(crop_size=224, size=224),
+    )
+    pipeline.tokenizer = tiny.tokenizer(folder / "made")
+    return pipeline
+
+
+def image_encoder() -> Any:
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    return CLIPVisionModelWithProjection(CLIPVisionConfig(**VIT_H_IMAGE))
+
+
 def made(name: str, folder: Path) -> Path:
     """A model of the published size with random weights, on disk."""
     import diffusers
     import guided_diffusion
     import tiny
     from test_adm import OPENAI_256
-    from transformers import (
-        CLIPImageProcessor,
-        CLIPTextConfig,
-        CLIPTextModel,
-        CLIPVisionConfig,
-        CLIPVisionModelWithProjection,
-    )
+    from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(0)
     if name == "adm":
         path = folder / "256x256_diffusion_uncond.pt"
         torch.save(guided_diffusion.random_unet(**OPENAI_256).state_dict(), path)
         return path
-    words = tiny.text_config().to_dict()
-    text = CLIPTextConfig(**{**words, **VIT_H_TEXT})
-    vae = diffusers.AutoencoderKL(**SD_VAE, up_block_types=("UpDecoderBlock2D",) * 4)
-    tokenizer = tiny.tokenizer(folder / "made")
     if name == "svd":
         pipeline: Any = tiny.svd()
         pipeline.register_modules(
             vae=diffusers.AutoencoderKLTemporalDecoder(**SD_VAE),
-            image_encoder=CLIPVisionModelWithProjection(CLIPVisionConfig(**VIT_H_IMAGE)),
+            image_encoder=image_encoder(),
             unet=diffusers.UNetSpatioTemporalConditionModel(num_frames=14),
         )
     elif name == "i2vgen-xl":
-        pipeline = tiny.i2vgen_xl(folder)
-        pipeline.register_modules(
-            vae=vae,
-            text_encoder=CLIPTextModel(text),
-            image_encoder=CLIPVisionModelWithProjection(CLIPVisionConfig(**VIT_H_IMAGE)),
-            unet=diffusers.I2VGenXLUNet(),
-            feature_extractor=CLIPImageProcessor(crop_size=224, size=224),
-        )
-        pipeline.tokenizer = tokenizer
+        pipeline = i2vgen_xl_pipeline(folder)
     else:
         pipeline = tiny.stable_diffusion(folder)
         pipeline.register_modules(
-            vae=vae,
-            text_encoder=CLIPTextModel(text),
+            vae=diffusers.AutoencoderKL(**SD_VAE, up_block_types=("UpDecoderBlock2D",) * 4),
+            text_encoder=CLIPTextModel(CLIPTextConfig(**{**tiny.text_config().to_dict(), **VIT_H_TEXT})),
             unet=diffusers.UNet2DConditionModel(
                 sample_size=96,
                 cross_attention_dim=1024,

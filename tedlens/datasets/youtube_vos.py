@@ -1,0 +1,93 @@
+"""YouTube-VOS, 2018 and 2019: every fifth frame of a video, objects that enter late."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tedlens.clip import Clip, read_clip
+from tedlens.datasets.layout import (
+    Clips,
+    about_objects,
+    check_folders,
+    frame_names,
+    listed,
+    only_new,
+    read_names,
+    read_videos,
+    split_folder,
+    usual_fps,
+)
+from tedlens.errors import TedlensError
+
+FPS = 30.0  # of the videos, whose every fifth frame is given (Xu et al. 2018)
+WHOLE = "train"  # the split whose masks draw every object
+HOW_TO = (
+    "get YouTube-VOS 2018 or 2019 from https://youtube-vos.org and give the folder that holds train, valid or test, "
+    "each with JPEGImages, Annotations and meta.json"
+)
+
+
+def youtube_vos(root: str | Path, split: str = "valid", names: Sequence[str] | str | Path | None = None) -> Clips:
+    """YouTube-VOS, 2018 or 2019, clip by clip.
+
+    Parameters
+    ----------
+    root
+        The folder that holds ``train``, ``valid`` or ``test``, each with ``JPEGImages/VIDEO/00000.jpg, 00005.jpg, ..``,
+        ``Annotations/VIDEO/00000.png, ..`` and ``meta.json``.
+    split
+        ``train``, where each frame's mask draws every object; ``valid`` or ``test``, where an object is drawn in the
+        frame in which it first appears, and there only. What such a later mask does not draw is void in the clip: an
+        object that was given before may be there.
+    names
+        Clips to choose, by name, or a text file that lists them, such as that of Youtube-Similar; all by default.
+
+    Returns
+    -------
+    A sequence of clips, read when they are asked for. Frames are those in the folder, masks belong to those of the same
+    name, and a frame without a mask is void throughout. `Clip.objects` has ``category`` (object) from ``meta.json``,
+    and along ``frame`` the name of each frame's ``file``. 6 frames a second (of 30, every fifth).
+
+    Raises
+    ------
+    TedlensError
+        Where the folder is not laid out like that, or lacks a clip that is named.
+    """
+    root = Path(root).expanduser()
+    folder = split_folder(root, split, HOW_TO)
+    videos = read_videos(folder / "meta.json", HOW_TO)
+    chosen = _chosen(videos, folder / "meta.json", names)
+    for kind in ("JPEGImages", "Annotations"):
+        check_folders(folder / kind, chosen, HOW_TO)
+    categories = {
+        name: {number: str(about.get("category", "")) for number, about in videos[name].items()} for name in chosen
+    }
+    return Clips("youtube_vos", root, chosen, partial(_read, folder, categories))
+
+
+def _chosen(videos: Mapping[str, Any], meta: Path, names: Sequence[str] | str | Path | None) -> list[str]:
+    """The names asked for, all of them known."""
+    if names is None:
+        return sorted(videos)
+    if isinstance(names, str | Path):
+        names = read_names(Path(names).expanduser(), "give a text file with one name a line")
+    if missing := [name for name in names if name not in videos]:
+        raise TedlensError(f"{meta} does not tell of {listed(missing, 3)}; choose from {listed(sorted(videos), 3)}.")
+    return list(names)
+
+
+def _read(folder: Path, categories: Mapping[str, Mapping[int, str]], name: str) -> Clip:
+    frames = folder / "JPEGImages" / name
+    files = frame_names(frames)
+    clip = read_clip(frames, folder / "Annotations" / name, name=name, fps=usual_fps(files, FPS))
+    assert clip.masks is not None
+    known = {"category": list(categories[name].values())}
+    return replace(
+        clip,
+        masks=clip.masks if folder.name == WHOLE else only_new(clip.masks),
+        objects=about_objects("youtube_vos", categories[name], files, known),
+    )
