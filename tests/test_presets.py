@@ -22,7 +22,7 @@ from tedlens.presets import PRESETS, sweep_words, track_words
 from tedlens.probing import Prepared, Tap, record
 from tedlens.ted.masks import full_size_labels, one_hot
 
-WINDOW, OVERLAP, FRAMES, SAMPLES = 6, 2, 16, 2
+WINDOW, OVERLAP, FRAMES, SAMPLES = 6, 2, 14, 2
 
 
 def one_forward(model: DiffusionModel, clean: Tensor, window: range, condition: Any, tau: int, sample: int) -> Tensor:

@@ -21,7 +21,10 @@ from tedlens.labels import VOID
 from tedlens.ted.settings import Convention, Propagation, check_lams
 
 TILE = 6  # side, in cells, of the square of queries that share one product with their keys
-BUDGET = 64 * 2**20  # bytes of working memory, besides features and labels; one tile is always taken
+# Bytes of working memory, besides features and labels; one tile is always taken. A GPU waits for Python between small
+# strips: with more it takes half the time (tests/benchmarks/README.md).
+BUDGET = 64 * 2**20
+BUDGET_ON_GPU = 4 * BUDGET
 
 
 def propagate_labels(
@@ -282,7 +285,7 @@ def _strips(parts: Sequence[Tensor], rule: _Rule, references: int) -> Iterator[_
         if rule.convention == "crw":
             scores += queries * height * width * (2 * len(parts) - 1)
         per_tile = 4 * (scores + channels * one.tile[0] * (one.window[1] + 2 * one.tile[1]))
-        tiles = max(1, BUDGET // per_tile)
+        tiles = max(1, (BUDGET_ON_GPU if parts[0].is_cuda else BUDGET) // per_tile)
         for y in range(0, height, TILE * tiles):
             yield _Strip(y, x, min(tiles, -(-(height - y) // TILE)), (height, width), rule.radius)
 
