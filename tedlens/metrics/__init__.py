@@ -2,5 +2,19 @@
 
 from tedlens.metrics.identity import combine_identity, evaluate_identity
 from tedlens.metrics.masks import Protocol, check_truth, evaluate, summarize
+from tedlens.metrics.parts import combine_parts, evaluate_parts
+from tedlens.metrics.points import PointMode, evaluate_points, point_queries
 
-__all__ = ["Protocol", "check_truth", "combine_identity", "evaluate", "evaluate_identity", "summarize"]
+__all__ = [
+    "PointMode",
+    "Protocol",
+    "check_truth",
+    "combine_identity",
+    "combine_parts",
+    "evaluate",
+    "evaluate_identity",
+    "evaluate_parts",
+    "evaluate_points",
+    "point_queries",
+    "summarize",
+]

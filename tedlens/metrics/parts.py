@@ -1,0 +1,74 @@
+"""Parts of the body, by VIP's definition: mean intersection over union of classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from tedlens.errors import TedlensError
+from tedlens.metrics.given import Given, matched
+
+CLASSES = 20  # of VIP: the background, and 19 parts
+
+
+def evaluate_parts(labels: Given, truth: Given, *, classes: int = CLASSES) -> xr.Dataset:
+    """Intersection over union of each class, and their mean, by the evaluators of CRW and VFS.
+
+    All pixels of all frames that are given go into one confusion matrix, the background as a class, and the given
+    first frame as well: leave it out of both to leave it out. Pixels whose truth is no class (255) do not count. A
+    class that is predicted alone has 0; one in neither is NaN and in no mean. Figures of several clips come from
+    summed counts: `combine_parts`.
+
+    Parameters
+    ----------
+    labels, truth
+        Classes over (frame, y, x), 0 to one less than `classes`; the truth may hold 255.
+    classes
+        How many there are, the background included.
+
+    Returns
+    -------
+    Dataset
+        ``confusion`` (true, predicted), ``IoU`` and ``accuracy`` over ``true``, and ``mIoU``, ``mean_accuracy`` and
+        ``pixel_accuracy``; 0 to 1.
+
+    Raises
+    ------
+    TedlensError
+        For shapes that differ, or a label that is no class.
+    """
+    _, predicted, true = matched(labels, truth)
+    counted = true < classes
+    strange = predicted[counted] >= classes
+    if strange.any():
+        raise TedlensError(
+            f"labels hold the class {predicted[counted][strange][0]}, but classes go from 0 to {classes - 1}; "
+            "set such pixels to the class that they mean."
+        )
+    pairs = true[counted].astype(np.intp) * classes + predicted[counted]
+    counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    names = {axis: np.arange(classes) for axis in ("true", "predicted")}
+    return _figures(xr.DataArray(counts, names, ("true", "predicted")))
+
+
+def combine_parts(scores: xr.Dataset, dim: str = "clip") -> xr.Dataset:
+    """Figures of all clips together, from their summed confusion matrices along `dim`."""
+    return _figures(scores["confusion"].sum(dim))
+
+
+def _figures(confusion: xr.DataArray) -> xr.Dataset:
+    true = confusion.sum("predicted")
+    hit = xr.DataArray(np.diagonal(confusion.transpose("true", "predicted")), true.coords, ("true",))
+    predicted = confusion.sum("true").rename(predicted="true")
+    either = true + predicted - hit
+    iou, accuracy = hit / either.where(either > 0), hit / true.where(true > 0)
+    return xr.Dataset(
+        {
+            "confusion": confusion,
+            "IoU": iou,
+            "accuracy": accuracy,
+            "mIoU": iou.mean("true"),
+            "mean_accuracy": accuracy.mean("true"),
+            "pixel_accuracy": hit.sum("true") / true.sum("true"),
+        }
+    )

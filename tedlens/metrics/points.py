@@ -1,0 +1,129 @@
+"""Points over time, by the definition of TAP-Vid (Doersch et al., NeurIPS 2022)."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from tedlens.errors import TedlensError
+
+PointMode = Literal["first", "strided"]
+THRESHOLDS = (1, 2, 4, 8, 16)  # pixels of the raster
+RASTER = 256  # to which TAP-Vid resizes every video
+STRIDE = 5  # frames between the queries of `strided`
+
+
+def point_queries(truth: xr.Dataset, mode: PointMode = "first") -> xr.Dataset:
+    """Where a tracker is started, in TAP-Vid's order.
+
+    Parameters
+    ----------
+    truth
+        ``position`` (point, frame, axis) and ``visible`` (point, frame), as ``Clip.points``.
+    mode
+        ``"first"``: each point once, where it first shows; points that never do are left out. ``"strided"``: on every
+        fifth frame, all points that show there, frame by frame.
+
+    Returns
+    -------
+    Dataset
+        Over ``query``: ``point`` and ``frame``, numbers from 0, and ``x`` and ``y``, in the pixels of `truth`.
+
+    Raises
+    ------
+    TedlensError
+        For another mode, or a truth without position and visible.
+    """
+    visible, position = _truth(truth, mode)
+    if mode == "first":
+        point = np.flatnonzero(visible.any(1))
+        frame = visible[point].argmax(1)
+    else:
+        shown = visible[:, ::STRIDE].T  # frame by frame
+        frame, point = np.nonzero(shown)
+        frame = frame * STRIDE
+    x, y = position[point, frame].T
+    each = {"point": point, "frame": frame, "x": x, "y": y}
+    return xr.Dataset({name: ("query", values) for name, values in each.items()})
+
+
+def evaluate_points(
+    points: xr.Dataset, truth: xr.Dataset, *, mode: PointMode = "first", size: tuple[int, int] = (RASTER, RASTER)
+) -> xr.Dataset:
+    """Average Jaccard (AJ), delta and occlusion accuracy (OA) of one clip, by TAP-Vid's evaluator.
+
+    Counts of all queries are pooled. ``first`` scores the frames after a query's own, ``strided`` all but its own. A
+    point is within a threshold if its distance, on the raster of 256 x 256, is strictly below it; delta asks this of
+    points that show, whatever visibility was predicted; to AJ a point that shows but is too far counts as missed
+    and as false. The benchmark's figure is the plain mean over clips: ``xr.concat(scores, "clip").mean("clip",
+    skipna=False)``. Where nothing shows on the scored frames, figures are NaN, as there.
+
+    Parameters
+    ----------
+    points
+        ``position`` (query, frame, axis) with x before y, and ``visible`` (query, frame), in the order of
+        `point_queries`.
+    truth
+        ``position`` (point, frame, axis) and ``visible`` (point, frame), as ``Clip.points``.
+    mode
+        As the queries were taken.
+    size
+        Height and width of the pictures in whose pixels both are, 0 being the left or upper edge of the first pixel.
+
+    Returns
+    -------
+    Dataset
+        ``jaccard`` and ``within`` over ``threshold``, their means ``AJ`` and ``delta``, and ``OA``; 0 to 1.
+
+    Raises
+    ------
+    TedlensError
+        For another mode, or points that are not one for each query on all frames.
+    """
+    visible, position = _truth(truth, mode)
+    queries = point_queries(truth, mode)
+    which, own = queries["point"].values, queries["frame"].values
+    wanted = (len(which), visible.shape[1])
+    if points.get("visible") is None or points["visible"].shape != wanted or points["position"].shape != (*wanted, 2):
+        shape = {str(name): each.shape for name, each in points.data_vars.items()}
+        raise TedlensError(
+            f"The points are {shape}; give position {(*wanted, 2)} and visible {wanted}: one for each query of "
+            f"point_queries(truth, {mode!r}), on all frames."
+        )
+    frames = np.arange(wanted[1])[None]
+    scored = frames > own[:, None] if mode == "first" else frames != own[:, None]
+    shown, said = visible[which], points["visible"].values.astype(bool)
+    scale = np.array([RASTER / size[1], RASTER / size[0]])
+    off = np.square((points["position"].values - position[which]) * scale).sum(-1)
+    jaccard, within = [], []
+    for threshold in THRESHOLDS:
+        near = off < threshold**2
+        hit = (scored & shown & said & near).sum()
+        false = (scored & said & ~(shown & near)).sum()
+        jaccard.append(_share(hit, (scored & shown).sum() + false))
+        within.append(_share((scored & shown & near).sum(), (scored & shown).sum()))
+    found = xr.Dataset(
+        {"jaccard": ("threshold", jaccard), "within": ("threshold", within)},
+        {"threshold": ("threshold", list(THRESHOLDS), {"units": f"pixels of {RASTER}"})},
+        {"metric": "TAP-Vid", "mode": mode},
+    )
+    accuracy = _share((scored & (shown == said)).sum(), scored.sum())
+    means = {"AJ": found["jaccard"], "delta": found["within"]}
+    return found.assign({name: each.mean(skipna=False) for name, each in means.items()}).assign(OA=accuracy)
+
+
+def _share(part: np.integer, whole: np.integer) -> float:
+    return float(part / whole) if whole else float("nan")
+
+
+def _truth(truth: xr.Dataset, mode: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+    """Visible (point, frame) and position (point, frame, axis) of a truth."""
+    if mode not in get_args(PointMode):
+        raise TedlensError(f"mode={mode!r} is not known; choose {' or '.join(map(repr, get_args(PointMode)))}.")
+    if not isinstance(truth, xr.Dataset) or not {"position", "visible"} <= set(truth.data_vars):
+        raise TedlensError("The truth holds no position and visible of points; give Clip.points, as of a TAP-Vid clip.")
+    visible = truth["visible"].transpose("point", "frame").values.astype(bool)
+    return visible, truth["position"].transpose("point", "frame", "axis").values.astype(np.float64)
