@@ -307,7 +307,7 @@ def track(
 def evaluate(
     labels: Annotated[Path, typer.Argument(help="Folder of predicted masks (PNG).", show_default=False)],
     truth: Annotated[Path, typer.Argument(help="Folder of true masks (PNG).", show_default=False)],
-    protocol: Annotated[str, typer.Option(help="davis (first and last frame left out) or all.")] = "davis",
+    protocol: Annotated[str, typer.Option(help="davis (first and last frame left out), youtube-vos or all.")] = "davis",
     out: Annotated[Path | None, typer.Option(help="CSV file for the scores per object and frame.")] = None,
 ) -> None:
     """Score masks by J and F as DAVIS 2017 does."""

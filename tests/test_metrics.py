@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -191,7 +192,7 @@ CLIP = np.stack([columns(4)] * 3)
 @pytest.mark.parametrize(
     ("labels", "truth", "options", "message"),
     [
-        (CLIP, CLIP, {"protocol": "youtube"}, r"protocol='youtube' .* davis, all"),
+        (CLIP, CLIP, {"protocol": "youtube"}, r"protocol='youtube' .* davis, youtube-vos, all"),
         (CLIP[:2], CLIP, {}, r"2 frames and the truth 3: of frames 2 there is no prediction"),
         (CLIP[:, :4], CLIP, {}, r"\(3, 4, 12\) .* \(3, 6, 12\)"),
         (CLIP[:2], CLIP[:2], {}, r"2 frames.* protocol='all'"),
@@ -374,3 +375,51 @@ def test_void_is_background_to_the_davis_package_and_nothing_to_all() -> None:
     davis = evaluate(labels, truth)["J"].sel(object=1)
     np.testing.assert_array_equal(davis, [4 / 6, np.nan])
     np.testing.assert_array_equal(evaluate(labels, truth, protocol="all")["J"].sel(object=1), [1, 1, np.nan, 1])
+
+
+# --- YouTube-VOS ------------------------------------------------------------------------------------
+
+
+def squares(frames: int, places: dict[int, Sequence[int]]) -> Any:
+    """Masks in which each object is a square of its own on the frames named; other objects elsewhere."""
+    masks = np.zeros((frames, 24, 24), np.uint8)
+    for number, shown in places.items():
+        for t in shown:
+            masks[t, 8 * (number - 1) : 8 * (number - 1) + 6, 4:12] = number
+    return masks
+
+
+def test_youtube_vos_scores_an_object_from_where_it_is_first_seen() -> None:
+    truth = squares(7, {1: range(0, 4), 2: range(3, 7)})  # 1 goes after frame 3, 2 enters at 3
+    found = evaluate(squares(7, {1: range(7), 2: range(2, 7)}), truth, protocol="youtube-vos")
+    assert list(found["frame"].values) == list(range(7))
+    nan = np.nan
+    # 1: right, then predicted after it has gone. 2: predicted a frame too early, which begins its scores.
+    np.testing.assert_array_equal(found["J"].sel(object=1), [nan, 1, 1, 1, 0, 0, nan])
+    np.testing.assert_array_equal(found["J"].sel(object=2), [nan, nan, 0, 1, 1, 1, nan])
+    in_time = evaluate(squares(7, {1: range(4), 2: range(3, 7)}), truth, protocol="youtube-vos")
+    np.testing.assert_array_equal(in_time["J"].sel(object=1), [nan, 1, 1, 1, 1, 1, nan])
+    np.testing.assert_array_equal(in_time["J"].sel(object=2), [nan, nan, nan, 1, 1, 1, nan])
+
+
+def test_youtube_vos_leaves_out_the_first_and_last_annotated_frames() -> None:
+    truth = squares(9, {1: range(9)})
+    truth[[0, 2, 4, 6, 8]] = 255  # not annotated
+    found = evaluate(squares(9, {1: range(9)}), truth, protocol="youtube-vos")
+    np.testing.assert_array_equal(np.flatnonzero(found["J"].sel(object=1).notnull()), [3, 5])
+
+
+def test_youtube_vos_passes_over_what_it_cannot_score() -> None:
+    truth = squares(5, {1: range(5), 2: [0]})  # 2 is on a left-out frame alone
+    predicted = squares(5, {1: range(5), 2: range(5), 3: [1]})  # 3 is in the prediction alone
+    found = evaluate(predicted, truth, protocol="youtube-vos")
+    assert list(found["object"].values) == [1, 2]
+    assert bool(found["J"].sel(object=2).isnull().all())
+    assert float(summarize(found)["J_mean"]) == 1.0
+
+
+def test_youtube_vos_needs_three_annotated_frames() -> None:
+    truth = squares(5, {1: range(5)})
+    truth[1:4] = 255
+    with pytest.raises(TedlensError, match="first and the last of 2 annotated frames"):
+        evaluate(squares(5, {1: range(5)}), truth, protocol="youtube-vos")

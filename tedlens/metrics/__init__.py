@@ -1,7 +1,7 @@
 """How well labels agree with the truth: J and F of masks, and whose label lies on whom."""
 
 from tedlens.metrics.identity import combine_identity, evaluate_identity
-from tedlens.metrics.masks import Protocol, check_truth, evaluate, summarize
+from tedlens.metrics.masks import Protocol, check_truth, evaluate, scored_frames, summarize
 from tedlens.metrics.parts import combine_parts, evaluate_parts
 from tedlens.metrics.points import PointMode, evaluate_points, point_queries
 
@@ -16,5 +16,6 @@ __all__ = [
     "evaluate_parts",
     "evaluate_points",
     "point_queries",
+    "scored_frames",
     "summarize",
 ]

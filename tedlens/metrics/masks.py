@@ -21,7 +21,7 @@ from tedlens.errors import TedlensError
 from tedlens.labels import VOID
 from tedlens.metrics.given import Given, Masks, matched
 
-Protocol = Literal["davis", "all"]
+Protocol = Literal["davis", "youtube-vos", "all"]
 Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]
 Scores = npt.NDArray[np.float64]
@@ -58,7 +58,11 @@ def evaluate(labels: Given, truth: Given, *, protocol: Protocol = "davis") -> xr
         which is given, and the last are left out, and void counts as background: a label there is wrong. Knowingly
         otherwise: an id that the truth leaves out is no object (the package scores the gap as one that is empty),
         objects that enter later are scored (to the package they do not exist), and quarters of decay are right
-        beyond 256 frames. ``all``: every frame, and void pixels are left out of J and F.
+        beyond 256 frames. ``youtube-vos``: as vos-benchmark (the server's own program is not public). Frames that are
+        wholly void are not annotated; of the others the first and the last are left out. An object is scored from the
+        first frame left on which the truth or the prediction has it: so a label that comes too early costs, frames
+        after it has gone count, and an id of the prediction alone is passed over. Knowingly otherwise: void is
+        background (to the program 255 is an object). ``all``: every frame, and void pixels are left out of J and F.
 
     Returns
     -------
@@ -68,7 +72,8 @@ def evaluate(labels: Given, truth: Given, *, protocol: Protocol = "davis") -> xr
         another's or none; NaN where fewer than 20 pixels show. ``object`` holds the truth's ids, ``frame`` the
         frames' own coordinates (0..T-1 where labels have none). In J and F both empty scores 1. Scalar
         coordinates (tau, seed, ...) and attributes of `labels` are handed on. An object that enters after the first
-        frame is scored from the frame after its entry (``davis``) or from it on (``all``); NaN before.
+        frame is scored from the frame after its entry (``davis``) or from it on (``all``); NaN before. For the
+        benchmark's figure of ``youtube-vos`` concatenate clips along ``object``, as `summarize` says.
 
     Raises
     ------
@@ -79,19 +84,17 @@ def evaluate(labels: Given, truth: Given, *, protocol: Protocol = "davis") -> xr
     """
     labels, predicted, true = matched(labels, truth)
     ids = _check(predicted, true, protocol)
-    if protocol == "davis":
-        annotated = (true != VOID).any((1, 2), keepdims=True)
-        true = np.where(annotated & (true == VOID), 0, true).astype(np.uint8)
-    kept = np.arange(len(true))[slice(1, -1) if protocol == "davis" else slice(None)]
+    annotated = (true != VOID).any((1, 2))
+    if protocol != "all":
+        true = np.where(annotated[:, None, None] & (true == VOID), 0, true).astype(np.uint8)
+    kept = scored_frames(len(true), protocol)
     j, f, identity = np.empty((3, len(ids), len(kept)))
     # np.linalg.norm, because another way to round the diagonal could tip ceil() over where DAVIS does not.
     disc = Disc.of_radius(int(np.ceil(BOUND_TH * np.linalg.norm(true.shape[1:]))))
     for k, t in enumerate(kept):
         # Plain ints: comparisons stay in uint8.
         j[:, k], f[:, k], identity[:, k] = _scores(predicted[t], true[t], ids.tolist(), disc)
-    # An object that enters later is given where it enters, and does not exist before.
-    entry = np.array([int((true == number).any((1, 2)).argmax()) for number in ids])
-    unasked = kept < (entry + (entry > 0 if protocol == "davis" else 0))[:, None]
+    unasked = _unasked(predicted, true, ids, kept, annotated, protocol)
     for scores in (j, f, identity):
         scores[unasked] = np.nan
     coords, attrs = _context(labels)
@@ -150,6 +153,35 @@ def summarize(scores: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(summary, attrs=scores.attrs)
 
 
+def scored_frames(frames: int, protocol: Protocol) -> npt.NDArray[np.intp]:
+    """Frames, of so many, that the protocol may score."""
+    return np.arange(frames)[slice(1, -1) if protocol == "davis" else slice(None)]
+
+
+def _unasked(
+    predicted: Masks,
+    true: Masks,
+    ids: npt.NDArray[np.intp],
+    kept: npt.NDArray[np.intp],
+    annotated: Mask,
+    protocol: Protocol,
+) -> Mask:
+    """Frames (object, frame kept) on which an object is not asked for."""
+    if protocol == "youtube-vos":
+        asked = np.zeros(len(true), np.bool_)
+        asked[np.flatnonzero(annotated)[1:-1]] = True
+        seen = np.array([((true == i) | (predicted == i)).any((1, 2)) & asked for i in ids])
+        # An object that the truth has on left-out frames alone is not scored at all.
+        inside = np.array([(true[asked] == i).any() for i in ids])
+        begun = np.logical_or.accumulate(seen, axis=1) & inside[:, None]
+        out: Mask = ~(begun & asked)[:, kept]
+        return out
+    # An object that enters later is given where it enters, and does not exist before.
+    entry = np.array([int((true == number).any((1, 2)).argmax()) for number in ids])
+    before: Mask = kept < (entry + (entry > 0 if protocol == "davis" else 0))[:, None]
+    return before
+
+
 # --- what is given --------------------------------------------------------------------------------
 
 
@@ -173,11 +205,16 @@ def _changed(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def check_truth(true: Masks, protocol: Protocol) -> npt.NDArray[np.intp]:
     """Ids of the objects in true masks (T, H, W), once it is known that the protocol can score them."""
     if protocol not in get_args(Protocol):
-        raise TedlensError(f"protocol={protocol!r} is not known to evaluate(); choose one of davis, all.")
+        raise TedlensError(f"protocol={protocol!r} is not known to evaluate(); choose one of davis, youtube-vos, all.")
     if protocol == "davis" and len(true) < 3:
         raise TedlensError(
             f"protocol='davis' leaves out the first and the last of {len(true)} frames, so none is left;"
             " give at least 3 frames or use protocol='all'."
+        )
+    if protocol == "youtube-vos" and (count := int((true != VOID).any((1, 2)).sum())) < 3:
+        raise TedlensError(
+            f"protocol='youtube-vos' leaves out the first and the last of {count} annotated frames, so none is left;"
+            " give masks of at least 3 frames or use protocol='all'."
         )
     found = _ids(true)
     ids: npt.NDArray[np.intp] = found[(found != 0) & (found != VOID)]
@@ -190,7 +227,7 @@ def _check(predicted: Masks, true: Masks, protocol: Protocol) -> npt.NDArray[np.
     """The truth's object ids, once all is known to fit."""
     ids = check_truth(true, protocol)
     strange = np.setdiff1d(_ids(predicted), [0, *ids])
-    if len(strange):
+    if len(strange) and protocol != "youtube-vos":
         raise TedlensError(
             f"labels hold the id {strange[0]}, which the truth does not (its objects: {', '.join(map(str, ids))});"
             " set such pixels to 0 or to the object they mean."

@@ -59,7 +59,8 @@ class ClipFacts:
 
     def scored(self, protocol: metrics.Protocol) -> range:
         """Frames that the protocol scores."""
-        return range(1, self.frames - 1) if protocol == "davis" else range(self.frames)
+        kept = metrics.scored_frames(self.frames, protocol)
+        return range(int(kept[0]), int(kept[-1]) + 1)
 
 
 @dataclass(frozen=True)
