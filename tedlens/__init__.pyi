@@ -16,6 +16,7 @@ from .metrics import evaluate_parts as evaluate_parts
 from .metrics import evaluate_points as evaluate_points
 from .metrics import point_queries as point_queries
 from .metrics import summarize as summarize
+from .models import load_encoder as load_encoder
 from .models import load_image_model as load_image_model
 from .models import load_video_model as load_video_model
 from .models import register_adapter as register_adapter

@@ -416,10 +416,11 @@ def info(
 
 def check_outline(name: str, kind: Kind, levels: dict[str, Any], blocks: str | list[str] | None) -> None:
     """What a model's configuration alone tells to be wrong, before its weights are read."""
+    from tedlens.models.encoders import is_encoder
     from tedlens.models.registry import outline_model
     from tedlens.probing import block_names, noise_levels
 
-    if name == "adm" or Path(name).is_file():
+    if name == "adm" or Path(name).is_file() or is_encoder(name):
         return  # a checkpoint has no configuration but its weights
     outline = outline_model(name, kind)
     if levels:

@@ -333,8 +333,11 @@ class Prepared:
         mean: dict[str, Tensor] = {}
         shape = tuple(self.clean.shape[1:])
         for sample in range(samples):
-            noise = frame_noise(seed, range(len(self.clean)), shape, sample=sample)
-            noisy = self.model.add_noise(self.clean, noise.to(self.clean), tau)
+            if self.model.levels == 1:  # an encoder, for which noise would be drawn in vain
+                noisy = self.clean
+            else:
+                noise = frame_noise(seed, range(len(self.clean)), shape, sample=sample)
+                noisy = self.model.add_noise(self.clean, noise.to(self.clean), tau)
             for name, value in self._run_where_it_fits(noisy, tau, reading).items():
                 mean[name] = mean.get(name, 0) + value / samples
         found = {name: value.to(self.clean.dtype) for name, value in mean.items()}

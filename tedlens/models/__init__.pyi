@@ -1,6 +1,8 @@
 from .base import DiffusionModel as DiffusionModel
 from .base import VariancePreserving as VariancePreserving
 from .base import pictures as pictures
+from .encoders import FrameEncoder as FrameEncoder
+from .encoders import load_encoder as load_encoder
 from .latent import LatentModel as LatentModel
 from .points import HookPoint as HookPoint
 from .points import Outline as Outline

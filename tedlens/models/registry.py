@@ -190,9 +190,24 @@ def as_model(given: Model, kind: Kind | None = None) -> DiffusionModel:
             f"{given!r} is no model; give a loaded one, its name, or the arguments to load it, "
             'as in {"name": "i2vgen-xl", "dtype": "bfloat16"}.'
         )
+    if kind != "video" and _is_encoder(name):
+        from tedlens.models.encoders import load_encoder  # which is built with what stands here
+
+        arguments.pop("offload", None)  # there is nothing of it to keep off the GPU
+        return _with_options(str(name), load_encoder, **arguments)
     if kind is None:
         kind = "image" if "checkpoint" in arguments else model_kind(name)
     return load_video_model(**arguments) if kind == "video" else load_image_model(**arguments)
+
+
+def _is_encoder(name: str | Path) -> bool:
+    """Whether a name, folder or hub id is that of an encoder without noise, see `load_encoder`."""
+    from tedlens.models.encoders import is_encoder
+
+    known = any(str(name) in [*model_names(kind), *HUB[kind].values()] for kind in ADAPTERS)
+    if known or Path(name).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+        return is_encoder(name)
+    return is_encoder(name) or is_encoder(_configurations(str(name)))
 
 
 def _a(kind: Kind) -> str:
@@ -232,6 +247,8 @@ def model_kinds(name: str | Path) -> list[Kind]:
     known: list[Kind] = [kind for kind in ADAPTERS if str(name) in model_names(kind)]
     if known:
         return known
+    if _is_encoder(name):
+        return ["image"]
     source = _configurations(_source(name, "video")[0])
     unet_class = _index(Path(source))["unet"][1]
     kinds = [kind for kind in ADAPTERS if unet_class in _adapters(kind)]
