@@ -267,6 +267,7 @@ def track(
     from tedlens.presets import preset_named, track_words
     from tedlens.store import check_free, whole_folder
 
+    # Taken from the context rather than one by one, for a preset fills in those options that were not given.
     named = None if preset is None else preset_named(preset)
     words = said(context, but=("clip", "mask", "out", "start", "stop", "stride", "device", "dtype", "offload"))
     full = words if preset is None else track_words(preset, words)

@@ -169,7 +169,7 @@ def sweep_words(preset: str, said: Mapping[str, Any]) -> dict[str, Any]:
         words |= {} if alone else of_appearance
     else:
         words |= {ALONE[name]: value for name, value in of_appearance.items()}
-        words.setdefault("tau", 0 if said.get("tau") is None else said["tau"])
+        words.setdefault("tau", 0)  # an encoder, which has no noise
     if any(said.get(name) is not None for name in NOISE):
         words.pop("tau", None)
     return words | dict(said)

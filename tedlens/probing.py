@@ -405,8 +405,8 @@ def record(taps: Mapping[str, Tap], deepest: str) -> Iterator[dict[str, Tensor]]
         with hooked([(tap.module, keep(name)) for name, tap in taps.items()]):
             yield features
     except _Reached as reached:
-        # Each frame of the broken-off forward holds its activations, and is held in a circle of references: many GB
-        # on a GPU, until Python happens to look for circles.
+        # The frames of the broken-off forward hold its activations: on an H100 some 35 GB stayed allocated for a while
+        # after forwards that had ended.
         traceback.clear_frames(reached.__traceback__)
 
 

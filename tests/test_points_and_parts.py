@@ -89,12 +89,23 @@ def test_a_query_on_the_last_frame_leaves_nothing_to_score() -> None:
 
 def test_points_that_do_not_fit_are_refused() -> None:
     truth = as_points(np.zeros((2, 3, 2)), np.ones((2, 3)))
-    with pytest.raises(tl.TedlensError, match=r"give position \(2, 3, 2\) and visible \(2, 3\): one for each query"):
+    with pytest.raises(tl.TedlensError, match=r"give visible \{'query': 2, 'frame': 3\} and position"):
         tl.evaluate_points(as_points(np.zeros((1, 3, 2)), np.ones((1, 3)), "query"), truth)
     with pytest.raises(tl.TedlensError, match="mode='all' is not known; choose 'first' or 'strided'"):
         tl.point_queries(truth, "all")  # type: ignore[arg-type]
     with pytest.raises(tl.TedlensError, match=r"give Clip\.points"):
         tl.point_queries(xr.Dataset())
+
+
+def test_points_are_matched_by_their_labels() -> None:
+    rng = np.random.default_rng(0)
+    labels = {"frame": np.arange(4, 9), "axis": ["x", "y"]}
+    truth = as_points(rng.integers(0, 9, (3, 5, 2)), np.ones((3, 5))).assign_coords(labels)
+    points = as_points(rng.integers(0, 9, (3, 5, 2)), np.ones((3, 5)), "query").assign_coords(labels)
+    wanted = tl.evaluate_points(points, truth)
+    assert tl.evaluate_points(points.isel(axis=[1, 0]).transpose("axis", "frame", "query"), truth).equals(wanted)
+    with pytest.raises(tl.TedlensError, match="points have frames 0 to 4 and the truth 4 to 8"):
+        tl.evaluate_points(points.assign_coords(frame=np.arange(5)), truth)
 
 
 def test_parts_are_counted_over_all_pixels() -> None:

@@ -129,3 +129,9 @@ def test_presets_are_listed() -> None:
     listed = CliRunner().invoke(app, ["info", "--presets"])
     assert listed.exit_code == 0
     assert all(f"{name}: " in listed.output for name in PRESETS)
+
+
+def test_two_words_for_the_same_samples_must_agree() -> None:
+    clip, looks = tl.datasets.similar(1, size=32, frames=4), tl.load_image_model("mini", size=32)
+    with pytest.raises(tl.TedlensError, match="samples=2 and appearance_samples=4 both mean"):
+        tl.sweep(clip, appearance=looks, tau=51, samples=2, appearance_samples=4, progress=False)

@@ -278,7 +278,7 @@ def over_windows(setup: Setup, cell: dict[str, Any]) -> xr.Dataset:
     """Motion features on clips of several windows, by the frames that neighbours share: (overlap, ..)."""
     clips = _clips(SEEN, setup.test_seeds, LONG)
     how: dict[str, Any] = {"motion": setup.motion, "tau": cell["tau"], "blocks": cell["block"], "seeds": setup.seeds}
-    # What the published figures were made with; `stitch="first"` differs by what the README of the benchmarks says.
+    # The published figures were made with the mean; tests/benchmarks/README.md says how much "first" differs.
     each = {n: setup.sweep(f"overlap-{n}", clips, **how, overlap=n, stitch="mean") for n in OVERLAPS}
     return joined("overlap", {n: scores.squeeze(["tau", "block"], drop=True) for n, scores in each.items()})
 

@@ -16,6 +16,7 @@ from tedlens.clip import DEFAULT_FPS, Clip
 from tedlens.errors import TedlensError
 from tedlens.labels import VOID, Labels, as_labels, ids_in
 from tedlens.media.files import files_in, number_of
+from tedlens.media.masks import grey_bits
 from tedlens.media.pictures import PICTURE_SUFFIXES, picture_file, upright_picture
 
 if TYPE_CHECKING:
@@ -46,14 +47,14 @@ class Clips(Sequence[Clip]):
         if isinstance(which, slice):
             return Clips(self.title, self.root, self.names[which], self._read)
         if isinstance(which, str) and which not in self.names:
-            raise TedlensError(f"There is no clip {which!r} here; choose one of {listed(self.names)}.")
+            raise TedlensError(f"There is no clip {which!r} here; choose one of {some_of(self.names)}.")
         return self._read(which if isinstance(which, str) else self.names[which])
 
     def __repr__(self) -> str:
         return f"{self.title}({len(self)} clips in {self.root})"
 
 
-def listed(names: Sequence[object], most: int = LISTED) -> str:
+def some_of(names: Sequence[object], most: int = LISTED) -> str:
     """Names in a sentence; of many, the first."""
     return ", ".join(map(str, names[:most])) + (f", .. ({len(names)} in all)" if len(names) > most else "")
 
@@ -64,7 +65,7 @@ def listed(names: Sequence[object], most: int = LISTED) -> str:
 def check_choice(what: str, given: object, known: Sequence[object]) -> None:
     """See that an argument is one of those that there are."""
     if given not in known:
-        raise TedlensError(f"{what}={given!r} is not known; choose one of {listed(known)}.")
+        raise TedlensError(f"{what}={given!r} is not known; choose one of {some_of(known)}.")
 
 
 def check_names(names: Sequence[str], source: object, how_to: str) -> None:
@@ -78,7 +79,7 @@ def check_folders(folder: Path, names: Sequence[str], how_to: str) -> None:
     """See that there is a folder for each clip."""
     missing = [name for name in names if not (folder / name).is_dir()]
     if missing:
-        raise TedlensError(f"{folder} lacks {len(missing)} of {len(names)} clips ({listed(missing, 3)}); {how_to}.")
+        raise TedlensError(f"{folder} lacks {len(missing)} of {len(names)} clips ({some_of(missing, 3)}); {how_to}.")
 
 
 def split_folder(root: Path, split: str, how_to: str) -> Path:
@@ -154,16 +155,11 @@ def usual_fps(names: Sequence[str], fps: float) -> float:
 def read_ids(file: Path) -> Labels:
     """The values (H, W) of a PNG with a palette or in grey, whatever its colours are."""
     with picture_file(file) as image:
-        if image.mode not in ("P", "L") or not (image.mode == "P" or _has_whole_bytes(image)):
+        if image.mode != "P" and not (image.mode == "L" and grey_bits(file) == 8):
             raise TedlensError(
                 f"{file} is no picture of ids ({image.mode}); give a PNG with a palette, or in grey of 8 bits."
             )
         return as_labels(upright_picture(image), str(file))
-
-
-def _has_whole_bytes(image: Any) -> bool:
-    """Whether a grey PNG has 8 bits; Pillow spreads values of 1, 2 and 4 bits over 0..255."""
-    return all(tile[3] in ("L", ("L",)) for tile in image.tile)
 
 
 def only_new(masks: Labels) -> Labels:

@@ -14,10 +14,10 @@ from tedlens.datasets.layout import (
     about_objects,
     check_folders,
     frame_names,
-    listed,
     only_new,
     read_names,
     read_videos,
+    some_of,
     split_folder,
     usual_fps,
 )
@@ -76,7 +76,7 @@ def _chosen(videos: Mapping[str, Any], meta: Path, names: Sequence[str] | str | 
     if isinstance(names, str | Path):
         names = read_names(Path(names).expanduser(), "give a text file with one name a line")
     if missing := [name for name in names if name not in videos]:
-        raise TedlensError(f"{meta} does not tell of {listed(missing, 3)}; choose from {listed(sorted(videos), 3)}.")
+        raise TedlensError(f"{meta} does not tell of {some_of(missing, 3)}; choose from {some_of(sorted(videos), 3)}.")
     return list(names)
 
 

@@ -163,7 +163,7 @@ def _read_mask(path: Path) -> _Mask:
         ids = as_labels(upright_picture(image, "L" if mode == "1" else None), str(path))
         shades = np.array(image.getpalette("RGB") or [], int).reshape(-1, 3) if mode == "P" else None
     if mode == "L":  # Pillow spreads grey values of 2 and 4 bits over 0..255
-        ids = ids // (VOID // (2 ** _grey_bits(path) - 1))
+        ids = ids // (VOID // (2 ** grey_bits(path) - 1))
     values = ids_in(ids)
     if len(values) > MOST_IDS:
         raise TedlensError(
@@ -179,7 +179,7 @@ def _read_mask(path: Path) -> _Mask:
     return _Mask(ids, colours)
 
 
-def _grey_bits(path: Path) -> int:
+def grey_bits(path: Path) -> int:
     """Bits of a value of a grey PNG, from its header; 8 for other files."""
     with path.open("rb") as file:
         head = file.read(26)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from tedlens.align import listed
 from tedlens.errors import TedlensError
 
 PointMode = Literal["first", "strided"]
@@ -86,18 +87,25 @@ def evaluate_points(
     visible, position = _truth(truth, mode)
     queries = point_queries(truth, mode)
     which, own = queries["point"].values, queries["frame"].values
-    wanted = (len(which), visible.shape[1])
-    if points.get("visible") is None or points["visible"].shape != wanted or points["position"].shape != (*wanted, 2):
-        shape = {str(name): each.shape for name, each in points.data_vars.items()}
+    wanted = {"query": len(which), "frame": visible.shape[1]}
+    sizes = {str(name): dict(each.sizes) for name, each in points.data_vars.items()}
+    if sizes.get("visible") != wanted or sizes.get("position") != {**wanted, "axis": 2}:
         raise TedlensError(
-            f"The points are {shape}; give position {(*wanted, 2)} and visible {wanted}: one for each query of "
-            f"point_queries(truth, {mode!r}), on all frames."
+            f"The points are {sizes}; give visible {wanted} and position, with an axis of 2 besides: one for each "
+            f"query of point_queries(truth, {mode!r}), on all frames."
         )
-    frames = np.arange(wanted[1])[None]
+    if "frame" in points.coords and "frame" in truth.coords and not points["frame"].equals(truth["frame"]):
+        raise TedlensError(
+            f"The points have frames {listed(points['frame'].values)} and the truth {listed(truth['frame'].values)}; "
+            "give both of the same frames."
+        )
+    frames = np.arange(wanted["frame"])[None]
     scored = frames > own[:, None] if mode == "first" else frames != own[:, None]
-    shown, said = visible[which], points["visible"].values.astype(bool)
+    shown, said = visible[which], points["visible"].transpose("query", "frame").values.astype(bool)
     scale = np.array([RASTER / size[1], RASTER / size[0]])
-    off = np.square((points["position"].values - position[which]) * scale).sum(-1)
+    off = np.square((_x_and_y(points["position"].transpose("query", "frame", "axis")) - position[which]) * scale).sum(
+        -1
+    )
     jaccard, within = [], []
     for threshold in THRESHOLDS:
         near = off < threshold**2
@@ -126,4 +134,10 @@ def _truth(truth: xr.Dataset, mode: str) -> tuple[npt.NDArray[np.bool_], npt.NDA
     if not isinstance(truth, xr.Dataset) or not {"position", "visible"} <= set(truth.data_vars):
         raise TedlensError("The truth holds no position and visible of points; give Clip.points, as of a TAP-Vid clip.")
     visible = truth["visible"].transpose("point", "frame").values.astype(bool)
-    return visible, truth["position"].transpose("point", "frame", "axis").values.astype(np.float64)
+    return visible, _x_and_y(truth["position"].transpose("point", "frame", "axis"))
+
+
+def _x_and_y(position: xr.DataArray) -> npt.NDArray[np.float64]:
+    """Positions with x before y: by the labels of ``axis``, where it has any."""
+    ordered = position.sel(axis=["x", "y"]) if "axis" in position.coords else position
+    return ordered.values.astype(np.float64)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tedlens.errors import TedlensError
+from tedlens.models.loading import unpickled
 from tedlens.models.unet2d import UNet2D
 
 State = Mapping[str, Tensor]
@@ -157,7 +157,7 @@ def _read(path: Path) -> State:
     if not path.is_file():
         raise TedlensError("there is no such file; give the path of the downloaded .pt file.")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
+        state = load_file(path) if path.suffix == ".safetensors" else unpickled(path)
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error):
             raise TedlensError(
@@ -174,15 +174,6 @@ def _read(path: Path) -> State:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise TedlensError("it holds more than tensors by name; save the model's state_dict() alone.")
     return state
-
-
-def _unpickle(path: Path) -> Any:
-    zipped = zipfile.is_zipfile(path)  # torch.save's format since 1.6; older files cannot be mapped
-    if zipped:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():  # torch does not look at the checksums
-                raise zipfile.BadZipFile(damaged)
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
 
 # --- what the shapes tell -------------------------------------------------------------------------

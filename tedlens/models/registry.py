@@ -5,21 +5,18 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import diffusers
-import huggingface_hub
 import torch
 import transformers
 from diffusers import DiffusionPipeline
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
-from safetensors import SafetensorError
 from torch import nn
 
 from tedlens.errors import TedlensError
@@ -27,6 +24,7 @@ from tedlens.models.adm import load_adm
 from tedlens.models.animatediff import AnimateDiff
 from tedlens.models.base import DiffusionModel
 from tedlens.models.i2vgen_xl import I2VGenXL
+from tedlens.models.loading import LOADING_ERRORS, cannot_load, device_named, dtype_named, quiet, revision_of
 from tedlens.models.mini import recipe
 from tedlens.models.modelscope import ModelScope
 from tedlens.models.stable_diffusion import StableDiffusion
@@ -165,7 +163,7 @@ def load_image_model(
         raise TedlensError(ADM_AND_CHECKPOINT)
     if checkpoint is None:
         return _load(name, "image", device, dtype, variant, offload, options)
-    return _with_options("adm", load_adm, checkpoint, device=_device(device), dtype=_dtype(dtype), **options)
+    return _with_options("adm", load_adm, checkpoint, device=device_named(device), dtype=dtype_named(dtype), **options)
 
 
 def as_model(given: Model, kind: Kind | None = None) -> DiffusionModel:
@@ -276,12 +274,12 @@ def _load(
     offload: bool,
     options: dict[str, Any],
 ) -> DiffusionModel:
-    place, number_type = _device(device), _dtype(dtype)
+    place, number_type = device_named(device), dtype_named(dtype)
     source, known = _source(name, kind)
     folder = _whole(source, variant)
     adapter = _adapter(_index(folder)["unet"][1], source, kind)  # before gigabytes are read
     pipeline = _pipeline(folder, _loaded_parts(folder, number_type, variant))
-    known |= {"name": str(name), "revision": _revision(folder), "offload": offload}
+    known |= {"name": str(name), "revision": revision_of(folder), "offload": offload}
     model = _with_options(str(name), adapter, _placed(pipeline, place, offload), **(known | options))
     if str(name) in EMBEDDED[kind]:
         model.made_for = recipe.SIZE
@@ -304,10 +302,10 @@ def outline_model(name: str | Path, kind: Kind) -> DiffusionModel:
         cls: Any = _class(Path(source), part, library, class_name) if class_name else object
         if issubclass(cls, diffusers.ModelMixin):
             try:
-                with torch.device("meta"), _quiet(bars=False):
+                with torch.device("meta"), quiet(bars=False):
                     found[part] = cls.from_config(cls.load_config(source, subfolder=part))
             except LOADING_ERRORS as error:
-                raise _cannot_load(source, error) from error
+                raise cannot_load(source, error) from error
         elif part != "scheduler":
             found[part] = None
     pipeline = _pipeline(Path(source), found)
@@ -319,10 +317,10 @@ def _configurations(source: str) -> str:
     if Path(source).exists():
         return source
     try:
-        with _quiet(bars=False):
+        with quiet(bars=False):
             return snapshot_download(source, allow_patterns=["*.json", "*.txt", "*.model"])
     except (OSError, ValueError, HfHubHTTPError) as error:
-        raise _cannot_load(source, error) from error
+        raise cannot_load(source, error) from error
 
 
 def _source(name: str | Path, kind: Kind) -> tuple[str, dict[str, Any]]:
@@ -352,7 +350,7 @@ def _load_animatediff(
     options: dict[str, Any],
 ) -> DiffusionModel:
     """An image model's pipeline with a motion adapter put between its layers."""
-    place, number_type = _device(device), _dtype(dtype)
+    place, number_type = device_named(device), dtype_named(dtype)
     motion = _part(diffusers.MotionAdapter, str(motion_adapter), number_type, None)
     folder = _whole(source, variant)
     parts = _loaded_parts(folder, number_type, variant) | {"motion_adapter": motion}
@@ -360,7 +358,7 @@ def _load_animatediff(
     adapter = ADAPTERS["video"]["UNetMotionModel"]
     # The motion modules were trained with linear betas, whatever the image model's (diffusers' guide to AnimateDiff).
     pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config, beta_schedule="linear")
-    about = {"revision": _revision(folder), "motion_adapter": str(motion_adapter)}
+    about = {"revision": revision_of(folder), "motion_adapter": str(motion_adapter)}
     return _with_options(source, adapter, _placed(pipeline, place, options["offload"]), **(about | options))
 
 
@@ -419,19 +417,15 @@ def _adapters(kind: Kind) -> dict[str, type[DiffusionModel]]:
     return ADAPTERS[kind]
 
 
-# What diffusers and safetensors raise for missing, damaged or unsafe files.
-LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError, AttributeError, TypeError)
-
-
 def _whole(source: str, variant: str | None) -> Path:
     """Folder of a pipeline with its weights: of a hub id, in the local cache, downloaded where it is not there yet."""
     if Path(source).exists():
         return Path(source)
     try:
-        with _quiet(bars=True):
+        with quiet(bars=True):
             return Path(DiffusionPipeline.download(source, use_safetensors=True, variant=variant))
     except (*LOADING_ERRORS, HfHubHTTPError) as error:
-        raise _cannot_load(source, error) from error
+        raise cannot_load(source, error) from error
 
 
 def _loaded_parts(folder: Path, dtype: torch.dtype, variant: str | None) -> dict[str, Any]:
@@ -493,12 +487,12 @@ def _part(cls: Any, place: str, dtype: torch.dtype, variant: str | None) -> nn.M
         raise TedlensError(f"{place} has no weights without a variant; load the model with one: {_said_of(variants)}.")
     try:
         # No pickled weights, no remote code.
-        with _quiet(bars=not place.startswith(str(embedded_folder("")))):
+        with quiet(bars=not place.startswith(str(embedded_folder("")))):
             module, said = cls.from_pretrained(
                 place, dtype=dtype, use_safetensors=True, variant=variant, output_loading_info=True
             )
     except LOADING_ERRORS as error:
-        raise _cannot_load(place, error) from error
+        raise cannot_load(place, error) from error
     missing = sorted(map(str, said["missing_keys"]))
     if missing:
         total = len(module.state_dict())
@@ -533,62 +527,7 @@ def _pipeline(folder: Path, parts: Mapping[str, Any], cls: Any = DiffusionPipeli
     """The pipeline in a folder, with `parts` (None: without it) in place of its own."""
     try:
         # No custom pipelines, no remote code, no pickled weights.
-        with _quiet(bars=False):
+        with quiet(bars=False):
             return cls.from_pretrained(str(folder), use_safetensors=True, **parts)
     except LOADING_ERRORS as error:
-        raise _cannot_load(str(folder), error) from error
-
-
-def _cannot_load(source: str, error: Exception) -> TedlensError:
-    reason = " ".join(str(error).split())
-    return TedlensError(
-        f"Cannot load {source}: {reason[:300]} "
-        "(a hub id needs a network or a local cache, a folder needs whole safetensors files)."
-    )
-
-
-@contextmanager
-def _quiet(bars: bool) -> Iterator[None]:
-    """Without diffusers' and transformers' notes (deprecation, torchvision), which no user can act on.
-
-    Progress bars show for models large enough to wait for: all but the embedded ones.
-    """
-    shown = diffusers.utils.logging.is_progress_bar_enabled()
-    if shown and not bars:
-        diffusers.utils.logging.disable_progress_bar()
-    libraries = (diffusers.utils.logging, transformers.utils.logging, huggingface_hub.utils.logging)
-    levels = [library.get_verbosity() for library in libraries]
-    for library in libraries:
-        library.set_verbosity_error()
-    try:
-        yield
-    finally:
-        for library, level in zip(libraries, levels, strict=True):
-            library.set_verbosity(level)
-        if shown:
-            diffusers.utils.logging.enable_progress_bar()
-
-
-def _revision(folder: Path) -> str | None:
-    """The hub's commit, which its cache keeps as the name of the snapshot's folder."""
-    found = re.search(r"snapshots[/\\]([0-9a-f]{40})", str(folder))
-    return found.group(1) if found else None
-
-
-def _device(device: str | None) -> torch.device:
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(chosen)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise TedlensError(
-            f"There is no device {chosen!r} on this machine; choose 'cpu', or 'cuda' with a GPU."
-        ) from error
-    return place
-
-
-def _dtype(dtype: str) -> torch.dtype:
-    allowed = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if dtype not in allowed:
-        raise TedlensError(f"dtype={dtype!r} is not one that models run in; choose from {', '.join(allowed)}.")
-    return allowed[dtype]
+        raise cannot_load(str(folder), error) from error

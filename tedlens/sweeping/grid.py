@@ -231,8 +231,7 @@ def make_grid(
         protocol=protocol,
         overlap=overlap,
         stitch=None if window is None else stitch,
-        # Where appearance is alone, both words mean its samples.
-        samples=samples if models.motion is not None else max(samples, appearance_samples),
+        samples=_samples(models, samples, appearance_samples),
         size=_size(size),
         window=window,
         appearance_tau=_appearance_tau(models, appearance_tau),
@@ -284,6 +283,18 @@ def _size(size: Any) -> int | tuple[int, int] | None:
     raise TedlensError(
         f"size={size!r} is no size for the input of a model; give its short side in pixels, or height and width."
     )
+
+
+def _samples(models: Models, samples: int, of_appearance: int) -> int:
+    """Noise samples of the swept model. Where appearance is alone, both words mean its own."""
+    if models.motion is not None:
+        return samples
+    if 1 not in (samples, of_appearance) and samples != of_appearance:
+        raise TedlensError(
+            f"samples={samples} and appearance_samples={of_appearance} both mean the noise samples of the appearance "
+            "features, which are swept alone; give one of the two."
+        )
+    return max(samples, of_appearance)
 
 
 def _appearance_tau(models: Models, tau: int | None) -> int | None:

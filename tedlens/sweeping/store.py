@@ -57,7 +57,8 @@ OPENING = group_file({"tedlens_sweep": LAYOUT})[MARKER].split(b",")[0]  # how a 
 MOST_SCORES = 10**10
 AT_ONCE = 64  # files in memory while they are looked through
 HALF = "half written"  # node type of the joined scores while they are: Zarr sees no group, we see what is ours
-# The weights say which model it is; its name may be the hub's or that of a job's scratch folder.
+# Names say nothing that other attributes do not. The weights say which model it is, whose name may be the hub's or that
+# of a job's scratch folder; the settings say what a preset stands for.
 NAMES = {f"{role}_{name}" for role in ("motion", "appearance") for name in ("model", "model_revision")} | {"preset"}
 
 

@@ -22,7 +22,7 @@ from tedlens.ted.settings import Convention, Propagation, check_lams
 
 TILE = 6  # side, in cells, of the square of queries that share one product with their keys
 # Bytes of working memory, besides features and labels; one tile is always taken. A GPU waits for Python between small
-# strips: with more it takes half the time (tests/benchmarks/README.md).
+# strips: with more it took 0.54 to 0.62 of the time (tests/benchmarks/README.md).
 BUDGET = 64 * 2**20
 BUDGET_ON_GPU = 4 * BUDGET
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tedlens.errors import TedlensError
-from tedlens.models.adm import _unpickle
+from tedlens.models.loading import unpickled
 
 State = Mapping[str, Tensor]
 # The name of one of our tensors to the checkpoint's and, where that holds query, key and value, to which of them.
@@ -39,7 +39,7 @@ def read_state(path: Path, held: str) -> dict[str, Tensor]:
     try:
         # Trainings leave their command line's arguments, a plain record, beside the weights.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            found = _unpickle(path)
+            found = unpickled(path)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused is None:

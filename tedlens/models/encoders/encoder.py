@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,12 +23,12 @@ XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334
 WHITE = (0.950456, 1.0, 1.088754)
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """A network over pictures (frame, 3, y, x) that says in which modules its blocks end."""
 
+    @abstractmethod
     def blocks(self) -> dict[str, nn.Module]:
         """Modules by name, in the order in which they run; each gives a map (frame, channel, y, x), alone or first."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tedlens.models.encoders.encoder import IMAGENET_MEAN, IMAGENET_STD, FrameEn
 from tedlens.models.encoders.resnet import Shape, Stages, resnet_of
 from tedlens.models.encoders.sfc import SFC
 from tedlens.models.encoders.vit import VisionTransformer, dino_of
-from tedlens.models.registry import LOADING_ERRORS, _cannot_load, _device, _dtype, _quiet, _revision
+from tedlens.models.loading import LOADING_ERRORS, cannot_load, device_named, dtype_named, quiet, revision_of
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -141,7 +141,7 @@ def load_encoder(
         For an unknown name, a checkpoint that is not given, missing, damaged, holds more than tensors, or lacks some;
         a folder or hub id that cannot be read, or of another architecture; an unknown device or dtype.
     """
-    place, number_type = _device(device), _dtype(dtype)
+    place, number_type = device_named(device), dtype_named(dtype)
     if checkpoint is not None or (str(name) in BASELINES and str(name) not in HUB_ENCODERS):
         encoder = _baseline(str(name), checkpoint, number_type, revision)
     else:
@@ -222,7 +222,7 @@ def _backbone(name: str, dtype: torch.dtype, revision: str | None) -> FrameEncod
         multiple=1 if kind == "resnet" else int(config["patch_size"]),
         about={"network": BACKBONES[kind]},
         name=name,
-        revision=_revision(folder),
+        revision=revision_of(folder),
         # V-JEPA 2 has no protocol for labels: the size of its training.
         size={"dinov3_vit": DINOV3_SIZE, "vjepa2": int(model.config.to_dict().get("crop_size", SIZE))}.get(kind, SIZE),
         block=blocks[min(2, len(blocks) - 1)] if kind == "resnet" else "out",
@@ -242,10 +242,10 @@ def _folder(name: str, revision: str | None) -> Path:
             "that transformers' save_pretrained wrote."
         )
     try:
-        with _quiet(bars=True):
+        with quiet(bars=True):
             return Path(huggingface_hub.snapshot_download(source, revision=revision, allow_patterns=FILES))
     except (OSError, ValueError, HfHubHTTPError) as error:
-        raise _cannot_load(source, error) from error
+        raise cannot_load(source, error) from error
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -261,12 +261,12 @@ def _json(path: Path) -> dict[str, Any]:
 def _loaded(folder: Path, cls: str, dtype: torch.dtype, options: dict[str, Any]) -> Any:
     """A model of transformers with every tensor that it needs: no pickled weights, no remote code."""
     try:
-        with _quiet(bars=True):
+        with quiet(bars=True):
             model, said = getattr(transformers, cls).from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
             )
     except LOADING_ERRORS as error:
-        raise _cannot_load(str(folder), error) from error
+        raise cannot_load(str(folder), error) from error
     if missing := sorted(map(str, said["missing_keys"])):
         raise TedlensError(
             f"Cannot load {folder}: {len(missing)} of the {len(model.state_dict())} tensors of its {cls} are missing, "
