@@ -6,6 +6,7 @@ from . import widgets as widgets
 from .clip import Clip as Clip
 from .clip import read_clip as read_clip
 from .errors import TedlensError as TedlensError
+from .interventions import ablate as ablate
 from .media import write_masks as write_masks
 from .media import write_video as write_video
 from .metrics import combine_identity as combine_identity

@@ -6,7 +6,7 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -22,8 +22,8 @@ from tqdm.auto import tqdm
 
 from tedlens.clip import Clip, as_clip
 from tedlens.errors import TedlensError
+from tedlens.models.acting import Act, Moment, acting, acting_in_run
 from tedlens.models.base import Condition, DiffusionModel, Frames
-from tedlens.models.hooks import Hook, hooked
 from tedlens.models.noise import frame_noise
 from tedlens.models.points import HookPoint, Outline, first_tensor
 from tedlens.models.registry import Model, as_model
@@ -212,6 +212,14 @@ class Tap(NamedTuple):
     read: Callable[[Any], Tensor]
 
 
+class Draw(NamedTuple):
+    """Of the noise: level, seed, and number of the sample."""
+
+    tau: int
+    seed: int
+    sample: int = 0
+
+
 class Reading(NamedTuple):
     """What is read from each forward, which ends after the deepest; and what is told of each that is done."""
 
@@ -236,6 +244,7 @@ class Prepared:
     ) -> None:
         check_stitch(stitch)
         self.model = model
+        self.clip = clip
         self.stitch = stitch
         self.progress = progress
         self.input_size = input_size((clip.height, clip.width), model.size if size is None else size, model.multiple)
@@ -254,8 +263,13 @@ class Prepared:
             # An image model sees each frame alone, and is told the same of all.
             conditioned = self.windows if model.kind == "video" else [range(len(clip))]
             self.conditions: list[Condition] = [model.condition(frames, self.clean, w) for w in conditioned]
+            # As it is now, and said so: a scope that begins or ends later changes nothing.
+            self.model = model.with_interventions(model.interventions)
+            about = model.provenance()
+        done = self.model.interventions
+        self._interventions = [(each, each.prepare(self, done[:i])) for i, each in enumerate(done)]
         self._about = {
-            **model.provenance(),
+            **about,
             **clip_provenance(clip),
             "overlap": overlap,
             "window": max(len(w) for w in self.windows),
@@ -331,25 +345,39 @@ class Prepared:
     @torch.no_grad()
     def _mean_over_samples(self, tau: int, seed: int, samples: int, reading: Reading) -> dict[str, Tensor]:
         mean: dict[str, Tensor] = {}
-        shape = tuple(self.clean.shape[1:])
         for sample in range(samples):
-            if self.model.levels == 1:  # an encoder, for which noise would be drawn in vain
-                noisy = self.clean
-            else:
-                noise = frame_noise(seed, range(len(self.clean)), shape, sample=sample)
-                noisy = self.model.add_noise(self.clean, noise.to(self.clean), tau)
-            for name, value in self._run_where_it_fits(noisy, tau, reading).items():
+            for name, value in self._run_where_it_fits(Draw(tau, seed, sample), reading).items():
                 mean[name] = mean.get(name, 0) + value / samples
         found = {name: value.to(self.clean.dtype) for name, value in mean.items()}
         for name, value in found.items():
             self._check_finite(value, f"features of {name} at tau={tau}")
         return found
 
-    def _run_where_it_fits(self, noisy: Tensor, tau: int, reading: Reading) -> dict[str, Tensor]:
+    def noisy(self, draw: Draw, frames: range) -> Tensor:
+        """Frames of the clip at a noise level, as the model takes them: (frame, channel, y, x)."""
+        clean = self.clean[frames.start : frames.stop]
+        if self.model.levels == 1:  # an encoder, for which noise would be drawn in vain
+            return clean
+        noise = frame_noise(draw.seed, frames, tuple(clean.shape[1:]), sample=draw.sample)
+        return self.model.add_noise(clean, noise.to(clean), draw.tau)
+
+    def window(self, noisy: Tensor, moment: Moment, reading: Reading) -> dict[str, Tensor]:
+        """Features (frame, channel, y, x) from one forward of `noisy`, frames of a window, with all interventions."""
+        condition = self.conditions[moment.number if self.model.kind == "video" else 0]
+        with ExitStack() as stack:
+            stack.enter_context(self.model.lock)
+            # All are made before any is in place: one may run the model itself for what it puts in.
+            acts = [act for each, ready in self._interventions for act in each.acts(self.model, moment, ready)]
+            stack.enter_context(acting_in_run(acts))
+            features = stack.enter_context(record(reading.taps, reading.deepest))
+            self.model.run(noisy, moment.tau, condition)
+        return features
+
+    def _run_where_it_fits(self, draw: Draw, reading: Reading) -> dict[str, Tensor]:
         """`_run`; where GPU memory runs out, again with half as many frames at once, now and from then on."""
         while True:
             try:
-                return self._run(noisy, tau, reading)
+                return self._run(draw, reading)
             except torch.OutOfMemoryError as error:
                 traceback.clear_frames(error.__traceback__)  # they hold what the forward had made so far
                 longest = max(len(w) for w in self.windows)
@@ -364,18 +392,17 @@ class Prepared:
             torch.cuda.empty_cache()
             warnings.warn(f"GPU memory ran out; probing goes on with {longest // 2} frames at once.", stacklevel=2)
 
-    def _run(self, noisy: Tensor, tau: int, reading: Reading) -> dict[str, Tensor]:
+    def _run(self, draw: Draw, reading: Reading) -> dict[str, Tensor]:
+        noisy = self.noisy(draw, range(len(self.clean)))
         total: dict[str, Tensor] = {}
         count = torch.zeros(len(noisy), 1, 1, 1, device=noisy.device)
         done = 0  # frames that a window before has seen: windows go forward
-        conditions = self.conditions if self.model.kind == "video" else self.conditions * len(self.windows)
-        for window, condition in zip(self.windows, conditions, strict=True):
+        for number, window in enumerate(self.windows):
             part = slice(window.start, window.stop)
             new = slice(max(done, window.start), window.stop) if self.stitch == "first" else part
             done = window.stop
             count[new] += 1
-            with self.model.lock, record(reading.taps, reading.deepest) as features:
-                self.model.run(noisy[part], tau, condition)
+            features = self.window(noisy[part], Moment(number, window, *draw), reading)
             for name, value in features.items():
                 if name not in total:
                     total[name] = torch.zeros(len(noisy), *value.shape[1:], device=value.device)
@@ -393,16 +420,16 @@ def record(taps: Mapping[str, Tap], deepest: str) -> Iterator[dict[str, Tensor]]
     """Collect features (frame, channel, y, x) at `taps` during a forward, which ends after `deepest`."""
     features: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Hook:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+    def keep(name: str) -> Act:
+        def act(given: Tensor, output: Tensor) -> None:
             features[name] = taps[name].read(output)
             if name == deepest:
                 raise _Reached
 
-        return hook
+        return act
 
     try:
-        with hooked([(tap.module, keep(name)) for name, tap in taps.items()]):
+        with acting([(tap.module, keep(name)) for name, tap in taps.items()]):
             yield features
     except _Reached as reached:
         # The frames of the broken-off forward hold its activations: on an H100 some 35 GB stayed allocated for a while
