@@ -7,6 +7,8 @@ from .clip import Clip as Clip
 from .clip import read_clip as read_clip
 from .errors import TedlensError as TedlensError
 from .interventions import ablate as ablate
+from .interventions import patch as patch
+from .interventions import steer as steer
 from .media import write_masks as write_masks
 from .media import write_video as write_video
 from .metrics import combine_identity as combine_identity

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import traceback
 import warnings
@@ -22,7 +23,7 @@ from tqdm.auto import tqdm
 
 from tedlens.clip import Clip, as_clip
 from tedlens.errors import TedlensError
-from tedlens.models.acting import Act, Moment, acting, acting_in_run
+from tedlens.models.acting import Act, Intervention, Moment, acting, acting_in_run
 from tedlens.models.base import Condition, DiffusionModel, Frames
 from tedlens.models.noise import frame_noise
 from tedlens.models.points import HookPoint, Outline, first_tensor
@@ -264,18 +265,32 @@ class Prepared:
             conditioned = self.windows if model.kind == "video" else [range(len(clip))]
             self.conditions: list[Condition] = [model.condition(frames, self.clean, w) for w in conditioned]
             # As it is now, and said so: a scope that begins or ends later changes nothing.
-            self.model = model.with_interventions(model.interventions)
-            about = model.provenance()
-        done = self.model.interventions
-        self._interventions = [(each, each.prepare(self, done[:i])) for i, each in enumerate(done)]
+            done = model.interventions
         self._about = {
-            **about,
             **clip_provenance(clip),
             "overlap": overlap,
             "window": max(len(w) for w in self.windows),
             "stitch": stitch,
             "input_size": list(self.input_size),
         }
+        self._intervene(done)
+
+    def _intervene(self, interventions: tuple[Intervention, ...]) -> None:
+        self.model = self.model.with_interventions(interventions)
+        self._interventions = [(each, each.prepare(self, interventions[:i])) for i, each in enumerate(interventions)]
+
+    def intervened(self, interventions: tuple[Intervention, ...]) -> Prepared:
+        """The same clip for the same model with other interventions; nothing is encoded again."""
+        other = copy.copy(self)
+        other._intervene(interventions)
+        return other
+
+    def beside(self, clip: Clip, interventions: tuple[Intervention, ...]) -> Prepared:
+        """Another clip, at least as long, for the same model in the same windows at the same size."""
+        window = self._about["window"] if self.model.kind == "video" else None
+        model = self.model.with_interventions(interventions)
+        how: dict[str, Any] = {"overlap": self._about["overlap"], "window": window, "size": self.input_size}
+        return Prepared(model, clip[: len(self.clip)], **how, progress=False)
 
     def _check_finite(self, values: Tensor, what: str) -> None:
         """See that what a model gives are numbers; else say whether its weights or its type of number are at fault."""
@@ -290,7 +305,7 @@ class Prepared:
 
     def provenance(self) -> dict[str, Any]:
         """Model, clip and settings, for the attributes of results."""
-        return versions() | self._about
+        return versions() | self.model.provenance() | self._about
 
     @cached_property
     def _outline(self) -> Outline:
@@ -303,6 +318,10 @@ class Prepared:
     def point(self, name: str) -> HookPoint:
         """Shape of the features of a block or submodule."""
         return self._outline.point(name)
+
+    def reading(self, names: Sequence[str], step: Callable[[], Any] = lambda: None) -> Reading:
+        """What it takes to read blocks and submodules by their names, as `names` gives them, in each forward."""
+        return Reading(*self._taps(names), step)
 
     def _taps(self, names: Sequence[str]) -> tuple[dict[str, Tap], str]:
         """Where each feature is taken, and the name of the one that runs last."""
@@ -336,7 +355,7 @@ class Prepared:
             disable=not self.progress,
         )
         with bar:
-            reading = Reading(*self._taps(blocks), bar.update)
+            reading = self.reading(blocks, bar.update)
             for tau in taus:
                 for seed in seeds:
                     yield tau, seed, self._mean_over_samples(tau, seed, samples, reading)
@@ -353,9 +372,12 @@ class Prepared:
             self._check_finite(value, f"features of {name} at tau={tau}")
         return found
 
-    def noisy(self, draw: Draw, frames: range) -> Tensor:
-        """Frames of the clip at a noise level, as the model takes them: (frame, channel, y, x)."""
-        clean = self.clean[frames.start : frames.stop]
+    def noisy(self, draw: Draw, frames: range, seen: Sequence[int] | None = None) -> Tensor:
+        """Frames of the clip at a noise level, as the model takes them: (frame, channel, y, x).
+
+        `seen` are the frames whose content stands there, where it is not their own; the noise is that of `frames`.
+        """
+        clean = self.clean[list(frames if seen is None else seen)]
         if self.model.levels == 1:  # an encoder, for which noise would be drawn in vain
             return clean
         noise = frame_noise(draw.seed, frames, tuple(clean.shape[1:]), sample=draw.sample)

@@ -2,5 +2,7 @@
 
 from tedlens.interventions.ablation import ablate, without_temporal_layers
 from tedlens.interventions.described import intervened
+from tedlens.interventions.patching import patch
+from tedlens.interventions.steering import steer
 
-__all__ = ["ablate", "intervened", "without_temporal_layers"]
+__all__ = ["ablate", "intervened", "patch", "steer", "without_temporal_layers"]

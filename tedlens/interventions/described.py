@@ -7,11 +7,17 @@ from typing import Any
 
 from tedlens.errors import TedlensError
 from tedlens.interventions.ablation import Ablation
+from tedlens.interventions.patching import Patch
+from tedlens.interventions.steering import Steering
 from tedlens.models.acting import Intervention
 from tedlens.models.base import DiffusionModel
 
 Said = Mapping[str, Any]
-KINDS: dict[str, Callable[..., Intervention]] = {"ablate": Ablation.of}
+KINDS: dict[str, Callable[..., Intervention]] = {
+    "ablate": Ablation.of,
+    "patch": Patch.of,
+    "steer": Steering.of,
+}
 
 
 def intervened(model: DiffusionModel, said: Said | Sequence[Said] | None) -> DiffusionModel:
