@@ -201,13 +201,18 @@ def test_a_scope_cuts_the_very_model_and_leaves_nothing(models: dict[str, Diffus
     model, (layer, _) = models["i2vgen_xl"], LAYER["i2vgen_xl"]
     whole, cut = features(model, clip), features(tl.ablate(model, layer), clip)
     heard = []
-    with pytest.raises(RuntimeError), tl.ablate(model, layer):
-        xr.testing.assert_identical(features(model, clip), cut)
-        other = threading.Thread(target=lambda: heard.append(features(model, clip)))
-        other.start()
-        other.join(0.5)
-        assert not heard  # it waits
-        raise RuntimeError
+
+    def use(scope: DiffusionModel) -> None:
+        with scope:
+            xr.testing.assert_identical(features(model, clip), cut)
+            other.start()
+            other.join(0.5)
+            assert not heard  # it waits
+            raise RuntimeError
+
+    other = threading.Thread(target=lambda: heard.append(features(model, clip)))
+    with pytest.raises(RuntimeError):
+        use(tl.ablate(model, layer))
     other.join()
     xr.testing.assert_identical(heard[0], whole)
     assert no_hooks(model)

@@ -88,7 +88,7 @@ class Source:
     def of(cls, given: OTHER) -> Source:
         if isinstance(given, str) and given in ORDERS:
             return cls(order=given)
-        said = dict(given) if isinstance(given, Mapping) else {"clip": given}
+        said: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {"clip": given}
         unknown = set(said) - {"clip", "order", "tau", "seed", "clip_sha256"}
         if unknown or not said:
             raise TedlensError(
@@ -192,9 +192,7 @@ class Patch(Intervention):
         lost = set(cells) - set(clip.object_ids)
         if lost:
             known = ", ".join(map(str, clip.object_ids))
-            raise TedlensError(
-                f"Clip {clip.name!r} has no object {min(lost)} whose cells are meant; choose from {known}."
-            )
+            raise TedlensError(f"Clip {clip.name!r} has no object {min(lost)} for cells; choose from {known}.")
         return torch.from_numpy(np.isin(on_grid(clip.masks, place.point.grid), cells))[:, None]
 
     def acts(self, model: DiffusionModel, moment: Moment | None, ready: Ready) -> Acts:

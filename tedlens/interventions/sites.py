@@ -61,7 +61,7 @@ def numbers_of(what: str, given: Any) -> tuple[int, ...] | None:
     """Whole numbers from 0, one or several, as given; None where none were."""
     if given is None:
         return None
-    numbers = [given] if isinstance(given, Real) else list(given)
+    numbers: list[Any] = [given] if isinstance(given, Real) else list(given)
     if not numbers or not all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 0 for n in numbers):
         raise TedlensError(f"{what}={given!r} are no numbers of {what}; give whole numbers from 0, one or several.")
     return tuple(int(n) for n in numbers)
