@@ -23,6 +23,9 @@ from .models import load_encoder as load_encoder
 from .models import load_image_model as load_image_model
 from .models import load_video_model as load_video_model
 from .models import register_adapter as register_adapter
+from .predicting import evaluate_prediction as evaluate_prediction
+from .predicting import predict as predict
+from .predicting import prediction_scores as prediction_scores
 from .probing import probe as probe
 from .store import load as load
 from .store import save as save

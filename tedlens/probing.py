@@ -7,8 +7,8 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from contextlib import contextmanager
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -260,7 +260,7 @@ class Prepared:
         frames = resize(clip.frames, self.input_size)
         with model.lock, torch.no_grad(), model.encoders():
             self.clean = model.encode(frames)
-            self._check_finite(self.clean, "what its encoder gives")
+            self.check_finite(self.clean, "what its encoder gives")
             # An image model sees each frame alone, and is told the same of all.
             conditioned = self.windows if model.kind == "video" else [range(len(clip))]
             self.conditions: list[Condition] = [model.condition(frames, self.clean, w) for w in conditioned]
@@ -292,7 +292,7 @@ class Prepared:
         how: dict[str, Any] = {"overlap": self._about["overlap"], "window": window, "size": self.input_size}
         return Prepared(model, clip[: len(self.clip)], **how, progress=False)
 
-    def _check_finite(self, values: Tensor, what: str) -> None:
+    def check_finite(self, values: Tensor, what: str) -> None:
         """See that what a model gives are numbers; else say whether its weights or its type of number are at fault."""
         if torch.isfinite(values).all():
             return
@@ -365,12 +365,15 @@ class Prepared:
     def _mean_over_samples(self, tau: int, seed: int, samples: int, reading: Reading) -> dict[str, Tensor]:
         mean: dict[str, Tensor] = {}
         for sample in range(samples):
-            for name, value in self._run_where_it_fits(Draw(tau, seed, sample), reading).items():
+            draw = Draw(tau, seed, sample)
+            window = partial(self.window, reading=reading)
+            found = self._where_it_fits(partial(self._stitched, draw, window, reading.step))
+            for name, value in found.items():
                 mean[name] = mean.get(name, 0) + value / samples
-        found = {name: value.to(self.clean.dtype) for name, value in mean.items()}
-        for name, value in found.items():
-            self._check_finite(value, f"features of {name} at tau={tau}")
-        return found
+        features = {name: value.to(self.clean.dtype) for name, value in mean.items()}
+        for name, value in features.items():
+            self.check_finite(value, f"features of {name} at tau={tau}")
+        return features
 
     def noisy(self, draw: Draw, frames: range, seen: Sequence[int] | None = None) -> Tensor:
         """Frames of the clip at a noise level, as the model takes them: (frame, channel, y, x).
@@ -385,21 +388,43 @@ class Prepared:
 
     def window(self, noisy: Tensor, moment: Moment, reading: Reading) -> dict[str, Tensor]:
         """Features (frame, channel, y, x) from one forward of `noisy`, frames of a window, with all interventions."""
-        condition = self.conditions[moment.number if self.model.kind == "video" else 0]
-        with ExitStack() as stack:
-            stack.enter_context(self.model.lock)
-            # All are made before any is in place: one may run the model itself for what it puts in.
-            acts = [act for each, ready in self._interventions for act in each.acts(self.model, moment, ready)]
-            stack.enter_context(acting_in_run(acts))
-            features = stack.enter_context(record(reading.taps, reading.deepest))
-            self.model.run(noisy, moment.tau, condition)
+        with self.in_forward(moment), record(reading.taps, reading.deepest) as features:
+            self.model.run(noisy, moment.tau, self._condition(moment))
         return features
 
-    def _run_where_it_fits(self, draw: Draw, reading: Reading) -> dict[str, Tensor]:
-        """`_run`; where GPU memory runs out, again with half as many frames at once, now and from then on."""
+    def prediction(self, draw: Draw) -> Tensor:
+        """The clean sample that the model's outputs say, window by window: (frame, channel, y, x) float32."""
+        clean = self._where_it_fits(partial(self._stitched, draw, self._predicted))["clean"]
+        self.check_finite(clean, f"its prediction at tau={draw.tau}")
+        return clean
+
+    def _predicted(self, noisy: Tensor, moment: Moment) -> dict[str, Tensor]:
+        with self.in_forward(moment):
+            output = self.model.run(noisy, moment.tau, self._condition(moment))
+        if output is None:
+            raise TedlensError(
+                f"The adapter of {self.model.name!r} does not return the output of its UNet from run, so nothing is "
+                "predicted; return it as (frame, channel, y, x), see tedlens/models/README.md."
+            )
+        return {"clean": self.model.clean_from(noisy, output, moment.tau)}
+
+    @contextmanager
+    def in_forward(self, moment: Moment) -> Iterator[None]:
+        """Around one forward: the model is nobody else's, and all interventions are in place."""
+        with self.model.lock:
+            # All are made before any is in place: one may run the model itself for what it puts in.
+            acts = [act for each, ready in self._interventions for act in each.acts(self.model, moment, ready)]
+            with acting_in_run(acts):
+                yield
+
+    def _condition(self, moment: Moment) -> Condition:
+        return self.conditions[moment.number if self.model.kind == "video" else 0]
+
+    def _where_it_fits(self, run: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """A run of all windows; where GPU memory runs out, again with half as many frames at once, from then on."""
         while True:
             try:
-                return self._run(draw, reading)
+                return run()
             except torch.OutOfMemoryError as error:
                 traceback.clear_frames(error.__traceback__)  # they hold what the forward had made so far
                 longest = max(len(w) for w in self.windows)
@@ -414,7 +439,10 @@ class Prepared:
             torch.cuda.empty_cache()
             warnings.warn(f"GPU memory ran out; probing goes on with {longest // 2} frames at once.", stacklevel=2)
 
-    def _run(self, draw: Draw, reading: Reading) -> dict[str, Tensor]:
+    def _stitched(
+        self, draw: Draw, run: Callable[[Tensor, Moment], dict[str, Tensor]], step: Callable[[], Any] = lambda: None
+    ) -> dict[str, Tensor]:
+        """What each window gives, (frame, channel, y, x), as of the whole clip."""
         noisy = self.noisy(draw, range(len(self.clean)))
         total: dict[str, Tensor] = {}
         count = torch.zeros(len(noisy), 1, 1, 1, device=noisy.device)
@@ -424,12 +452,11 @@ class Prepared:
             new = slice(max(done, window.start), window.stop) if self.stitch == "first" else part
             done = window.stop
             count[new] += 1
-            features = self.window(noisy[part], Moment(number, window, *draw), reading)
-            for name, value in features.items():
+            for name, value in run(noisy[part], Moment(number, window, *draw)).items():
                 if name not in total:
                     total[name] = torch.zeros(len(noisy), *value.shape[1:], device=value.device)
                 total[name][new] += value[new.start - window.start :]
-            reading.step()
+            step()
         return {name: value / count for name, value in total.items()}
 
 
@@ -575,15 +602,22 @@ def label_features(
         values,
         dims=("tau", "seed", "frame", "channel", "y", "x"),
         coords={
-            "tau": ("tau", list(taus), {"long_name": "training timestep"}),
-            "sigma": ("tau", [model.sigma(t) for t in taus], {"long_name": "noise-to-signal ratio"}),
-            "log_snr": ("tau", [model.log_snr(t) for t in taus], {"long_name": "log signal-to-noise power ratio"}),
+            **noise_axis(model, taus),
             "seed": list(seeds),
             "frame": np.arange(len(clip)),
             "y": ("y", cell_centres(height, clip.height), {"units": "pixel"}),
             "x": ("x", cell_centres(width, clip.width), {"units": "pixel"}),
         },
     )
+
+
+def noise_axis(model: DiffusionModel, taus: Sequence[int]) -> dict[str, Any]:
+    """Coordinates of noise levels: tau, and the other ways to say it."""
+    return {
+        "tau": ("tau", list(taus), {"long_name": "training timestep"}),
+        "sigma": ("tau", [model.sigma(t) for t in taus], {"long_name": "noise-to-signal ratio"}),
+        "log_snr": ("tau", [model.log_snr(t) for t in taus], {"long_name": "log signal-to-noise power ratio"}),
+    }
 
 
 def cell_centres(cells: int, pixels: int) -> np.ndarray[Any, np.dtype[np.floating]]:

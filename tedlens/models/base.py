@@ -133,8 +133,25 @@ class DiffusionModel(ABC):
         """The noisy sample at tau, as the UNet's own pipeline would hold it."""
 
     @abstractmethod
-    def run(self, noisy: Tensor, tau: int, condition: Condition) -> None:
-        """One forward of the UNet; features are taken by hooks."""
+    def run(self, noisy: Tensor, tau: int, condition: Condition) -> Tensor | None:
+        """One forward of the UNet; features are taken by hooks.
+
+        Its output (frame, channel, y, x), or None where an adapter does without predictions.
+        """
+
+    def clean_from(self, noisy: Tensor, output: Tensor, tau: int) -> Tensor:
+        """What the UNet's output says that the clean sample is, in float32: (frame, channel, y, x)."""
+        raise self._without_prediction("how its output is to be read (clean_from)")
+
+    def decode(self, clean: Tensor) -> Tensor:
+        """Pictures (frame, 3, y, x) in about [-1, 1] from clean samples: `encode` undone, as far as it can be."""
+        raise self._without_prediction("how to make pictures of it (decode)")
+
+    def _without_prediction(self, lacking: str) -> TedlensError:
+        return TedlensError(
+            f"Model {self.name!r} predicts no clip: its adapter ({type(self).__name__}) does not say {lacking}; choose "
+            "a diffusion model, or write it (tedlens/models/README.md)."
+        )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -341,6 +358,23 @@ class VariancePreserving(DiffusionModel):
     def add_noise(self, clean: Tensor, noise: Tensor, tau: int) -> Tensor:
         alpha = float(self._alphas[tau])
         return float(np.sqrt(alpha)) * clean + float(np.sqrt(1 - alpha)) * noise
+
+    def clean_from(self, noisy: Tensor, output: Tensor, tau: int) -> Tensor:
+        alpha = float(self._alphas[tau])
+        signal, noise = float(np.sqrt(alpha)), float(np.sqrt(1 - alpha))
+        kind = self.pipeline.scheduler.config.get("prediction_type", "epsilon")
+        # A UNet that learns its variance gives it after the mean.
+        noisy, output = noisy.float(), output[:, : noisy.shape[1]].float()
+        if kind == "v_prediction":
+            return signal * noisy - noise * output
+        if kind == "sample":
+            return output
+        if signal == 0:
+            raise TedlensError(
+                f"At tau={tau} nothing of the signal is left, and {self.name!r} tells the noise, from which no clip "
+                "follows there; choose a smaller tau."
+            )
+        return (noisy - noise * output) / signal
 
 
 def pictures(frames: Frames) -> Tensor:
