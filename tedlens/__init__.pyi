@@ -29,6 +29,7 @@ from .sweeping import sweep as sweep
 from .ted import fuse as fuse
 from .ted import propagate as propagate
 from .ted import propagate_fused as propagate_fused
+from .ted import propagate_points as propagate_points
 from .ted.tracking import track as track
 
 __version__: str
