@@ -70,7 +70,7 @@ def propagate(
     masks
         Whole numbers at the clip's own size: 0 background, 255 void, others objects. (H, W), the first frame's, or
         (frame, H, W), of which each object's first mask is taken: an object that enters later starts there. A frame
-        that is not annotated is void throughout.
+        that is not annotated is void throughout; those before the first mask come out as background.
     keys
         Features of the same clip and shape by which reference frames are compared, where those are not
         `features` itself: with the queries of an attention layer (its ``to_q``) as `features` and its keys

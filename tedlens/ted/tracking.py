@@ -56,7 +56,8 @@ def track(
     Parameters
     ----------
     clip
-        With masks, of which each object's first is its start; the others are not looked at. Or a path of such a clip.
+        With masks, of which each object's first is its start; the others are not looked at. Tracking goes forward:
+        what is before the first mask is background. Or a path of such a clip.
     motion, appearance
         A video and an image model, loaded or as `probe` takes them. Only the one that `lam` uses need be given:
         motion alone with ``lam=1``, appearance alone with ``lam=0``.
@@ -151,10 +152,10 @@ def clip_features(prepared: Prepared, tau: int, seed: int, block: str, samples: 
 
 
 def start_masks(clip: Clip) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """A clip's masks (frame, H, W), of which the first must hold an object."""
-    if clip.masks is None or not object_ids(clip.masks[0]):
+    """A clip's masks (frame, H, W), of which one must hold an object."""
+    if clip.masks is None or not object_ids(clip.masks):
         raise TedlensError(
-            f"Clip {clip.name!r} has no object in its first mask, so there is nothing to track; "
+            f"Clip {clip.name!r} has no object in its masks, so there is nothing to track; "
             "give read_clip(..., masks=...) a mask of the first frame."
         )
     return clip.masks
