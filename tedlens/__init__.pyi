@@ -31,5 +31,6 @@ from .ted import propagate as propagate
 from .ted import propagate_fused as propagate_fused
 from .ted import propagate_points as propagate_points
 from .ted.tracking import track as track
+from .ted.tracking import track_points as track_points
 
 __version__: str

@@ -530,11 +530,18 @@ def label_features(
             "sigma": ("tau", [model.sigma(t) for t in taus], {"long_name": "noise-to-signal ratio"}),
             "log_snr": ("tau", [model.log_snr(t) for t in taus], {"long_name": "log signal-to-noise power ratio"}),
             "seed": list(seeds),
-            "frame": np.arange(len(clip)),
-            "y": ("y", cell_centres(height, clip.height), {"units": "pixel"}),
-            "x": ("x", cell_centres(width, clip.width), {"units": "pixel"}),
+            **places(clip, (height, width)),
         },
     )
+
+
+def places(clip: Clip, grid: tuple[int, int]) -> dict[str, Any]:
+    """Coordinates of features (.., frame, .., y, x) of a clip on a grid (y, x)."""
+    return {
+        "frame": np.arange(len(clip)),
+        "y": ("y", cell_centres(grid[0], clip.height), {"units": "pixel"}),
+        "x": ("x", cell_centres(grid[1], clip.width), {"units": "pixel"}),
+    }
 
 
 def cell_centres(cells: int, pixels: int) -> np.ndarray[Any, np.dtype[np.floating]]:

@@ -169,3 +169,18 @@ def test_what_cannot_be_is_said(change: dict[str, Any], said: str) -> None:
     given: dict[str, Any] = {"features": drifting(), "queries": at(1.0, 1.0, 0), **SETTINGS} | change
     with pytest.raises(tl.TedlensError, match=said):
         tl.propagate_points(given.pop("features"), given.pop("queries"), **given)
+
+
+def test_track_points_is_probe_fuse_and_propagate_points() -> None:
+    clip, queries = tl.datasets.similar(seed=900_001)[:4], at([60.0, 30.0], [60.0, 20.0], [2, 0])
+    video, image = tl.load_video_model("mini"), tl.load_image_model("mini")
+    motion = tl.probe(video, clip, tau=200, blocks="up_2")["up_2"]["features"]
+    appearance = tl.probe(image, clip, tau=51, blocks="up_0")["up_0"]["features"]
+    whole = tl.track_points(clip, queries, motion=video, appearance=image, tau=200, lam=0.4, top_k=4)
+    xr.testing.assert_allclose(whole, tl.propagate_points(tl.fuse(motion, appearance, 0.4), queries, top_k=4))
+    assert (whole.attrs["motion_tau"], whole.attrs["lam"], whole.attrs["top_k"]) == (200, 0.4, 4)
+    alone = tl.track_points(clip, queries, appearance=image, preset="dift-adm", appearance_block="up_0", radius=4)
+    how = {"top_k": 10, "radius": 4, "n_last": 28, "temperature": 0.1}
+    assert {name: alone.attrs[name] for name in how} == how
+    with pytest.raises(tl.TedlensError, match=r"tl\.track has no such word; its words are motion"):
+        tl.track_points(clip, queries, motion=video, lambda_=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -224,29 +224,44 @@ def propagate_points(
     >>> points = tl.propagate_points(R_m, tl.point_queries(clip.points))  # doctest: +SKIP
     >>> tl.evaluate_points(points, clip.points)  # doctest: +SKIP
     """
-    check_locate(locate)
     features = _one_clip(features, "features")
     check_whole(features, "features")
-    how = Propagation(top_k, radius, n_last, temperature, convention).on(features.sizes["y"])
-    asked = _Queries.of(queries)
-    corner, step = _places(features)
+    how = Propagation(top_k, radius, n_last, temperature, convention)
     feats = _tensor(features)
     feats = feats if "part" in features.coords else unit(feats)
-    names = [int(frame) for frame in features["frame"].values]
+    return follow(feats, features.coords, queries, how, locate, visible_above, features.attrs)
+
+
+def follow(
+    feats: Tensor,
+    coords: Mapping[Any, Any],
+    queries: xr.Dataset,
+    how: Propagation,
+    locate: Locate,
+    visible_above: float,
+    attrs: Mapping[Any, Any],
+) -> xr.Dataset:
+    """`propagate_points` of features (frame, channel, y, x) as `propagate_labels` takes them, on any device; `coords`
+    hold their ``frame``, ``y`` and ``x``.
+    """
+    check_locate(locate)
+    how = how.on(feats.shape[-2])
+    asked = _Queries.of(queries)
+    corner, step = _places(coords)
+    names = [int(frame) for frame in np.asarray(coords["frame"])]
     if unknown := sorted(set(asked.frame) - set(names)):
         raise TedlensError(f"The features have frames {listed(names)} and queries are on frame {listed(unknown)}.")
     cells = (asked.position[:, ::-1] - asked.origin - corner) / step  # y before x
     found = np.full((len(cells), len(names), 2), np.nan)
     similarity = np.full(found.shape[:2], np.nan)
-    seen = inside(torch.from_numpy(cells), (features.sizes["y"], features.sizes["x"])).numpy()
+    seen = inside(torch.from_numpy(cells), (feats.shape[-2], feats.shape[-1])).numpy()
     for frame in sorted(set(asked.frame)):
         some = np.flatnonzero((asked.frame == frame) & seen)
         start = torch.from_numpy(cells[some]).to(feats.device)
-        places, alike = carry_points(feats, start, names.index(frame), how, locate)
-        found[some], similarity[some] = places.cpu().numpy(), alike.cpu().numpy()
+        there, alike = carry_points(feats, start, names.index(frame), how, locate)
+        found[some], similarity[some] = there.cpu().numpy(), alike.cpu().numpy()
     position = (found * step + corner)[..., ::-1] + asked.origin
-    settings = {key: value for key, value in how.said().items() if key != "upsample"}
-    attrs = dict(features.attrs) | settings | {"locate": locate, "visible_above": visible_above}
+    settings = {key: value for key, value in how.said().items() if key != "upsample"}  # there are no masks to enlarge
     known = {asked.dim: queries[asked.dim]} if asked.dim in queries.coords else {}
     with np.errstate(invalid="ignore"):
         visible = similarity >= visible_above
@@ -256,8 +271,8 @@ def propagate_points(
             "visible": ((asked.dim, "frame"), visible),
             "similarity": ((asked.dim, "frame"), similarity),
         },
-        {**known, "frame": features["frame"].values, "axis": ["x", "y"]},
-        attrs,
+        {**known, "frame": names, "axis": ["x", "y"]},
+        dict(attrs) | settings | {"locate": locate, "visible_above": visible_above},
     )
 
 
@@ -291,9 +306,9 @@ class _Queries(NamedTuple):
         return cls(dims[0], position, frame, 0.5 if "edge" in str(attrs.get("origin")) else 0.0, attrs)
 
 
-def _places(features: xr.DataArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _places(coords: Mapping[Any, Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Centre of the first cell (y, x) in pixels, 0 being the centre of the first pixel, and pixels a cell."""
-    sides = [features[axis].values.astype(float) for axis in ("y", "x") if axis in features.coords]
+    sides = [np.asarray(coords[axis], float) for axis in ("y", "x") if axis in coords]
     if len(sides) < 2 or min(map(len, sides)) < 2:
         raise TedlensError(
             "The features do not say where their cells are (coordinates y and x, of two cells or more); "
