@@ -20,6 +20,7 @@ import xarray as xr
 from tedlens.errors import TedlensError
 from tedlens.labels import VOID
 from tedlens.metrics.given import Given, Masks, matched
+from tedlens.metrics.identity import association
 
 Protocol = Literal["davis", "youtube-vos", "all"]
 Mask = npt.NDArray[np.bool_]
@@ -69,7 +70,9 @@ def evaluate(labels: Given, truth: Given, *, protocol: Protocol = "davis") -> xr
     Dataset
         ``J``, ``F``, ``JF`` = (J + F) / 2 and ``identity`` over (object, frame), float64 in 0..1. Identity asks
         whose label most of an object's true pixels have: 1 if its own, 1/2 if it shares the first place, 0 if
-        another's or none; NaN where fewer than 20 pixels show. ``object`` holds the truth's ids, ``frame`` the
+        another's or none; NaN where fewer than 20 pixels show. And of the clip as a whole, over all frames on which an
+        object is asked for, ``HOTA``, ``DetA``, ``AssA`` and ``IDF1`` (see `evaluate_identity`): J mixes how good a
+        mask is with whose it is, and AssA asks the second alone. ``object`` holds the truth's ids, ``frame`` the
         frames' own coordinates (0..T-1 where labels have none). In J and F both empty scores 1. Scalar
         coordinates (tau, seed, ...) and attributes of `labels` are handed on. An object that enters after the first
         frame is scored from the frame after its entry (``davis``) or from it on (``all``); NaN before. For the
@@ -100,8 +103,10 @@ def evaluate(labels: Given, truth: Given, *, protocol: Protocol = "davis") -> xr
     coords, attrs = _context(labels)
     coords |= {"object": ids, "frame": coords.get("frame", np.arange(len(true)))[kept]}
     dims = ("object", "frame")
+    asked = kept[~unasked.all(0)]
     return xr.Dataset(
-        {"J": (dims, j), "F": (dims, f), "JF": (dims, (j + f) / 2), "identity": (dims, identity)},
+        {"J": (dims, j), "F": (dims, f), "JF": (dims, (j + f) / 2), "identity": (dims, identity)}
+        | {name: ((), value) for name, value in association(predicted[asked], true[asked]).items()},
         coords,
         attrs | {"metric": "DAVIS 2017 J and F", "protocol": protocol, "bound_th": BOUND_TH},
     )

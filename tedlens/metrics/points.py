@@ -48,9 +48,15 @@ def point_queries(truth: xr.Dataset, mode: PointMode = "first") -> xr.Dataset:
         frame, point = np.nonzero(shown)
         frame = frame * STRIDE
     x, y = position[point, frame].T
-    each = {"point": (point, {}), "frame": (frame, {})}
-    each |= {"x": (x, truth["position"].attrs), "y": (y, truth["position"].attrs)}
-    return xr.Dataset({name: ("query", values, attrs) for name, (values, attrs) in each.items()})
+    attrs = truth["position"].attrs
+    return xr.Dataset(
+        {
+            "point": ("query", point),
+            "frame": ("query", frame),
+            "x": ("query", x, attrs),
+            "y": ("query", y, attrs),
+        }
+    )
 
 
 def evaluate_points(

@@ -1,6 +1,6 @@
 """How well points are followed on `similar`: both ways to read a heat map, beside a point that stays where it was.
 
-    python tests/benchmarks/point_figures.py [clips]
+python tests/benchmarks/point_figures.py [clips]
 """
 
 from __future__ import annotations
