@@ -10,12 +10,15 @@ from .media import write_masks as write_masks
 from .media import write_video as write_video
 from .metrics import combine_identity as combine_identity
 from .metrics import combine_parts as combine_parts
+from .metrics import combine_pose as combine_pose
 from .metrics import evaluate as evaluate
 from .metrics import evaluate_identity as evaluate_identity
 from .metrics import evaluate_parts as evaluate_parts
 from .metrics import evaluate_points as evaluate_points
+from .metrics import evaluate_pose as evaluate_pose
 from .metrics import point_queries as point_queries
 from .metrics import summarize as summarize
+from .metrics import summarize_lvos as summarize_lvos
 from .models import load_encoder as load_encoder
 from .models import load_image_model as load_image_model
 from .models import load_video_model as load_video_model

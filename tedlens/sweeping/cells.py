@@ -71,7 +71,7 @@ def kept_cells(
         for tau, _, features in swept.features(taus, [seed], grid.block, grid.samples):
             scores, labels = [], []
             for tracked in _tracked(features, clear, truth, swept.input_size, grid):
-                scores.append(evaluate(tracked, truth, protocol=grid.protocol))
+                scores.append(evaluate(tracked, truth, protocol=grid.protocol, objects=clip.objects))
                 if "labels" in grid.keep:
                     labels.append(tracked)
             kept = _kept_labels(labels, grid) if labels else {}
