@@ -56,7 +56,7 @@ def evaluate_pose(joints: xr.DataArray, truth: xr.Dataset, *, convention: PoseCo
     counted = np.arange(predicted.shape[1]) >= (convention == "crw")
     seen = np.asarray(inside & counted & np.isfinite(predicted).all(-1) & np.isfinite(true).all(-1))
     box = [np.where(seen[..., None], true, fill) for fill in (np.inf, -np.inf)]
-    sides = np.where(seen.any(0)[:, None], box[1].max(0) - box[0].min(0), np.nan)
+    sides = np.where(np.any(seen, axis=0, keepdims=True).T, box[1].max(0) - box[0].min(0), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):  # a single joint has a box without a size
         distance = np.linalg.norm(predicted - true, axis=-1) / (LENGTH * np.linalg.norm(sides, axis=-1))
     right = np.stack([(seen & (distance <= alpha)).sum(1) for alpha in ALPHAS], -1)
