@@ -13,12 +13,15 @@ from .media import write_masks as write_masks
 from .media import write_video as write_video
 from .metrics import combine_identity as combine_identity
 from .metrics import combine_parts as combine_parts
+from .metrics import combine_pose as combine_pose
 from .metrics import evaluate as evaluate
 from .metrics import evaluate_identity as evaluate_identity
 from .metrics import evaluate_parts as evaluate_parts
 from .metrics import evaluate_points as evaluate_points
+from .metrics import evaluate_pose as evaluate_pose
 from .metrics import point_queries as point_queries
 from .metrics import summarize as summarize
+from .metrics import summarize_lvos as summarize_lvos
 from .models import load_encoder as load_encoder
 from .models import load_image_model as load_image_model
 from .models import load_video_model as load_video_model
@@ -35,6 +38,8 @@ from .sweeping import sweep as sweep
 from .ted import fuse as fuse
 from .ted import propagate as propagate
 from .ted import propagate_fused as propagate_fused
+from .ted import propagate_points as propagate_points
 from .ted.tracking import track as track
+from .ted.tracking import track_points as track_points
 
 __version__: str

@@ -140,6 +140,139 @@ def benchmark_similar(
     list_paths(report.written | {"sweeps, to go on from": sweeps})
 
 
+def benchmark_published(
+    context: typer.Context,
+    root: Annotated[Path, typer.Argument(help="The data set's folder (TAP-Vid: its .pkl).", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for tables and figures; by default the benchmark's name.", show_default=False),
+    ] = None,
+    motion: Annotated[
+        list[str] | None,
+        typer.Option(help="Video model; repeat for table 3. By default the preset's.", show_default=False),
+    ] = None,
+    appearance: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Image model, as NAME or NAME=CHECKPOINT; repeat for table 3. By default the preset's.",
+            show_default=False,
+        ),
+    ] = None,
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(help="Baseline, as NAME or NAME=CHECKPOINT; repeat for several.", show_default=False),
+    ] = None,
+    sam2: Annotated[
+        str | None, typer.Option(help="SAM 2 as a supervised reference: hub id or folder.", show_default=False)
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings; by default the paper's for this benchmark.", show_default=False)
+    ] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="main (tables 1, 6, 7), cost (5), blocks (2), models (3), noise, weight, overlap (figures 6 to 8) or "
+            "all; repeat for several. By default main and cost.",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the data set.", show_default=False)] = None,
+    names: Annotated[
+        Path | None, typer.Option(help="Text file with the clips to take, a name a line.", show_default=False)
+    ] = None,
+    clips: Annotated[
+        int | None, typer.Option(min=1, help="The first so many clips only, as a try-out.", show_default=False)
+    ] = None,
+    tau: Annotated[int | None, typer.Option(min=0, help="In place of the preset's, as are those below.")] = None,
+    block: Annotated[str | None, typer.Option(show_default=False)] = None,
+    samples: Annotated[int | None, typer.Option(min=1, show_default=False)] = None,
+    lam: Annotated[float | None, typer.Option(min=0, max=1, show_default=False)] = None,
+    appearance_tau: Annotated[int | None, typer.Option(min=0, show_default=False)] = None,
+    appearance_block: Annotated[str | None, typer.Option(show_default=False)] = None,
+    appearance_samples: Annotated[int | None, typer.Option(min=1, show_default=False)] = None,
+    radius: Annotated[int | None, typer.Option(min=1, show_default=False)] = None,
+    size: Annotated[int | None, typer.Option(min=1, show_default=False)] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes of one thread that share the work (needs tedlens[distributed]).")
+    ] = 0,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask cluster in their stead.", show_default=False)
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    offload: Offload = False,
+) -> None:
+    """The paper's tables and figures, beside the published ones. A run that was stopped goes on."""
+    from tedlens.benchmark.suite import benchmark_named, clips_of
+    from tedlens.store import check_free
+
+    name = str(context.info_name)
+    benchmark = benchmark_named(name)
+    out = out or Path(name)
+    check_free(out)
+    found = clips_of(benchmark, root, split, names, clips)  # before torch loads: data may not be there
+    from tedlens.benchmark.paper import PARTS, Asked, run, write
+    from tedlens.benchmark.workers import cluster
+    from tedlens.presets import preset_named
+
+    own = preset_named(preset or benchmark.preset)
+    where = {"device": device, "dtype": dtype, "offload": offload}
+    only_others = bool(encoder or sam2) and not (motion or appearance)
+    motions, appearances = (
+        [model_given(one) | where for one in given or ([default] if default and not only_others else [])]
+        for given, default in ((motion, own.motion), (appearance, own.appearance))
+    )
+    settings = {word: value for word, value in said(context, but=()).items() if word in OF_TRACK}
+    wanted = part or ["main", "cost"]
+    if "all" in wanted:
+        wanted = [one for one in PARTS if benchmark.task == "masks" or one in ("main", "cost")]
+    with cluster(workers, scheduler) as client:
+        asked = Asked(
+            benchmark,
+            found,
+            motions,
+            appearances,
+            [model_given(one) | {"device": device, "dtype": dtype} for one in encoder or ()],
+            sam2,
+            preset or benchmark.preset,
+            settings,
+            wanted,
+            out.with_name(f"{out.name}-sweeps"),
+            client,
+        )
+        written = write(run(asked), out)
+    for title, table in written.tables.items():
+        print(f"\n{title}")
+        Console().print(rich_table(table))
+    list_paths(written.files | {"sweeps, to go on from": asked.sweeps})
+
+
+def model_given(text: str) -> dict[str, Any]:
+    """Arguments of a loader from ``NAME`` or ``NAME=CHECKPOINT``."""
+    name, equals, checkpoint = text.partition("=")
+    return {"name": name, "checkpoint": checkpoint} if equals else {"name": text}
+
+
+# Options that are settings of `track`.
+OF_TRACK = (
+    *("tau", "block", "samples", "lam", "appearance_tau", "appearance_block", "appearance_samples"),
+    *("radius", "size"),
+)
+PUBLISHED = {  # by their titles; what they are stands in tedlens.benchmark.suite
+    "davis": "DAVIS 2017",
+    "youtube-vos": "YouTube-VOS",
+    "youtube-similar": "Youtube-Similar",
+    "kubric-similar": "Kubric-Similar",
+    "mose": "MOSE",
+    "jhmdb": "JHMDB (joints)",
+    "vip": "VIP (parts)",
+    "tapvid": "TAP-Vid (points)",
+}
+for _name, _title in PUBLISHED.items():
+    _help = f"{_title}: the paper's tables and figures, beside the published ones. A run that was stopped goes on."
+    benchmark_app.command(_name, help=_help)(benchmark_published)
+
+
 @app.command()
 def probe(
     clip: ClipPath,
@@ -308,7 +441,10 @@ def track(
 def evaluate(
     labels: Annotated[Path, typer.Argument(help="Folder of predicted masks (PNG).", show_default=False)],
     truth: Annotated[Path, typer.Argument(help="Folder of true masks (PNG).", show_default=False)],
-    protocol: Annotated[str, typer.Option(help="davis (first and last frame left out), youtube-vos or all.")] = "davis",
+    protocol: Annotated[
+        str,
+        typer.Option(help="davis (first and last frame left out), youtube-vos or all (lvos: by tl.evaluate alone)."),
+    ] = "davis",
     out: Annotated[Path | None, typer.Option(help="CSV file for the scores per object and frame.")] = None,
 ) -> None:
     """Score masks by J and F as DAVIS 2017 does."""
@@ -332,6 +468,7 @@ def evaluate(
         keys = ("J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay", "JF_mean")
         table.add_row(name, *[f"{float(summary[key]):.3f}" for key in keys], end_section=name != "mean")
     Console().print(table)
+    print("Who is who: " + ", ".join(f"{name} {float(scores[name]):.3f}" for name in ("HOTA", "DetA", "AssA", "IDF1")))
 
 
 @app.command()
@@ -555,7 +692,7 @@ def rich_table(table: pd.DataFrame) -> Table:
     if len(table.columns) > len(table):
         table = table.T
     shown = Table()
-    shown.add_column(Text(", ".join(map(str, table.index.names))), overflow="fold")
+    shown.add_column(Text(", ".join(str(name) for name in table.index.names if name is not None)), overflow="fold")
     for column in table.columns:
         shown.add_column(Text(printable(column)), justify="right", overflow="fold")
     for name, cells in table.iterrows():

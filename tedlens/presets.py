@@ -156,23 +156,31 @@ def track_words(preset: str, said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sweep_words(preset: str, said: Mapping[str, Any]) -> dict[str, Any]:
-    """Words of `sweep`, likewise. Of a model that is not given nothing is said.
-
-    Where appearance is alone, its noise level, block and samples are those that are swept.
-    """
-    words = track_words(preset, {})
-    of_appearance = {name: words.pop(name) for name in ALONE if name in words}
-    of_motion = {new: words.pop(name) for name, new in OF_MOTION.items() if name in words}
-    if said.get("motion") is not None:
-        alone = said.get("appearance") is None
-        words |= {name: value for name, value in of_motion.items() if not (alone and name == "lam")}
-        words |= {} if alone else of_appearance
-    else:
-        words |= {ALONE[name]: value for name, value in of_appearance.items()}
-        words.setdefault("tau", 0)  # an encoder, which has no noise
+    """Words of `sweep`, likewise. Of a model that is not given nothing is said."""
+    given = {role: said.get(role) is not None for role in ("motion", "appearance")}
+    words = as_sweep(track_words(preset, {}), **given)
     if any(said.get(name) is not None for name in NOISE):
         words.pop("tau", None)
     return words | dict(said)
+
+
+def as_sweep(words: Mapping[str, Any], *, motion: bool, appearance: bool) -> dict[str, Any]:
+    """Words of `track` in those of `sweep`, for the models that are given.
+
+    Where appearance is alone, its noise level, block and samples are those that are swept.
+    """
+    words = dict(words)
+    of_appearance = {name: words.pop(name) for name in ALONE if name in words}
+    of_motion = {new: words.pop(name) for name, new in OF_MOTION.items() if name in words}
+    if "seed" in words:
+        words["seeds"] = words.pop("seed")
+    if motion:
+        words |= {name: value for name, value in of_motion.items() if appearance or name != "lam"}
+        words |= of_appearance if appearance else {}
+    else:
+        words |= {ALONE[name]: value for name, value in of_appearance.items()}
+        words.setdefault("tau", 0)  # an encoder, which has no noise
+    return words
 
 
 def takes_preset(

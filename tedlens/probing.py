@@ -604,9 +604,7 @@ def label_features(
         coords={
             **noise_axis(model, taus),
             "seed": list(seeds),
-            "frame": np.arange(len(clip)),
-            "y": ("y", cell_centres(height, clip.height), {"units": "pixel"}),
-            "x": ("x", cell_centres(width, clip.width), {"units": "pixel"}),
+            **places(clip, (height, width)),
         },
     )
 
@@ -617,6 +615,15 @@ def noise_axis(model: DiffusionModel, taus: Sequence[int]) -> dict[str, Any]:
         "tau": ("tau", list(taus), {"long_name": "training timestep"}),
         "sigma": ("tau", [model.sigma(t) for t in taus], {"long_name": "noise-to-signal ratio"}),
         "log_snr": ("tau", [model.log_snr(t) for t in taus], {"long_name": "log signal-to-noise power ratio"}),
+    }
+
+
+def places(clip: Clip, grid: tuple[int, int]) -> dict[str, Any]:
+    """Coordinates of features (.., frame, .., y, x) of a clip on a grid (y, x)."""
+    return {
+        "frame": np.arange(len(clip)),
+        "y": ("y", cell_centres(grid[0], clip.height), {"units": "pixel"}),
+        "x": ("x", cell_centres(grid[1], clip.width), {"units": "pixel"}),
     }
 
 

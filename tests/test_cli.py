@@ -78,7 +78,8 @@ def test_track_and_evaluate(tedlens: Run, folder: Path, tmp_path: Path) -> None:
 
 def test_evaluate_of_the_truth_is_perfect(tedlens: Run, folder: Path) -> None:
     scored = tedlens("evaluate", folder / "masks", folder / "masks", "--protocol", "all")
-    assert "1.000" in scored.stdout.splitlines()[-2]
+    assert "1.000" in scored.stdout.splitlines()[-3]
+    assert scored.stdout.splitlines()[-1] == "Who is who: HOTA 1.000, DetA 1.000, AssA 1.000, IDF1 1.000"
 
 
 def test_probe_to_zarr(tedlens: Run, folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,3 +116,39 @@ def test_identity_asks_whose_label_most_pixels_have() -> None:
     identity = tl.evaluate(labels, truth, protocol="all")["identity"]
     assert identity.sel(object=1).values.tolist() == [1, 0.5, 0, 0]
     assert identity.sel(object=3).isnull().all()
+
+
+def test_evaluate_gives_the_figures_of_the_scored_frames() -> None:
+    clip = tl.datasets.similar(seed=3)
+    assert clip.masks is not None
+    labels = np.roll(clip.masks, 2, axis=2)
+    labels[8:] = np.array([0, 2, 1], np.uint8)[labels[8:]]  # from there on taken for one another
+    scores = tl.evaluate(labels, clip.masks)
+    alone = tl.evaluate_identity(labels[1:-1], clip.masks[1:-1])
+    for name in ("HOTA", "DetA", "AssA", "IDF1"):
+        assert scores[name].dims == ()
+        assert float(scores[name]) == pytest.approx(float(alone[name].mean()), abs=1e-15)
+    right = tl.evaluate(np.roll(clip.masks, 2, axis=2), clip.masks)
+    assert float(right["DetA"]) == pytest.approx(float(scores["DetA"]))
+    assert float(right["AssA"]) > 1.5 * float(scores["AssA"])
+
+
+def test_frames_that_are_not_annotated_are_left_out() -> None:
+    clip = tl.datasets.similar(seed=3)
+    assert clip.masks is not None
+    truth = clip.masks.copy()
+    truth[2:12] = 255
+    labels = np.where(np.arange(len(truth))[:, None, None] < 12, 0, clip.masks).astype(np.uint8)
+    assert float(tl.evaluate(labels, truth)["HOTA"]) < 1
+    truth[1] = 255
+    assert float(tl.evaluate(labels, truth)["HOTA"]) == pytest.approx(1)
+
+
+def test_association_is_swept_drawn_and_tabled(tmp_path: Path) -> None:
+    clips = [tl.datasets.similar(seed=seed)[:4] for seed in (3, 4)]
+    kept = tl.sweep(clips, motion="mini", tau=[100, 600], blocks=["up_2"], store=tmp_path / "s.zarr", progress=False)
+    assert set(kept["AssA"].dims) == {"clip", "block", "tau", "seed"}
+    xr.testing.assert_identical(kept, tl.sweep(clips, motion="mini", tau=[100, 600], blocks=["up_2"], progress=False))
+    xr.testing.assert_equal(kept["AssA"], tl.open_sweep(tmp_path / "s.zarr")["AssA"])
+    assert tl.plots.tau_curve(kept, metric="AssA").layout.yaxis.title.text == "AssA (%)"
+    assert tl.plots.main_table(kept, metric="HOTA").shape == (2, 2)

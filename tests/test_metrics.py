@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tedlens.errors import TedlensError
-from tedlens.metrics.masks import _boundary, evaluate, summarize
+from tedlens.metrics.masks import _boundary, evaluate, summarize, summarize_lvos
 
 Array = npt.NDArray[Any]
 
@@ -423,3 +423,71 @@ def test_youtube_vos_needs_three_annotated_frames() -> None:
     truth[1:4] = 255
     with pytest.raises(TedlensError, match="first and the last of 2 annotated frames"):
         evaluate(squares(5, {1: range(5)}), truth, protocol="youtube-vos")
+
+
+# --- LVOS -----------------------------------------------------------------------------------------
+
+
+def ranges(first: Sequence[int], last: Sequence[int], ids: Sequence[int] = (1, 2), **more: Any) -> xr.Dataset:
+    each = {"first_frame": first, "last_frame": last, **more}
+    return xr.Dataset({name: ("object", list(values)) for name, values in each.items()}, {"object": list(ids)})
+
+
+def test_lvos_scores_each_object_strictly_between_its_ends() -> None:
+    truth = squares(7, {1: range(7), 2: range(2, 5)})
+    truth[3] = 255  # not annotated
+    labels = np.where(truth == 255, 0, truth)
+    labels[5][labels[5] == 0] = 9  # known to the prediction alone
+    labels[1][truth[1] == 1] = 2  # too early, where nobody asks for 2
+    scores = evaluate(labels, truth, protocol="lvos", objects=ranges([0, 2], [6, 6]))
+    assert scores["J"].notnull().values.tolist() == [
+        [False, True, True, False, True, True, False],
+        [False, False, False, False, True, True, False],
+    ]
+    assert scores["J"].sel(object=1).values[[1, 2]].tolist() == [0, 1]
+    assert scores["J"].sel(object=2, frame=5) == 1  # gone, and not predicted
+
+
+def test_lvos_ranges_hold_where_a_clip_is_cut() -> None:
+    truth = squares(7, {1: range(7)})
+    about = ranges([1], [5], [1]).assign_coords(frame=np.arange(7))
+    whole = evaluate(truth, truth, protocol="lvos", objects=about)
+    part = evaluate(truth[2:], truth[2:], protocol="lvos", objects=about.isel(frame=slice(2, None)))
+    assert whole["frame"].where(whole["J"][0].notnull(), drop=True).values.tolist() == [2, 3, 4]
+    assert part["frame"].where(part["J"][0].notnull(), drop=True).values.tolist() == [0, 1, 2]
+
+
+def test_lvos_figures_by_hand() -> None:
+    """Objects without regard to clips; seen and unseen alike; V of the mean of J and F, rounded before the root."""
+    j = xr.DataArray([[0.2, 0.4, np.nan], [0.6, 0.6, 0.9], [0.5, 0.5, 0.8]], dims=("object", "frame"))
+    scores = xr.Dataset({"J": j, "F": j / 2, "JF": 0.75 * j}, {"unseen": ("object", [False, False, True])})
+    found = summarize_lvos(scores)
+    assert found["J"].values == pytest.approx([(0.3 + 0.7) / 2, 0.6])
+    assert float(found["J_mean"]) == pytest.approx((0.5 + 0.6) / 2)
+    assert float(found["JF_mean"]) == pytest.approx(0.75 * 0.55)
+    v = [round(float(np.var(0.75 * np.array(row))), 4) ** 0.5 for row in ([0.2, 0.4], [0.6, 0.6, 0.9], [0.5, 0.5, 0.8])]
+    assert found["V"].values == pytest.approx([(v[0] + v[1]) / 2, v[2]])
+    assert np.isnan(summarize_lvos(scores.isel(object=[0, 1]))["JF_mean"])
+
+
+@pytest.mark.parametrize(
+    ("objects", "said"),
+    [
+        (None, "not given; give objects=clip.objects"),
+        (xr.Dataset({"first_frame": ("object", [0])}, {"object": [1]}), "not given; give objects=clip.objects"),
+        (ranges([0], [6], [2]), "say nothing of the objects 1"),
+    ],
+)
+def test_lvos_needs_ranges(objects: Any, said: str) -> None:
+    truth = squares(7, {1: range(7)})
+    with pytest.raises(TedlensError, match=said):
+        evaluate(truth, truth, protocol="lvos", objects=objects)
+
+
+def test_lvos_figures_need_to_know_what_is_unseen() -> None:
+    truth = squares(7, {1: range(7)})
+    scores = evaluate(truth, truth, protocol="lvos", objects=ranges([0], [6], [1]))
+    with pytest.raises(TedlensError, match=r"unseen_videos\.txt"):
+        summarize_lvos(scores)
+    known = evaluate(truth, truth, protocol="lvos", objects=ranges([0], [6], [1], unseen=[True]))
+    assert known["unseen"].values.tolist() == [True]

@@ -209,7 +209,7 @@ def test_plan_counts_windows_samples_and_what_is_missing(video: DiffusionModel, 
     assert plan.forwards == 1 + 2 * long_windows
     assert plan.appearance_forwards == 3 * (1 + 3)
     assert plan.propagations == 3 * 2
-    assert plan.score_bytes == 3 * 8 * 2 * (2 + 18) * 6 * 2
+    assert plan.score_bytes == 7 * 8 * 2 * (2 + 18) * 6 * 2
 
 
 def test_features_of_a_cell_do_not_outlive_it(video: DiffusionModel) -> None:

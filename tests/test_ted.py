@@ -399,6 +399,35 @@ def test_an_object_that_enters_starts_there(convention: Any, entering: int) -> N
     assert (labels[entering + 1 :] == 2).any() or entering == 4
 
 
+@pytest.mark.parametrize("convention", ["dift", "crw"])
+def test_tracking_starts_where_the_first_mask_is(convention: Any) -> None:
+    masks = np.full((6, 24, 32), 255, np.uint8)
+    masks[2] = 0
+    masks[2, :10, :12] = 3
+    masks[4, 14:, 20:] = 7  # beside void
+    masks[4, 14:, :20] = 0
+    whole = tl.propagate(features(6), masks, radius=2, n_last=1, convention=convention)
+    part = tl.propagate(features(6)[2:], masks[2:], radius=2, n_last=1, convention=convention)
+    assert (whole[:2] == 0).all()
+    np.testing.assert_array_equal(whole[2:], part)
+    assert {3, 7} <= set(np.unique(part))
+    both = tl.propagate_fused(features(6), features(6), masks, lam=[1.0], radius=2, convention=convention)
+    np.testing.assert_array_equal(
+        both[0, 2:], tl.propagate(features(6)[2:], masks[2:], radius=2, convention=convention)
+    )
+
+
+def test_a_first_mask_without_an_object_is_background() -> None:
+    masks = np.full((4, 24, 32), 255, np.uint8)
+    masks[0] = 0
+    masks[1, :12, :12] = 5
+    masks[1, 12:] = 0
+    labels = tl.propagate(features(4), masks, radius=2)
+    assert (labels[0] == 0).all()
+    assert (labels[1:] == 5).any(["y", "x"]).all()
+    assert (labels[1:] == 0).any(["y", "x"]).all()
+
+
 def test_masks_of_all_frames_change_nothing_where_nobody_enters() -> None:
     masks = np.zeros((3, 24, 32), np.uint8)
     masks[:, :10, :12], masks[0, 14:, 20:], masks[2, :, 30:] = 3, 7, 255

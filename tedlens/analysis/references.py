@@ -17,7 +17,7 @@ import xarray as xr
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.labels import object_ids, on_grid
-from tedlens.probing import cell_centres
+from tedlens.probing import cell_centres, places
 from tedlens.provenance import clip_provenance
 
 Reference = Literal["place", "colour", "velocity", "masks"]
@@ -64,11 +64,7 @@ def references(clip: Clip, grid: tuple[int, int]) -> dict[Reference, xr.DataArra
 
 
 def _labelled(maps: Maps, clip: Clip) -> xr.DataArray:
-    coords = {
-        "frame": np.arange(len(clip)),
-        "y": ("y", cell_centres(maps.shape[2], clip.height), {"units": "pixel"}),
-        "x": ("x", cell_centres(maps.shape[3], clip.width), {"units": "pixel"}),
-    }
+    coords = places(clip, (maps.shape[2], maps.shape[3]))
     return xr.DataArray(maps, dims=("frame", "channel", "y", "x"), coords=coords, name="features")
 
 

@@ -28,7 +28,7 @@ def clip_statistics(scores: xr.Dataset, metric: str = "JF", *, interval: float |
     scores
         From `evaluate` or `sweep`, with axes object and frame, and perhaps clip, seed, tau, block, ...
     metric
-        ``"J"``, ``"F"``, ``"JF"`` or ``"identity"``.
+        ``"J"``, ``"F"``, ``"JF"``, ``"identity"``, ``"HOTA"``, ``"DetA"``, ``"AssA"`` or ``"IDF1"``.
     interval
         For example 0.95: adds the bootstrap interval of that confidence, over clips (BCa, 9999 resamples with a
         fixed seed). Needs at least two clips.

@@ -55,7 +55,7 @@ def write_figures(
     clip
         Name of the clip to show; by default the first.
     metric
-        ``"J"``, ``"F"``, ``"JF"`` or ``"identity"``.
+        ``"J"``, ``"F"``, ``"JF"``, ``"identity"``, ``"HOTA"``, ``"DetA"``, ``"AssA"`` or ``"IDF1"``.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def _page(
     """What was drawn from what, as Markdown."""
     lines = ["# Figures", ""]
     for sweep in sweeps:
-        sizes, done = sweep.scores.sizes, sweep.scores[sweep.metric].notnull().any(["object", "frame"])
+        sizes, done = sweep.scores.sizes, sweep.scores["J"].notnull().any(["object", "frame"])
         lines.append(
             f"- {in_markdown(sweep.path)}: {sweep.kind} features; clips: {sizes['clip']}, seeds: {sizes['seed']}; "
             f"computed: {int(done.sum())} of {done.size} scores."

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import xarray as xr
 from scipy.optimize import linear_sum_assignment
 
+from tedlens.labels import VOID, Labels, ids_in
 from tedlens.metrics.given import Given, Masks, matched
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # TrackEval's own, of which some come out slightly too large
@@ -21,6 +22,7 @@ MATCH = 0.5  # intersection over union from which Identity and CLEAR count a mat
 EPSILON = float(np.finfo(np.float64).eps)
 SAME = 1000  # CLEAR: what a pair is worth more that was matched in the frame before
 COUNTS = ("TP", "FN", "FP", "Ass_sum", "AssRe_sum", "AssPr_sum", "Loc_sum")  # over alpha; sums are over matches
+IN_SHORT = ("HOTA", "DetA", "AssA", "IDF1")  # what stands beside J and F
 WHOLE = ("IDTP", "IDFN", "IDFP", "CLR_TP", "CLR_FN", "CLR_FP", "IDSW", "Frag", "MT", "PT", "ML", "iou")
 
 Values = npt.NDArray[np.float64]
@@ -50,14 +52,18 @@ def evaluate_identity(labels: Given, truth: Given) -> xr.Dataset:
         For shapes that differ or ids out of range.
     """
     _, predicted, true = matched(labels, truth)
-    frames = [_overlaps(one, np.where(other == 255, 0, other)) for one, other in zip(predicted, true, strict=True)]
-    here, there = (np.array([frame[k] for frame in frames]) for k in (1, 2))  # frame, id: whether it shows
-    ids = np.flatnonzero(there.any(0)), np.flatnonzero(here.any(0))
-    similar = np.array([frame[0][np.ix_(*ids)] for frame in frames]).reshape(len(frames), len(ids[0]), len(ids[1]))
-    shown = there[:, ids[0]], here[:, ids[1]]
-    counts = {name: ("alpha", values) for name, values in _hota(similar, *shown).items()}
-    whole = _identity(similar, *shown) | _clear(similar, *shown)
-    return _figures(xr.Dataset(counts | {name: ((), value) for name, value in whole.items()}, {"alpha": ALPHAS}))
+    counts = _counts(predicted, true)
+    axes = {name: ("alpha",) if name in COUNTS else () for name in counts}
+    whole = xr.Dataset({name: (axes[name], value) for name, value in counts.items()}, {"alpha": ALPHAS})
+    return whole.assign(_ratios(whole))
+
+
+def association(predicted: Masks, true: Masks) -> dict[str, float]:
+    """The figures of `IN_SHORT` of label maps (frame, y, x), means over alpha; NaN where there is no frame."""
+    if not len(true):
+        return dict.fromkeys(IN_SHORT, float("nan"))
+    ratios = _ratios(_counts(predicted, true))
+    return {name: float(np.mean(ratios[name])) for name in IN_SHORT}
 
 
 def combine_identity(scores: xr.Dataset, dim: str = "clip") -> xr.Dataset:
@@ -68,43 +74,54 @@ def combine_identity(scores: xr.Dataset, dim: str = "clip") -> xr.Dataset:
     scores
         What `evaluate_identity` gives, along `dim`.
     """
-    return _figures(scores[[*COUNTS, *WHOLE]].sum(dim))
+    whole = scores[[*COUNTS, *WHOLE]].sum(dim)
+    return whole.assign(_ratios(whole))
 
 
-def _figures(counts: xr.Dataset) -> xr.Dataset:
-    """Counts, and the ratios that are made of them; 0 over 0 is 0."""
-    c = counts
+def _ratios(c: Any) -> dict[str, Any]:
+    """What is made of counts by name, arrays of numpy or of xarray; 0 over 0 is 0."""
 
-    def over(part: xr.DataArray, *whole: xr.DataArray) -> xr.DataArray:
-        return part / sum(whole[1:], whole[0]).clip(min=1)
+    def over(part: Any, *whole: Any) -> Any:
+        return part / np.maximum(sum(whole[1:], whole[0]), 1)
 
-    true = c.CLR_TP + c.CLR_FN
+    true = c["CLR_TP"] + c["CLR_FN"]
+    tp, fn, fp = c["TP"], c["FN"], c["FP"]
     made = {
-        "DetA": over(c.TP, c.TP, c.FN, c.FP),
-        "DetRe": over(c.TP, c.TP, c.FN),
-        "DetPr": over(c.TP, c.TP, c.FP),
-        "AssA": over(c.Ass_sum, c.TP),
-        "AssRe": over(c.AssRe_sum, c.TP),
-        "AssPr": over(c.AssPr_sum, c.TP),
-        "LocA": over(c.Loc_sum, c.TP).where(c.TP > 0, 1.0),
-        "IDF1": over(c.IDTP, c.IDTP + 0.5 * c.IDFN + 0.5 * c.IDFP),
-        "IDR": over(c.IDTP, c.IDTP, c.IDFN),
-        "IDP": over(c.IDTP, c.IDTP, c.IDFP),
-        "MOTA": over((c.CLR_TP - c.CLR_FP - c.IDSW).where(true > 0, 0), true),
-        "MODA": over((c.CLR_TP - c.CLR_FP).where(true > 0, 0), true),
-        "MOTP": over(c.iou, c.CLR_TP),
+        "DetA": over(tp, tp, fn, fp),
+        "DetRe": over(tp, tp, fn),
+        "DetPr": over(tp, tp, fp),
+        "AssA": over(c["Ass_sum"], tp),
+        "AssRe": over(c["AssRe_sum"], tp),
+        "AssPr": over(c["AssPr_sum"], tp),
+        "LocA": over(c["Loc_sum"], tp) + (tp <= 0),  # 1 where nothing is matched
+        "IDF1": over(c["IDTP"], c["IDTP"], 0.5 * c["IDFN"], 0.5 * c["IDFP"]),
+        "IDR": over(c["IDTP"], c["IDTP"], c["IDFN"]),
+        "IDP": over(c["IDTP"], c["IDTP"], c["IDFP"]),
+        "MOTA": over((c["CLR_TP"] - c["CLR_FP"] - c["IDSW"]) * (true > 0), true),
+        "MODA": over((c["CLR_TP"] - c["CLR_FP"]) * (true > 0), true),
+        "MOTP": over(c["iou"], c["CLR_TP"]),
     }
-    return counts.assign(made).assign(HOTA=(made["DetA"] * made["AssA"]) ** 0.5)
+    return made | {"HOTA": (made["DetA"] * made["AssA"]) ** 0.5}
 
 
-def _overlaps(predicted: Masks, true: Masks) -> tuple[Values, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Of one frame: intersection over union (true id, predicted id), and which predicted and true ids show."""
-    shared = np.bincount(true.ravel().astype(np.intp) * 256 + predicted.ravel(), minlength=256 * 256).reshape(256, 256)
-    of_true, of_predicted = shared.sum(1), shared.sum(0)
-    either = of_true[:, None] + of_predicted - shared
-    shown = of_predicted > 0, of_true > 0
-    shown[0][0] = shown[1][0] = False  # the background is nobody
-    return shared / np.maximum(either, 1), shown[0], shown[1]
+def _counts(predicted: Masks, true: Masks) -> dict[str, Any]:
+    """What is summed over clips, of label maps (frame, y, x)."""
+    ids = [0, *sorted(ids_in(true) - {0, VOID})], [0, *sorted(ids_in(predicted) - {0})]
+    # Pixels (frame, true id, predicted id), the background first.
+    shared = np.array([_shared(p, t)[np.ix_(*ids)] for p, t in zip(predicted, true, strict=True)])
+    of_true, of_predicted = shared.sum(2), shared.sum(1)
+    either = of_true[:, :, None] + of_predicted[:, None] - shared
+    similar = (shared / np.maximum(either, 1))[:, 1:, 1:]  # the background is nobody
+    shown = of_true[:, 1:] > 0, of_predicted[:, 1:] > 0
+    return _hota(similar, *shown) | _identity(similar, *shown) | _clear(similar, *shown)
+
+
+def _shared(predicted: Labels, true: Labels) -> npt.NDArray[np.intp]:
+    """Pixels of one frame by true and predicted id (256, 256); void is background."""
+    pairs = true.astype(np.uint16) << 8 | predicted
+    counts = np.bincount(pairs.ravel(), minlength=256 * 256).reshape(256, 256)
+    counts[0] += counts[VOID]
+    return counts
 
 
 def _hota(similar: Values, there: npt.NDArray[Any], here: npt.NDArray[Any]) -> dict[str, Values]:

@@ -20,8 +20,9 @@ import xarray as xr
 from tedlens.errors import TedlensError
 from tedlens.labels import VOID
 from tedlens.metrics.given import Given, Masks, matched
+from tedlens.metrics.identity import association
 
-Protocol = Literal["davis", "youtube-vos", "all"]
+Protocol = Literal["davis", "youtube-vos", "lvos", "all"]
 Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]
 Scores = npt.NDArray[np.float64]
@@ -42,7 +43,9 @@ class Disc(NamedTuple):
         return cls(np.array(rows), np.array([math.isqrt(radius**2 - row**2) for row in rows]))
 
 
-def evaluate(labels: Given, truth: Given, *, protocol: Protocol = "davis") -> xr.Dataset:
+def evaluate(
+    labels: Given, truth: Given, *, protocol: Protocol = "davis", objects: xr.Dataset | None = None
+) -> xr.Dataset:
     """J, F and identity of predicted labels, per object and frame.
 
     Parameters
@@ -62,14 +65,22 @@ def evaluate(labels: Given, truth: Given, *, protocol: Protocol = "davis") -> xr
         wholly void are not annotated; of the others the first and the last are left out. An object is scored from the
         first frame left on which the truth or the prediction has it: so a label that comes too early costs, frames
         after it has gone count, and an id of the prediction alone is passed over. Knowingly otherwise: void is
-        background (to the program 255 is an object). ``all``: every frame, and void pixels are left out of J and F.
+        background (to the program 255 is an object). ``lvos``: as lvos-evaluation, each object strictly between its own
+        first and last frame, which `objects` say; absent there, both empty, it scores 1, and an id of the prediction
+        alone is passed over. `summarize_lvos` makes its figures. ``all``: every frame, and void pixels are left out of
+        J and F.
+    objects
+        For ``lvos``: ``first_frame`` and ``last_frame`` along ``object``, as in ``Clip.objects`` of `datasets.lvos`,
+        and perhaps ``unseen``, which is handed on. Other protocols do not look at it.
 
     Returns
     -------
     Dataset
         ``J``, ``F``, ``JF`` = (J + F) / 2 and ``identity`` over (object, frame), float64 in 0..1. Identity asks
         whose label most of an object's true pixels have: 1 if its own, 1/2 if it shares the first place, 0 if
-        another's or none; NaN where fewer than 20 pixels show. ``object`` holds the truth's ids, ``frame`` the
+        another's or none; NaN where fewer than 20 pixels show. And of the clip as a whole, over all frames on which an
+        object is asked for, ``HOTA``, ``DetA``, ``AssA`` and ``IDF1`` (see `evaluate_identity`): J mixes how good a
+        mask is with whose it is, and AssA asks the second alone. ``object`` holds the truth's ids, ``frame`` the
         frames' own coordinates (0..T-1 where labels have none). In J and F both empty scores 1. Scalar
         coordinates (tau, seed, ...) and attributes of `labels` are handed on. An object that enters after the first
         frame is scored from the frame after its entry (``davis``) or from it on (``all``); NaN before. For the
@@ -80,10 +91,13 @@ def evaluate(labels: Given, truth: Given, *, protocol: Protocol = "davis") -> xr
     TedlensError
         For frames that only one of the two has (they are matched by their labels, where both have any), shapes that
         differ, labels that hold an id the truth does not, a truth without objects,
-        an unknown protocol, or a clip too short for the protocol.
+        an unknown protocol, a clip too short for the protocol, or, for ``lvos``, objects without their ranges.
     """
     labels, predicted, true = matched(labels, truth)
     ids = _check(predicted, true, protocol)
+    coords, attrs = _context(labels)
+    numbers = np.asarray(coords.get("frame", np.arange(len(true))))
+    ranges = _ranges(objects, ids, numbers) if protocol == "lvos" else None
     annotated = (true != VOID).any((1, 2))
     if protocol != "all":
         true = np.where(annotated[:, None, None] & (true == VOID), 0, true).astype(np.uint8)
@@ -94,14 +108,20 @@ def evaluate(labels: Given, truth: Given, *, protocol: Protocol = "davis") -> xr
     for k, t in enumerate(kept):
         # Plain ints: comparisons stay in uint8.
         j[:, k], f[:, k], identity[:, k] = _scores(predicted[t], true[t], ids.tolist(), disc)
-    unasked = _unasked(predicted, true, ids, kept, annotated, protocol)
+    if ranges is None:
+        unasked = _unasked(predicted, true, ids, kept, annotated, protocol)
+    else:
+        unasked = ~(ranges & annotated)[:, kept]
     for scores in (j, f, identity):
         scores[unasked] = np.nan
-    coords, attrs = _context(labels)
-    coords |= {"object": ids, "frame": coords.get("frame", np.arange(len(true)))[kept]}
+    coords |= {"object": ids, "frame": numbers[kept]}
+    if ranges is not None and objects is not None and "unseen" in objects:
+        coords["unseen"] = ("object", objects["unseen"].sel(object=ids).values)
     dims = ("object", "frame")
+    asked = kept[~unasked.all(0)]
     return xr.Dataset(
-        {"J": (dims, j), "F": (dims, f), "JF": (dims, (j + f) / 2), "identity": (dims, identity)},
+        {"J": (dims, j), "F": (dims, f), "JF": (dims, (j + f) / 2), "identity": (dims, identity)}
+        | {name: ((), value) for name, value in association(predicted[asked], true[asked]).items()},
         coords,
         attrs | {"metric": "DAVIS 2017 J and F", "protocol": protocol, "bound_th": BOUND_TH},
     )
@@ -156,6 +176,61 @@ def summarize(scores: xr.Dataset) -> xr.Dataset:
 def scored_frames(frames: int, protocol: Protocol) -> npt.NDArray[np.intp]:
     """Frames, of so many, that the protocol may score."""
     return np.arange(frames)[slice(1, -1) if protocol == "davis" else slice(None)]
+
+
+def _ranges(objects: xr.Dataset | None, ids: npt.NDArray[np.intp], frames: npt.NDArray[Any]) -> Mask:
+    """Frames (object, frame) strictly between the first and the last of each object."""
+    needed = {"first_frame", "last_frame"}
+    if objects is None or not needed <= set(objects.data_vars) or "object" not in objects.coords:
+        raise TedlensError(
+            "The protocol lvos scores each object between its own first and last frame, and they are not given; "
+            "give objects=clip.objects of a clip of tl.datasets.lvos."
+        )
+    if missing := sorted(set(ids.tolist()) - set(objects["object"].values.tolist())):
+        raise TedlensError(
+            f"objects say nothing of the objects {', '.join(map(str, missing))}, which the truth has; "
+            "give those of the same clip."
+        )
+    if objects.sizes.get("frame") == len(frames) and "frame" in objects.coords:
+        frames = objects["frame"].values  # of a part of a clip, whose objects keep the numbers of the whole one
+    first, last = (objects[name].sel(object=ids).values[:, None] for name in ("first_frame", "last_frame"))
+    between: Mask = (frames > first) & (frames < last)
+    return between
+
+
+def summarize_lvos(scores: xr.Dataset) -> xr.Dataset:
+    """J, F and V of LVOS, by lvos-evaluation: of seen and unseen categories, and the means of the two.
+
+    Parameters
+    ----------
+    scores
+        What ``evaluate(.., protocol="lvos")`` gives, of several clips concatenated along ``object``, with the
+        coordinate ``unseen``.
+
+    Returns
+    -------
+    Dataset
+        ``J``, ``F`` and ``V`` over ``categories`` (seen, unseen), means over objects without regard to clips, and the
+        figures of the benchmark: ``J_mean``, ``F_mean`` and ``V_mean``, of both kinds alike, and ``JF_mean``. V is how
+        much the mean of J and F changes from frame to frame: the root of its variance, which is first rounded to four
+        decimals, as there. NaN where there is no object of a kind.
+
+    Raises
+    ------
+    TedlensError
+        For scores that do not say which objects are unseen.
+    """
+    if "unseen" not in scores.coords:
+        raise TedlensError(
+            "The scores do not say which objects are of unseen categories; put unseen_videos.txt of lvos-evaluation "
+            "beside the data, and evaluate with objects=clip.objects."
+        )
+    each = scores[["J", "F"]].mean("frame")
+    each["V"] = scores["JF"].var("frame").round(4) ** 0.5
+    kinds = {"seen": ~scores["unseen"].astype(bool), "unseen": scores["unseen"].astype(bool)}
+    found = xr.concat([each.where(kind).mean("object") for kind in kinds.values()], xr.Variable("categories", [*kinds]))
+    means = {f"{name}_mean": found[name].mean("categories", skipna=False) for name in ("J", "F", "V")}
+    return found.assign(means | {"JF_mean": (means["J_mean"] + means["F_mean"]) / 2})
 
 
 def _unasked(
@@ -227,7 +302,7 @@ def _check(predicted: Masks, true: Masks, protocol: Protocol) -> npt.NDArray[np.
     """The truth's object ids, once all is known to fit."""
     ids = check_truth(true, protocol)
     strange = np.setdiff1d(_ids(predicted), [0, *ids])
-    if len(strange) and protocol != "youtube-vos":
+    if len(strange) and protocol not in ("youtube-vos", "lvos"):
         raise TedlensError(
             f"labels hold the id {strange[0]}, which the truth does not (its objects: {', '.join(map(str, ids))});"
             " set such pixels to 0 or to the object they mean."

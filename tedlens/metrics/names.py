@@ -1,4 +1,4 @@
-"""One table of the scores that lie over object and frame: what they are called where they are shown."""
+"""One table of the scores of masks: what they are called where they are shown."""
 
 from __future__ import annotations
 
@@ -15,4 +15,8 @@ METRICS = {
     "F": Metric("F", "F<sub>m</sub> (%)"),
     "JF": Metric("J&F", "J&F<sub>m</sub> (%)"),
     "identity": Metric("identity", "identity (%)"),
+    "HOTA": Metric("HOTA", "HOTA (%)"),
+    "DetA": Metric("DetA", "DetA (%)"),
+    "AssA": Metric("AssA", "AssA (%)"),
+    "IDF1": Metric("IDF1", "IDF1 (%)"),
 }

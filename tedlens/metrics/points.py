@@ -31,7 +31,8 @@ def point_queries(truth: xr.Dataset, mode: PointMode = "first") -> xr.Dataset:
     Returns
     -------
     Dataset
-        Over ``query``: ``point`` and ``frame``, numbers from 0, and ``x`` and ``y``, in the pixels of `truth`.
+        Over ``query``: ``point`` and ``frame``, numbers from 0, and ``x`` and ``y``, in the pixels of `truth`
+        and with the attributes of its positions.
 
     Raises
     ------
@@ -47,8 +48,15 @@ def point_queries(truth: xr.Dataset, mode: PointMode = "first") -> xr.Dataset:
         frame, point = np.nonzero(shown)
         frame = frame * STRIDE
     x, y = position[point, frame].T
-    each = {"point": point, "frame": frame, "x": x, "y": y}
-    return xr.Dataset({name: ("query", values) for name, values in each.items()})
+    attrs = truth["position"].attrs
+    return xr.Dataset(
+        {
+            "point": ("query", point),
+            "frame": ("query", frame),
+            "x": ("query", x, attrs),
+            "y": ("query", y, attrs),
+        }
+    )
 
 
 def evaluate_points(
@@ -103,9 +111,8 @@ def evaluate_points(
     scored = frames > own[:, None] if mode == "first" else frames != own[:, None]
     shown, said = visible[which], points["visible"].transpose("query", "frame").values.astype(bool)
     scale = np.array([RASTER / size[1], RASTER / size[0]])
-    off = np.square((_x_and_y(points["position"].transpose("query", "frame", "axis")) - position[which]) * scale).sum(
-        -1
-    )
+    predicted = _x_and_y(points["position"].transpose("query", "frame", "axis"))
+    off = np.square((predicted - position[which]) * scale).sum(-1)
     jaccard, within = [], []
     for threshold in THRESHOLDS:
         near = off < threshold**2

@@ -39,7 +39,7 @@ def tau_curve(scores: xr.Dataset, *, metric: str = "JF", x: str = "tau") -> go.F
         From `evaluate`, joined along ``tau`` and perhaps ``clip``, ``seed``, ``features`` (motion,
         appearance, fused), ``block``, ... Bands are standard errors over clips.
     metric
-        ``"J"``, ``"F"``, ``"JF"`` or ``"identity"``.
+        ``"J"``, ``"F"``, ``"JF"``, ``"identity"``, ``"HOTA"``, ``"DetA"``, ``"AssA"`` or ``"IDF1"``.
     x
         ``"tau"``, or ``"log_snr"``, on which models with different schedules compare. Noise grows to the
         right in both.
@@ -95,7 +95,7 @@ def tau_block_map(scores: xr.Dataset, *, metric: str = "JF") -> go.Figure:
     scores
         As for `tau_curve`, with ``block`` and ``tau`` the only swept axes besides clip and seed.
     metric
-        ``"J"``, ``"F"``, ``"JF"`` or ``"identity"``.
+        ``"J"``, ``"F"``, ``"JF"``, ``"identity"``, ``"HOTA"``, ``"DetA"``, ``"AssA"`` or ``"IDF1"``.
     """
     _need(scores, "tau")
     _need(scores, "block")

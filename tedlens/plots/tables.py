@@ -25,7 +25,7 @@ def main_table(scores: xr.Dataset, *, metric: str = "JF", columns: str | None = 
     scores
         From `evaluate`, joined along whatever was swept.
     metric
-        ``"J"``, ``"F"``, ``"JF"`` or ``"identity"``.
+        ``"J"``, ``"F"``, ``"JF"``, ``"identity"``, ``"HOTA"``, ``"DetA"``, ``"AssA"`` or ``"IDF1"``.
     columns
         A swept axis that runs across instead of down, for example the set of clips.
 

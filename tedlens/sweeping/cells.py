@@ -24,6 +24,7 @@ from tedlens.ted.tracking import clip_features, start_masks
 Labels = npt.NDArray[np.uint8]
 Kept = dict[str, xr.Dataset]  # by path below the cell: "labels", "features/up_2"
 SCORES = ("J", "F", "JF", "identity")
+OF_CLIP = ("HOTA", "DetA", "AssA", "IDF1")  # without object and frame
 AXES = ("clip", "block", "tau", "lam", "seed", *SETTINGS, "object", "frame")  # in the order of joined scores
 
 
@@ -47,7 +48,7 @@ def kept_cells(
     Yields
     ------
     Dataset
-        ``J``, ``F`` and ``JF`` over block, each of propagation's settings, (lam,) object and
+        What `evaluate` gives over block, each of propagation's settings, (lam,) object and
         frame, with the cell's clip, tau and seed as scalar coordinates.
     dict of Datasets
         What the grid keeps of the cell beside its scores, by path below the cell.
@@ -70,7 +71,7 @@ def kept_cells(
         for tau, _, features in swept.features(taus, [seed], grid.block, grid.samples):
             scores, labels = [], []
             for tracked in _tracked(features, clear, truth, swept.input_size, grid):
-                scores.append(evaluate(tracked, truth, protocol=grid.protocol))
+                scores.append(evaluate(tracked, truth, protocol=grid.protocol, objects=clip.objects))
                 if "labels" in grid.keep:
                     labels.append(tracked)
             kept = _kept_labels(labels, grid) if labels else {}
@@ -129,6 +130,10 @@ def _labelled(scores: list[xr.Dataset], grid: Grid) -> xr.Dataset:
     shape = (*map(len, grid.inner.values()), *first["J"].shape)
     dims = (*grid.inner, "object", "frame")
     values = {name: (dims, np.stack([one[name].values for one in scores]).reshape(shape)) for name in SCORES}
+    inner = tuple(map(len, grid.inner.values()))
+    values |= {
+        name: (tuple(grid.inner), np.array([float(one[name]) for one in scores]).reshape(inner)) for name in OF_CLIP
+    }
     coords: dict[str, Any] = {name: list(each) for name, each in grid.inner.items()}
     return xr.Dataset(values, coords | {"object": first["object"].values, "frame": first["frame"].values})
 
@@ -139,17 +144,22 @@ def join_cells(cells: Iterable[xr.Dataset], axes: Mapping[str, Sequence[Any]]) -
     NaN where a clip has fewer objects or frames than another, and where there is no cell.
     """
     coords = {name: list(values) for name, values in axes.items()}
-    shape = tuple(map(len, coords.values()))
-    joined = xr.Dataset({name: (tuple(coords), np.full(shape, np.nan)) for name in SCORES}, coords)
+    dims = dict.fromkeys(SCORES, tuple(coords))
+    dims |= dict.fromkeys(OF_CLIP, tuple(name for name in coords if name not in ("object", "frame")))
+    empty = {name: (over, np.full([len(coords[axis]) for axis in over], np.nan)) for name, over in dims.items()}
+    joined = xr.Dataset(empty, coords)
     indices = {name: joined.get_index(name) for name in coords}
     for cell in cells:
         # One cell, or many that were joined before: with settings of one value as scalars.
         whole = cell.expand_dims([name for name in coords if name not in cell.dims])
-        places = [index.get_indexer(pd.Index(whole[name].values)) for name, index in indices.items()]
-        # A cell may hold more than is asked for: a block, a lambda or a setting of an earlier sweep.
-        here, there = np.ix_(*(p[p >= 0] for p in places)), np.ix_(*(np.flatnonzero(p >= 0) for p in places))
-        for name in SCORES:
-            joined[name].values[here] = whole[name].transpose(*coords).values[there]
+        places = {name: index.get_indexer(pd.Index(whole[name].values)) for name, index in indices.items()}
+        for name, over in dims.items():
+            if name not in whole:
+                continue  # written before there was such a score
+            # A cell may hold more than is asked for: a block, a lambda or a setting of an earlier sweep.
+            each = [places[axis] for axis in over]
+            here, there = np.ix_(*(p[p >= 0] for p in each)), np.ix_(*(np.flatnonzero(p >= 0) for p in each))
+            joined[name].values[here] = whole[name].transpose(*over).values[there]
     return joined
 
 

@@ -18,11 +18,13 @@ from zarr.storage import MemoryStore
 
 from tedlens.errors import TedlensError
 from tedlens.store import storable
-from tedlens.sweeping.cells import Kept
+from tedlens.sweeping.cells import OF_CLIP, Kept
 
 Files = dict[str, bytes]  # content by path within a group
 MARKER = "zarr.json"  # without it Zarr sees no group: written last, it makes all the rest count
-METRICS = ["J", "F", "identity"]  # JF is the mean of the first two
+# JF is the mean of the first two. Those of the clip as a whole stand at every object and frame again: so a cell is one
+# array still, and one file.
+METRICS = ("J", "F", "identity", *OF_CLIP)
 
 
 class BrokenCell(Exception):
@@ -42,11 +44,13 @@ class Cell:
         """Decoded when they are asked for: of thousands of cells most are only counted."""
         try:
             values = np.asarray(zarr.open_array(_in_memory(self.files), path="scores", mode="r")[...])
-            each = dict(zip(METRICS, values, strict=True))
-            each["JF"] = (each["J"] + each["F"]) / 2
             axes = self.about["axes"]
+            # A cell that was written before there were scores of the clip as a whole has the first three.
+            each = {name: (list(axes), one) for name, one in zip(METRICS, values, strict=False)}
+            whole = {name: (list(axes)[:-2], each[name][1][..., 0, 0]) for name in OF_CLIP if name in each}
+            mean = {"JF": (list(axes), (each["J"][1] + each["F"][1]) / 2)}
             place = {name: self.about[name] for name in ("clip", "tau", "seed")}
-            return xr.Dataset({name: (list(axes), one) for name, one in each.items()}, axes | place)
+            return xr.Dataset(each | whole | mean, axes | place)
         except Exception as error:  # checksums agree, so no accident wrote this
             raise TedlensError(f"The scores of cell {self.key} are not what a sweep writes ({error}).") from error
 
@@ -92,7 +96,7 @@ def encode_cell(cell: xr.Dataset, kept: Kept, inner: Sequence[str], about: Mappi
     The group's attributes hold the axes and `about`.
     """
     dims = [*inner, "object", "frame"]
-    values = np.stack([cell[name].transpose(*dims).values for name in METRICS])
+    values = np.stack([cell[name].broadcast_like(cell["J"]).transpose(*dims).values for name in METRICS])
     files: dict[str, Any] = {}
     zarr.create_array(
         MemoryStore(files),

@@ -8,6 +8,7 @@ from math import prod
 
 from tedlens.probing import input_size, windows
 from tedlens.sweeping.clips import ClipFacts
+from tedlens.sweeping.encoding import METRICS
 from tedlens.sweeping.grid import Grid
 
 
@@ -75,7 +76,7 @@ def make_plan(grid: Grid, clips: Sequence[ClipFacts], missing: Mapping[str, Sequ
             seeds[clip.name] * (grid.appearance_samples or 1) * len(windows(clip.frames, None, 0)) for clip in clips
         ),
         propagations=left * inner,
-        score_bytes=3 * 8 * scored * len(grid.cells) * inner,
+        score_bytes=8 * len(METRICS) * scored * len(grid.cells) * inner,
         kept_bytes=len(grid.cells) * sum(_kept_bytes(grid, clip, inner) for clip in clips),
     )
 

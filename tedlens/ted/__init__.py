@@ -1,10 +1,10 @@
 """TED: fuse motion and appearance features, and propagate each object's first mask along them.
 
-Tensor functions (`fusion`, `propagation`, `matching`, `masks`), all with one value of settings (`settings`), and the
-labelled ones that users call (`api`, and `tracking`, which alone needs models).
+Tensor functions (`fusion`, `propagation`, `matching`, `masks`, `points`), all with one value of settings (`settings`),
+and the labelled ones that users call (`api`, and `tracking`, which alone needs models).
 """
 
-from tedlens.ted.api import comparable, fuse, label_masks, propagate, propagate_fused
+from tedlens.ted.api import comparable, fuse, label_masks, propagate, propagate_fused, propagate_points
 from tedlens.ted.fusion import fuse_features, unit, unit_parts
 from tedlens.ted.masks import full_size_labels, given_masks, label_clip, label_clip_fused, one_hot
 from tedlens.ted.matching import best_matches
@@ -31,6 +31,7 @@ __all__ = [
     "propagate_fused",
     "propagate_fused_labels",
     "propagate_labels",
+    "propagate_points",
     "unit",
     "unit_parts",
 ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from tedlens.errors import TedlensError
 from tedlens.labels import as_labels, object_ids, on_grid
 from tedlens.ted.fusion import fuse_features, unit, unit_parts
 from tedlens.ted.masks import given_masks, label_clip, label_clip_fused
+from tedlens.ted.points import Locate, carry_points, check_locate, inside
 from tedlens.ted.settings import Convention, Propagation, Radius, Upsample, check_lams
 
 
@@ -69,7 +70,7 @@ def propagate(
     masks
         Whole numbers at the clip's own size: 0 background, 255 void, others objects. (H, W), the first frame's, or
         (frame, H, W), of which each object's first mask is taken: an object that enters later starts there. A frame
-        that is not annotated is void throughout.
+        that is not annotated is void throughout; those before the first mask come out as background.
     keys
         Features of the same clip and shape by which reference frames are compared, where those are not
         `features` itself: with the queries of an attention layer (its ``to_q``) as `features` and its keys
@@ -165,6 +166,155 @@ def propagate_fused(
     attrs = _about(motion, "motion_") | _about(appearance, "appearance_") | how.said()
     every = [label_masks(one, motion["frame"].values, attrs) for one in labels]
     return xr.concat(every, xr.Variable("lam", lams), combine_attrs="override")
+
+
+def propagate_points(
+    features: xr.DataArray,
+    queries: xr.Dataset,
+    *,
+    locate: Locate = "peak",
+    visible_above: float = 0.5,
+    top_k: int = 10,
+    radius: Radius = "grid",
+    n_last: int = 20,
+    temperature: float = 0.1,
+    convention: Convention = "dift",
+) -> xr.Dataset:
+    """Points of all frames, from features and where each point is once: as heat maps, by the propagation of labels.
+
+    A point starts as a Gaussian of half a cell on its frame, which is carried forwards and backwards from there; its
+    own frame is the reference that always stays. Points do not see one another.
+
+    Parameters
+    ----------
+    features
+        (frame, channel, y, x): of one model (normalised here per cell) or fused (`fuse`).
+    queries
+        Over one dimension, which the result keeps: ``x``, ``y`` and ``frame``, as `point_queries` gives them, or
+        ``position`` (.., axis = x, y) and ``frame``, as in ``clip.joints.isel(frame=0)``. Pixels of the clip: 0 is the
+        centre of the first one or, where the attribute ``origin`` of ``x`` or ``position`` says so, as in TAP-Vid's,
+        its edge. Frames are numbered as the features are: from 0 where the clip that was probed starts. A point that is
+        NaN or out of the picture is lost in all frames.
+    locate
+        Where a heat map says that the point is. ``"peak"``: the mean of all cells within 2.5 of the strongest, weighted
+        by their values (a soft argmax); ``"top"``: of the 5 strongest cells, wherever they are. On `similar` the first
+        is closer: ``tests/benchmarks/README.md``.
+    visible_above
+        `similarity` from which a point counts as visible. It depends on the model: choose it on clips whose points are
+        known.
+    top_k, radius, n_last, temperature, convention
+        See `tedlens.ted.Propagation`; `radius` is in cells of the feature grid, and by default follows it.
+
+    Returns
+    -------
+    Dataset
+        Over the dimension of `queries` and ``frame``: ``position`` (.., axis = x, y) in pixels, with the origin of the
+        queries, NaN where a point is lost; ``visible``; and ``similarity`` of the features at that place with those of
+        the point on its own frame: 1 the same, 0 as similar as half of the cells of that frame are. On its own frame a
+        point is where it was said to be.
+
+    Raises
+    ------
+    TedlensError
+        For features with other axes or without places, queries that say no place or a frame that the features lack,
+        or settings out of range.
+
+    Examples
+    --------
+    >>> points = tl.propagate_points(R_m, tl.point_queries(clip.points))  # doctest: +SKIP
+    >>> tl.evaluate_points(points, clip.points)  # doctest: +SKIP
+    """
+    features = _one_clip(features, "features")
+    check_whole(features, "features")
+    how = Propagation(top_k, radius, n_last, temperature, convention)
+    feats = _tensor(features)
+    feats = feats if "part" in features.coords else unit(feats)
+    return follow(feats, features.coords, queries, how, locate, visible_above, features.attrs)
+
+
+def follow(
+    feats: Tensor,
+    coords: Mapping[Any, Any],
+    queries: xr.Dataset,
+    how: Propagation,
+    locate: Locate,
+    visible_above: float,
+    attrs: Mapping[Any, Any],
+) -> xr.Dataset:
+    """`propagate_points` of features (frame, channel, y, x) as `propagate_labels` takes them, on any device; `coords`
+    hold their ``frame``, ``y`` and ``x``.
+    """
+    check_locate(locate)
+    how = how.on(feats.shape[-2])
+    asked = _Queries.of(queries)
+    corner, step = _places(coords)
+    names = [int(frame) for frame in np.asarray(coords["frame"])]
+    if unknown := sorted(set(asked.frame) - set(names)):
+        raise TedlensError(f"The features have frames {listed(names)} and queries are on frame {listed(unknown)}.")
+    cells = (asked.position[:, ::-1] - asked.origin - corner) / step  # y before x
+    found = np.full((len(cells), len(names), 2), np.nan)
+    similarity = np.full(found.shape[:2], np.nan)
+    seen = inside(torch.from_numpy(cells), (feats.shape[-2], feats.shape[-1])).numpy()
+    for frame in sorted(set(asked.frame)):
+        some = np.flatnonzero((asked.frame == frame) & seen)
+        start = torch.from_numpy(cells[some]).to(feats.device)
+        there, alike = carry_points(feats, start, names.index(frame), how, locate)
+        found[some], similarity[some] = there.cpu().numpy(), alike.cpu().numpy()
+    position = (found * step + corner)[..., ::-1] + asked.origin
+    settings = {key: value for key, value in how.said().items() if key != "upsample"}  # there are no masks to enlarge
+    known = {asked.dim: queries[asked.dim]} if asked.dim in queries.coords else {}
+    with np.errstate(invalid="ignore"):
+        visible = similarity >= visible_above
+    return xr.Dataset(
+        {
+            "position": ((asked.dim, "frame", "axis"), position, asked.attrs),
+            "visible": ((asked.dim, "frame"), visible),
+            "similarity": ((asked.dim, "frame"), similarity),
+        },
+        {**known, "frame": names, "axis": ["x", "y"]},
+        dict(attrs) | settings | {"locate": locate, "visible_above": visible_above},
+    )
+
+
+class _Queries(NamedTuple):
+    """Where points are known: each on one frame."""
+
+    dim: str
+    position: npt.NDArray[np.float64]  # (query, axis = x, y)
+    frame: npt.NDArray[np.intp]
+    origin: float  # what the centre of the first pixel is called: 0, or 0.5 counted from its edge
+    attrs: dict[str, Any]  # of positions
+
+    @classmethod
+    def of(cls, given: xr.Dataset) -> _Queries:
+        places: xr.DataArray | None = None
+        if isinstance(given, xr.Dataset) and "frame" in given.variables:
+            if {"x", "y"} <= set(given.data_vars):
+                places = xr.concat([given["x"], given["y"]], "axis", combine_attrs="override")
+            elif "position" in given:
+                places = given["position"]
+                places = places.sel(axis=["x", "y"]) if "axis" in places.coords else places
+        dims = [] if places is None else [str(dim) for dim in places.dims if dim != "axis"]
+        if places is None or len(dims) != 1 or not set(given["frame"].dims) <= set(dims):
+            raise TedlensError(
+                "The queries say no place and frame for each point; give tl.point_queries(clip.points), or "
+                "clip.joints.isel(frame=0)."
+            )
+        position = places.transpose(dims[0], "axis").values.astype(float)
+        frame = np.broadcast_to(given["frame"].values, len(position)).astype(int)
+        attrs = {str(name): value for name, value in places.attrs.items()}
+        return cls(dims[0], position, frame, 0.5 if "edge" in str(attrs.get("origin")) else 0.0, attrs)
+
+
+def _places(coords: Mapping[Any, Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Centre of the first cell (y, x) in pixels, 0 being the centre of the first pixel, and pixels a cell."""
+    sides = [np.asarray(coords[axis], float) for axis in ("y", "x") if axis in coords]
+    if len(sides) < 2 or min(map(len, sides)) < 2:
+        raise TedlensError(
+            "The features do not say where their cells are (coordinates y and x, of two cells or more); "
+            "give them as tl.probe does."
+        )
+    return np.array([side[0] for side in sides]), np.array([side[1] - side[0] for side in sides])
 
 
 def comparable(

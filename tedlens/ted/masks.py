@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,29 +54,58 @@ def full_size_labels(
 def given_masks(masks: npt.NDArray[np.uint8]) -> dict[int, npt.NDArray[np.uint8]]:
     """What propagation is given, by frame: the first mask (H, W), and of each object that enters later its first one.
 
-    `masks` are (H, W), the first frame's, or (T, H, W). Of an object that was seen before, nothing more is taken.
+    `masks` are (H, W), the first frame's, or (T, H, W). The first mask is that of the first frame that is annotated.
+    Of an object that was seen before, nothing more is taken.
     """
     if masks.ndim == 2:
         return {0: masks}
-    given, known = {0: masks[0]}, {0, VOID} | ids_in(masks[0])
-    for t, mask in enumerate(masks[1:], start=1):
+    start = next((t for t, mask in enumerate(masks) if (mask != VOID).any()), 0)
+    given, known = {start: masks[start]}, {0, VOID} | ids_in(masks[start])
+    for t, mask in enumerate(masks[start + 1 :], start=start + 1):
         if new := ids_in(mask) - known:
             given[t] = np.where(np.isin(mask, list(new)), mask, 0).astype(np.uint8)
             known |= new
     return given
 
 
-def _start(
-    masks: npt.NDArray[np.uint8], like: Tensor
-) -> tuple[Tensor, dict[int, Tensor], dict[int, npt.NDArray[np.uint8]], list[int]]:
-    """Labels of frame 0 and of the frames where objects enter, on the grid; the masks they are of; all ids."""
-    given = given_masks(masks)
-    ids = sorted(set().union(*(object_ids(mask) for mask in given.values())))
-    grid = (like.shape[-2], like.shape[-1])
-    labels = {t: one_hot(mask, grid, ids)[0].to(like.device) for t, mask in given.items()}
-    for t in labels.keys() - {0}:
-        labels[t][0] = 0  # of the background nothing new is known
-    return labels.pop(0), labels, given, ids
+class _Start(NamedTuple):
+    """What is given, from the first mask on: of the frames before it nothing is known."""
+
+    frame: int  # of the first mask
+    given: dict[int, npt.NDArray[np.uint8]]  # masks by frame, counted from that one
+    ids: list[int]  # all objects
+    labels: dict[int, Tensor]  # of `given` on the grid, (1 + object, y, x)
+
+    @classmethod
+    def of(cls, masks: npt.NDArray[np.uint8], like: Tensor) -> _Start:
+        """On the grid and device of features (frame, channel, y, x)."""
+        given = given_masks(masks)
+        frame = min(given)
+        given = {t - frame: mask for t, mask in given.items()}
+        ids = sorted(set().union(*(object_ids(mask) for mask in given.values())))
+        grid = (like.shape[-2], like.shape[-1])
+        labels = {t: one_hot(mask, grid, ids)[0].to(like.device) for t, mask in given.items()}
+        for t in labels.keys() - {0}:
+            labels[t][0] = 0  # of the background nothing new is known
+        return cls(frame, given, ids, labels)
+
+    @property
+    def entries(self) -> dict[int, Tensor]:
+        """Labels of the objects that enter later."""
+        return {t: labels for t, labels in self.labels.items() if t > 0}
+
+    def masks(self, soft: Tensor, input_size: tuple[int, int], upsample: Upsample) -> npt.NDArray[np.uint8]:
+        """Masks (frame, H, W) of the whole clip from soft labels (frame, 1 + object, y, x) from the first mask on.
+
+        What was given stays, void left out.
+        """
+        height, width = self.given[0].shape
+        winner = full_size_labels(soft, input_size, (height, width), upsample).cpu().numpy()
+        labels: npt.NDArray[np.uint8] = np.array([0, *self.ids], np.uint8)[winner]
+        labels[0] = np.where(self.given[0] == VOID, 0, self.given[0])
+        for t in self.given.keys() - {0}:
+            labels[t] = np.where(self.given[t] > 0, self.given[t], labels[t])
+        return np.concatenate([np.zeros((self.frame, height, width), np.uint8), labels])
 
 
 def label_clip(
@@ -88,12 +118,19 @@ def label_clip(
 ) -> npt.NDArray[np.uint8]:
     """From features (frame, channel, y, x) and masks to masks (frame, H, W).
 
-    Given are the first frame's mask (H, W), or masks (frame, H, W), of which each object's first is taken. `keys` are
-    those of `propagate_labels`.
+    Given are the first frame's mask (H, W), or masks (frame, H, W), of which each object's first is taken; frames
+    before the first of them are background. `keys` are those of `propagate_labels`.
     """
-    first, entries, given, ids = _start(masks, feats)
-    soft = propagate_labels(feats, first, entries=entries, keys=keys, **how.said())
-    return _masks(soft, given, ids, input_size, how.upsample)
+    start = _Start.of(masks, feats)
+    known = slice(start.frame, None)
+    soft = propagate_labels(
+        feats[known],
+        start.labels[0],
+        entries=start.entries,
+        keys=None if keys is None else keys[known],
+        **how.said(),
+    )
+    return start.masks(soft, input_size, how.upsample)
 
 
 def label_clip_fused(
@@ -108,24 +145,7 @@ def label_clip_fused(
 
     Appearance is resampled to motion's grid. `masks` are those of `label_clip`.
     """
-    parts = unit_parts(motion, appearance)
-    first, entries, given, ids = _start(masks, motion)
-    soft = propagate_fused_labels(*parts, lams, first, entries=entries, **how.said())
-    return np.stack([_masks(one, given, ids, input_size, how.upsample) for one in soft])
-
-
-def _masks(
-    soft: Tensor,
-    given: dict[int, npt.NDArray[np.uint8]],
-    ids: list[int],
-    input_size: tuple[int, int],
-    upsample: Upsample,
-) -> npt.NDArray[np.uint8]:
-    """Masks (frame, H, W) from soft labels (frame, 1 + object, y, x); what was given stays, void left out."""
-    height, width = given[0].shape
-    winner = full_size_labels(soft, input_size, (height, width), upsample).cpu().numpy()
-    labels: npt.NDArray[np.uint8] = np.array([0, *ids], np.uint8)[winner]
-    labels[0] = np.where(given[0] == VOID, 0, given[0])
-    for t in given.keys() - {0}:
-        labels[t] = np.where(given[t] > 0, given[t], labels[t])
-    return labels
+    start = _Start.of(masks, motion)
+    r_m, r_a = (part[start.frame :] for part in unit_parts(motion, appearance))
+    soft = propagate_fused_labels(r_m, r_a, lams, start.labels[0], entries=start.entries, **how.said())
+    return np.stack([start.masks(one, input_size, how.upsample) for one in soft])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +16,11 @@ from tedlens.labels import object_ids
 from tedlens.models.base import DiffusionModel
 from tedlens.models.registry import ROLES, Kind, Model, as_model
 from tedlens.presets import takes_preset, track_words
-from tedlens.probing import Prepared, Stitch, check_samples, noise_levels, only_one
-from tedlens.ted.api import label_masks
+from tedlens.probing import Prepared, Stitch, check_samples, noise_levels, only_one, places
+from tedlens.ted.api import follow, label_masks
 from tedlens.ted.fusion import fuse_features, unit
 from tedlens.ted.masks import label_clip
+from tedlens.ted.points import Locate
 from tedlens.ted.settings import Convention, Propagation, Radius, Upsample, check_lams
 
 PAPER_TAU = 600  # of motion features
@@ -56,7 +58,8 @@ def track(
     Parameters
     ----------
     clip
-        With masks, of which each object's first is its start; the others are not looked at. Or a path of such a clip.
+        With masks, of which each object's first is its start; the others are not looked at. Tracking goes forward:
+        what is before the first mask is background. Or a path of such a clip.
     motion, appearance
         A video and an image model, loaded or as `probe` takes them. Only the one that `lam` uses need be given:
         motion alone with ``lam=1``, appearance alone with ``lam=0``.
@@ -92,11 +95,108 @@ def track(
         For a clip without first mask, a model that is missing or of the other kind, or settings out of range.
     """
     how = Propagation(top_k, radius, n_last, temperature, convention, upsample)
+    clip = as_clip(clip)
+    masks = start_masks(clip)
+    found = _features(
+        clip,
+        motion=motion,
+        appearance=appearance,
+        tau=tau,
+        sigma=sigma,
+        log_snr=log_snr,
+        block=block,
+        samples=samples,
+        lam=lam,
+        appearance_tau=appearance_tau,
+        appearance_block=appearance_block,
+        appearance_samples=appearance_samples,
+        seed=seed,
+        overlap=overlap,
+        stitch=stitch,
+        size=size,
+    )
+    how = how.on(found.grid[0])
+    labels = label_clip(found.values, masks, found.input_size, how)
+    attrs = found.attrs | how.said() | ({"preset": preset} if preset else {})
+    return label_masks(labels, np.arange(len(clip)), attrs).to_dataset(name="labels").assign_attrs(attrs)
+
+
+def track_points(
+    clip: Clip | str | Path,
+    queries: xr.Dataset,
+    *,
+    locate: Locate = "peak",
+    visible_above: float = 0.5,
+    **words: Any,
+) -> xr.Dataset:
+    """Follow points through the clip with TED, as `track` does objects.
+
+    Parameters
+    ----------
+    clip
+        A clip or the path of one; of its masks none is looked at.
+    queries, locate, visible_above
+        See `propagate_points`.
+    **words
+        Models, noise levels, blocks and settings by the names that `track` has for them, and ``preset``.
+
+    Returns
+    -------
+    Dataset ``position``, ``visible`` and ``similarity``, as from `propagate_points`.
+
+    Raises
+    ------
+    TedlensError
+        As `track` and `propagate_points`; for a word that `track` does not know.
+    """
+    known = {name: each.default for name, each in inspect.signature(track).parameters.items() if name != "clip"}
+    if unknown := [name for name in words if name not in known]:
+        raise TedlensError(f"{', '.join(unknown)}: tl.track has no such word; its words are {', '.join(known)}.")
+    preset = words.get("preset")
+    known |= words if preset is None else track_words(str(preset), words)
+    how = Propagation(**{name: known.pop(name) for name in Propagation().said()})
+    clip = as_clip(clip)
+    found = _features(clip, **{name: value for name, value in known.items() if name != "preset"})
+    attrs = found.attrs | ({"preset": preset} if preset else {})
+    coords = xr.Coordinates(places(clip, found.grid))
+    return follow(found.values, coords, queries, how, locate, visible_above, attrs)
+
+
+class _Features(NamedTuple):
+    """What propagation goes by: of one model of length 1 at each cell, of two as fused."""
+
+    values: Tensor  # (frame, channel, y, x), on the device
+    input_size: tuple[int, int]  # of the frames that the first model saw
+    attrs: dict[str, Any]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return (self.values.shape[-2], self.values.shape[-1])
+
+
+def _features(
+    clip: Clip,
+    *,
+    motion: Model | None,
+    appearance: Model | None,
+    tau: int | None,
+    sigma: float | None,
+    log_snr: float | None,
+    block: str | None,
+    samples: int,
+    lam: float,
+    appearance_tau: int | None,
+    appearance_block: str | None,
+    appearance_samples: int,
+    seed: int,
+    overlap: int,
+    stitch: Stitch,
+    size: int | tuple[int, int] | None,
+) -> _Features:
+    """Features by the words of `track`, every one of which is checked before a UNet runs."""
     check_lams([lam])
     if tau is None and sigma is None and log_snr is None:
         tau = PAPER_TAU
-    clip = as_clip(clip)
-    masks = start_masks(clip)
     roles: list[_Role] = []
     if lam > 0:
         model = _given(motion, "video", lam)
@@ -117,11 +217,11 @@ def track(
         inputs.append(prepared.input_size)
         said = {**prepared.provenance(), "tau": role.tau, "block": role.block, "samples": role.samples}
         about |= {f"{role.name}_{key}": value for key, value in said.items()}
-    feats = fuse_features(parts[0], parts[1], lam) if len(parts) == 2 else unit(parts[0])
-    how = how.on(feats.shape[-2])
-    labels = label_clip(feats, masks, inputs[0], how)
-    attrs = about | how.said() | {"lam": lam, "seed": seed} | ({"preset": preset} if preset else {})
-    return label_masks(labels, np.arange(len(clip)), attrs).to_dataset(name="labels").assign_attrs(attrs)
+    return _Features(
+        fuse_features(parts[0], parts[1], lam) if len(parts) == 2 else unit(parts[0]),
+        inputs[0],
+        about | {"lam": lam, "seed": seed},
+    )
 
 
 class _Role(NamedTuple):
@@ -151,10 +251,10 @@ def clip_features(prepared: Prepared, tau: int, seed: int, block: str, samples: 
 
 
 def start_masks(clip: Clip) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """A clip's masks (frame, H, W), of which the first must hold an object."""
-    if clip.masks is None or not object_ids(clip.masks[0]):
+    """A clip's masks (frame, H, W), of which one must hold an object."""
+    if clip.masks is None or not object_ids(clip.masks):
         raise TedlensError(
-            f"Clip {clip.name!r} has no object in its first mask, so there is nothing to track; "
+            f"Clip {clip.name!r} has no object in its masks, so there is nothing to track; "
             "give read_clip(..., masks=...) a mask of the first frame."
         )
     return clip.masks

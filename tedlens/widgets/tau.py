@@ -70,7 +70,7 @@ class TauExplorer(Explorer):
         self.clip, self.feats = clip, None if feats is None else open_tree(feats, "features")
         self.labels = None if labels is None else open_labels(labels)
         self.metric = ipywidgets.Dropdown(
-            options=[m for m in ("JF", "J", "F", "identity") if m in self.scores], description="score"
+            options=[name for name in ("JF", *METRICS) if name in self.scores], description="score"
         )
         axes = ["tau", "log_snr"] if "log_snr" in self.scores.coords else ["tau"]
         self.x = ipywidgets.Dropdown(options=axes, description="x axis")
