@@ -2,6 +2,7 @@
 
 from tedlens.analysis.decoding import decode, object_features
 from tedlens.analysis.decomposition import decomposition, votes
+from tedlens.analysis.effects import effects
 from tedlens.analysis.pca import pca
 from tedlens.analysis.references import references
 from tedlens.analysis.similarity import similarity
@@ -14,6 +15,7 @@ __all__ = [
     "clip_statistics",
     "decode",
     "decomposition",
+    "effects",
     "object_features",
     "paired_difference",
     "pca",

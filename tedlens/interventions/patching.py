@@ -144,6 +144,7 @@ class Patch(Intervention):
     source: Source = field(compare=False)
     frames: tuple[int, ...] | None = None
     cells: tuple[int, ...] | None = None
+    runs_model = True
 
     @classmethod
     def of(

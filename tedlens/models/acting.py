@@ -60,6 +60,7 @@ class Intervention(ABC):
     """
 
     layers: tuple[str, ...]
+    runs_model = False  # whether each of its forwards takes another one
 
     @property
     def known_as(self) -> str | None:
@@ -86,6 +87,11 @@ class Intervention(ABC):
     @abstractmethod
     def acts(self, model: DiffusionModel, moment: Moment | None, ready: Any) -> Acts:
         """What is done, and where, in one forward; `ready` is what `prepare` gave."""
+
+
+def forwards_of(interventions: tuple[Intervention, ...]) -> int:
+    """Forwards that one with these interventions takes, with those of what is put in."""
+    return 1 + sum(forwards_of(interventions[:i]) for i, each in enumerate(interventions) if each.runs_model)
 
 
 def provenance_of(interventions: tuple[Intervention, ...]) -> dict[str, Any]:

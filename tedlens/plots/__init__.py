@@ -1,6 +1,7 @@
 """Pure functions from labelled results to plotly figures, in one house style."""
 
 from tedlens.plots.curves import decoding_curves, lambda_curve, overlap_bars, setting_bars, tau_block_map, tau_curve
+from tedlens.plots.effects import effect_map
 from tedlens.plots.export import notebook_renderer, save_figures
 from tedlens.plots.maps import decomposition, margin_curves, similarity_map
 from tedlens.plots.pictures import overlay, pca_map
@@ -10,6 +11,7 @@ from tedlens.plots.tracks import track_curves, tracks
 __all__ = [
     "decoding_curves",
     "decomposition",
+    "effect_map",
     "lambda_curve",
     "latex_table",
     "main_table",

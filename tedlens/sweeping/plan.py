@@ -23,8 +23,8 @@ class Plan:
     cells, done
         Cells of the grid (a clip at one tau and seed), and how many of them the store holds.
     forwards
-        Forwards of the swept UNet that are still to run: one a window and cell, whatever the number of
-        blocks, lambdas and settings.
+        Forwards of the swept UNet that are still to run: one a window, cell and intervention, whatever the number
+        of blocks, lambdas and settings; a patch takes another.
     appearance_forwards
         Batches of frames that the image model sees for the appearance features that motion is fused with.
     propagations
@@ -67,7 +67,10 @@ def make_plan(grid: Grid, clips: Sequence[ClipFacts], missing: Mapping[str, Sequ
         cells=cells,
         done=cells - left,
         forwards=sum(
-            len(missing[clip.name]) * grid.samples * len(windows(clip.frames, grid.window, grid.overlap))
+            len(missing[clip.name])
+            * grid.forwards
+            * grid.samples
+            * len(windows(clip.frames, grid.window, grid.overlap))
             for clip in clips
         ),
         appearance_forwards=0

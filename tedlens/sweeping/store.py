@@ -33,7 +33,7 @@ from fsspec.implementations.local import LocalFileSystem
 from tedlens.errors import TedlensError
 from tedlens.provenance import versions
 from tedlens.store import check_name, open_tree
-from tedlens.sweeping.cells import AXES, Kept, join_cells, label_scores
+from tedlens.sweeping.cells import AXES, Kept, interventions_said, join_cells, label_scores
 from tedlens.sweeping.clips import ClipFacts
 from tedlens.sweeping.encoding import (
     MARKER,
@@ -294,6 +294,12 @@ class SweepStore:
                     f"Clip {name!r} is not the one that {self.url} holds under this name (its frames or masks differ); "
                     "give it another name, or use another store."
                 )
+            for name, said in cell.about.get("interventions", {}).items():
+                if (now := json.loads(json.dumps(grid.said_interventions.get(name, said)))) != said:
+                    raise TedlensError(
+                        f"{self.url} holds results of an intervention {name!r} that is {said}, and now it is {now}; "
+                        "give it another name, or use another store."
+                    )
         return cells, broken
 
     # --- writing --------------------------------------------------------------------------------
@@ -334,6 +340,8 @@ class SweepStore:
             "kind": kind_of(grid.fixed),
             **versions(),
         }
+        if grid.interventions is not None:
+            about["interventions"] = grid.said_interventions
         self._write(f"cells/{cell_key(clip.name, tau, seed, grid)}", encode_cell(cell, kept, list(grid.inner), about))
 
     def finish(self, cells: Sequence[Cell]) -> xr.Dataset:
@@ -505,6 +513,7 @@ def joined(cells: Sequence[Cell], about: Mapping[str, Any]) -> xr.Dataset:
     scores = join_cells((cell.scores for cell in cells), {name: axes[name] for name in AXES if name in axes})
     noise = {cell.about["tau"]: (float(cell.about["sigma"]), float(cell.about["log_snr"])) for cell in cells}
     attrs = {name: value for name, value in about.items() if name.startswith("version_")} | about["fixed"]
+    attrs |= interventions_said(cell.about.get("interventions", {}) for cell in cells)
     single = {name: 0 for name in SETTINGS if len(axes[name]) == 1}
     return label_scores(scores, noise, attrs).isel(single)
 
