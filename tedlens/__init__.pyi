@@ -3,6 +3,8 @@ from . import datasets as datasets
 from . import models as models
 from . import plots as plots
 from . import widgets as widgets
+from .attending import attention as attention
+from .attending import head_statistics as head_statistics
 from .clip import Clip as Clip
 from .clip import read_clip as read_clip
 from .errors import TedlensError as TedlensError

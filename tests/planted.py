@@ -53,6 +53,7 @@ class PlantedUNet(nn.Module):
         self.mid_block = Block()
         self.up_blocks = nn.ModuleList([Block()])
         for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
+            nn.init.normal_(block.mix.attn1.to_q.weight)
             nn.init.zeros_(block.mix.attn1.to_v.weight)
         planted = self.up_blocks[0].mix.attn1
         head = slice(CHANNELS, 2 * CHANNELS)

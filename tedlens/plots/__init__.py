@@ -1,5 +1,6 @@
 """Pure functions from labelled results to plotly figures, in one house style."""
 
+from tedlens.plots.attention import attention_map, head_map
 from tedlens.plots.curves import decoding_curves, lambda_curve, overlap_bars, setting_bars, tau_block_map, tau_curve
 from tedlens.plots.effects import effect_map
 from tedlens.plots.export import notebook_renderer, save_figures
@@ -9,9 +10,11 @@ from tedlens.plots.tables import latex_table, main_table, plain_table
 from tedlens.plots.tracks import track_curves, tracks
 
 __all__ = [
+    "attention_map",
     "decoding_curves",
     "decomposition",
     "effect_map",
+    "head_map",
     "lambda_curve",
     "latex_table",
     "main_table",
