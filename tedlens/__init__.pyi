@@ -24,6 +24,8 @@ from .models import load_image_model as load_image_model
 from .models import load_video_model as load_video_model
 from .models import register_adapter as register_adapter
 from .probing import probe as probe
+from .sam2 import load_sam2 as load_sam2
+from .sam2 import track_sam2 as track_sam2
 from .store import load as load
 from .store import save as save
 from .sweeping import open_kept as open_kept
