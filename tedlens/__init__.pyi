@@ -32,6 +32,8 @@ from .predicting import evaluate_prediction as evaluate_prediction
 from .predicting import predict as predict
 from .predicting import prediction_scores as prediction_scores
 from .probing import probe as probe
+from .sam2 import load_sam2 as load_sam2
+from .sam2 import track_sam2 as track_sam2
 from .store import load as load
 from .store import save as save
 from .sweeping import open_kept as open_kept

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -301,12 +301,7 @@ class DiffusionModel(ABC):
     @cached_property
     def weights_sha256(self) -> str:
         """Hash of the names and hashes of all weights, in the order of their names."""
-        weights = [each for module in self._modules() for each in sorted(module.state_dict().items())]
-        digest = hashlib.sha256()
-        with ThreadPoolExecutor() as pool:  # hashlib lets other threads run meanwhile
-            for (name, _), sha256 in zip(weights, pool.map(_sha256, [value for _, value in weights]), strict=True):
-                digest.update(name.encode() + sha256)
-        return digest.hexdigest()
+        return hash_of_weights(self._modules())
 
     def provenance(self) -> dict[str, Any]:
         """How to get this model again, for the attributes of results."""
@@ -321,6 +316,16 @@ class DiffusionModel(ABC):
             **{f"model_{key}": value for key, value in self.options.items() if value is not None},
             **provenance_of(interventions),
         }
+
+
+def hash_of_weights(modules: Sequence[nn.Module]) -> str:
+    """Hash of the names and hashes of all weights of modules, in the order of their names."""
+    weights = [each for module in modules for each in sorted(module.state_dict().items())]
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor() as pool:  # hashlib lets other threads run meanwhile
+        for (name, _), sha256 in zip(weights, pool.map(_sha256, [value for _, value in weights]), strict=True):
+            digest.update(name.encode() + sha256)
+    return digest.hexdigest()
 
 
 def _sha256(value: Tensor) -> bytes:

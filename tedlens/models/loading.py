@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 from collections.abc import Iterator
@@ -13,12 +14,18 @@ import diffusers
 import huggingface_hub
 import torch
 import transformers
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 
 from tedlens.errors import TedlensError
 
 # What diffusers and safetensors raise for missing, damaged or unsafe files.
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError, AttributeError, TypeError)
+
+# Of a model of transformers on the hub.
+TRANSFORMERS_FILES = [
+    *("config.json", "*preprocessor_config.json", "model*.safetensors", "model.safetensors.index.json"),
+]
 
 
 def cannot_load(source: str, error: Exception) -> TedlensError:
@@ -74,6 +81,52 @@ def dtype_named(dtype: str) -> torch.dtype:
     if dtype not in allowed:
         raise TedlensError(f"dtype={dtype!r} is not one that models run in; choose from {', '.join(allowed)}.")
     return allowed[dtype]
+
+
+def transformers_folder(source: str, revision: str | None, no_such: str) -> Path:
+    """Folder of a model of transformers: of a hub id, in the local cache, downloaded where it is not there yet.
+
+    `no_such` begins the sentence for what is neither.
+    """
+    if Path(source).is_dir():
+        if revision is not None:
+            raise TedlensError(f"revision={revision!r} is of a hub id, and {source} is a folder; leave it out.")
+        return Path(source)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        raise TedlensError(f"{no_such}a hub id (owner/name), or a folder that transformers' save_pretrained wrote.")
+    try:
+        with quiet(bars=True):
+            return Path(huggingface_hub.snapshot_download(source, revision=revision, allow_patterns=TRANSFORMERS_FILES))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise cannot_load(source, error) from error
+
+
+def transformers_model(folder: Path, cls: str, dtype: torch.dtype, options: dict[str, Any]) -> Any:
+    """A model of transformers with every tensor that it needs: no pickled weights, no remote code."""
+    try:
+        with quiet(bars=True):
+            model, said = getattr(transformers, cls).from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+            )
+    except LOADING_ERRORS as error:
+        raise cannot_load(str(folder), error) from error
+    if missing := sorted(map(str, said["missing_keys"])):
+        raise TedlensError(
+            f"Cannot load {folder}: {len(missing)} of the {len(model.state_dict())} tensors of its {cls} are missing, "
+            f"{', '.join(missing[:3])}{', ..' if len(missing) > 3 else ''}; the file is not whole."
+        )
+    return model
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What a ``config.json`` says."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TedlensError(
+            f"{path} cannot be read; give the folder that transformers' save_pretrained wrote."
+        ) from error
+    return found
 
 
 def unpickled(path: Path) -> Any:

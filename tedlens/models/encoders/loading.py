@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import torch
-import transformers
-from huggingface_hub.errors import HfHubHTTPError
 
 from tedlens.errors import TedlensError
 from tedlens.models.encoders.checkpoint import State, read_state
@@ -20,7 +15,14 @@ from tedlens.models.encoders.encoder import IMAGENET_MEAN, IMAGENET_STD, FrameEn
 from tedlens.models.encoders.resnet import Shape, Stages, resnet_of
 from tedlens.models.encoders.sfc import SFC
 from tedlens.models.encoders.vit import VisionTransformer, dino_of
-from tedlens.models.loading import LOADING_ERRORS, cannot_load, device_named, dtype_named, quiet, revision_of
+from tedlens.models.loading import (
+    device_named,
+    dtype_named,
+    read_config,
+    revision_of,
+    transformers_folder,
+    transformers_model,
+)
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -101,7 +103,6 @@ BACKBONES = {
 }
 SIZE = 480  # DAVIS at its short side, as CRW, SFC, VFS, Spa-then-Temp, SMTC and DINO see it
 DINOV3_SIZE = 960
-FILES = ["config.json", "*preprocessor_config.json", "model*.safetensors", "model.safetensors.index.json"]
 
 
 def load_encoder(
@@ -160,7 +161,7 @@ def is_encoder(name: str | Path) -> bool:
     if str(name) in encoder_names() or str(name) in HUB_ENCODERS.values():
         return True
     config = Path(name) / "config.json"
-    return config.is_file() and _json(config).get("model_type") in BACKBONES
+    return config.is_file() and read_config(config).get("model_type") in BACKBONES
 
 
 # --- baselines ------------------------------------------------------------------------------------
@@ -206,14 +207,14 @@ def _paths(checkpoint: Paths | None, files: Sequence[str]) -> list[Path]:
 
 def _backbone(name: str, dtype: torch.dtype, revision: str | None) -> FrameEncoder:
     folder = _folder(name, revision)
-    config = _json(folder / "config.json")
+    config = read_config(folder / "config.json")
     kind = config.get("model_type")
     if kind not in BACKBONES:
         raise TedlensError(
             f"{name} is a model of type {kind!r}, which is no encoder of frames that tedlens knows; it knows "
             f"{', '.join(BACKBONES)}, and by name {', '.join(encoder_names())}."
         )
-    model = _loaded(folder, BACKBONES[kind], dtype, {"add_pooling_layer": False} if kind == "vit" else {})
+    model = transformers_model(folder, BACKBONES[kind], dtype, {"add_pooling_layer": False} if kind == "vit" else {})
     network: Network = Stages(model) if kind == "resnet" else VisionTransformer(model)
     blocks = list(network.blocks())
     return FrameEncoder(
@@ -231,53 +232,13 @@ def _backbone(name: str, dtype: torch.dtype, revision: str | None) -> FrameEncod
 
 def _folder(name: str, revision: str | None) -> Path:
     """Folder of a model of transformers: of a hub id, in the local cache, downloaded where it is not there yet."""
-    if Path(name).is_dir():
-        if revision is not None:
-            raise TedlensError(f"revision={revision!r} is of a hub id, and {name} is a folder; leave it out.")
-        return Path(name)
-    source = HUB_ENCODERS.get(name, name)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-        raise TedlensError(
-            f"There is no encoder {name!r}; choose {', '.join(encoder_names())}, a hub id (owner/name), or a folder "
-            "that transformers' save_pretrained wrote."
-        )
-    try:
-        with quiet(bars=True):
-            return Path(huggingface_hub.snapshot_download(source, revision=revision, allow_patterns=FILES))
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise cannot_load(source, error) from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TedlensError(
-            f"{path} cannot be read; give the folder that transformers' save_pretrained wrote."
-        ) from error
-    return found
-
-
-def _loaded(folder: Path, cls: str, dtype: torch.dtype, options: dict[str, Any]) -> Any:
-    """A model of transformers with every tensor that it needs: no pickled weights, no remote code."""
-    try:
-        with quiet(bars=True):
-            model, said = getattr(transformers, cls).from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
-            )
-    except LOADING_ERRORS as error:
-        raise cannot_load(str(folder), error) from error
-    if missing := sorted(map(str, said["missing_keys"])):
-        raise TedlensError(
-            f"Cannot load {folder}: {len(missing)} of the {len(model.state_dict())} tensors of its {cls} are missing, "
-            f"{', '.join(missing[:3])}{', ..' if len(missing) > 3 else ''}; the file is not whole."
-        )
-    return model
+    no_such = f"There is no encoder {name!r}; choose {', '.join(encoder_names())}, "
+    return transformers_folder(HUB_ENCODERS.get(name, name), revision, no_such)
 
 
 def _look(folder: Path) -> Look:
     """How a model wants its pictures, as its folder says; by default ImageNet's mean and deviation."""
     for path in sorted(folder.glob("*preprocessor_config.json")):
-        said = _json(path)
+        said = read_config(path)
         return Look(tuple(said.get("image_mean", IMAGENET_MEAN)), tuple(said.get("image_std", IMAGENET_STD)))
     return Look()
