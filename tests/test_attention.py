@@ -116,7 +116,7 @@ def test_a_planted_head_sees_all_frames_alike(planted: Planted, clip: tl.Clip) -
     assert float(np.abs(maps.sel(head=0) - 0.25).max()) > 0.05
     statistics = tl.head_statistics(planted, clip[:4], TAU, "up_0.mix").squeeze()
     assert float(statistics["entropy"].sel(head=1)) == pytest.approx(1)
-    assert float(statistics["entropy"].sel(head=0)) < 0.99
+    assert float(statistics["entropy"].sel(head=0)) < 0.999
     assert float(statistics["frames_away"].sel(head=1)) == pytest.approx(1.25)  # of 0..3 among themselves
 
 

@@ -92,7 +92,7 @@ def head_map(statistics: xr.Dataset, statistic: str = "accuracy") -> go.Figure:
 
 def _pictures(maps: xr.DataArray, clip: Clip) -> go.Figure:
     """A row for each value of one axis, a column for each of the other; queries are marked in their own frame."""
-    others = [dim for dim in ("query", "head", "frame", "token") if dim in maps.dims]
+    others: list[str] = [dim for dim in ("query", "head", "frame", "token") if dim in maps.dims]
     if len(others) > 2 or maps.ndim != len(others) + 2:
         raise _too_many(maps)
     while len(others) < 2:
@@ -112,9 +112,7 @@ def _pictures(maps: xr.DataArray, clip: Clip) -> go.Figure:
         if down == "query":
             mark = _mark(row)
             cells = [[picture(clip.frames[int(row["query_frame"])], size), mark], *([*each, mark] for each in cells)]
-        rows.append(
-            ("" if down.startswith("one") else f"{down} {row[down].item() if down in row.coords else number}", cells)
-        )
+        rows.append((_named(maps, down, number), cells))
     columns = [_named(maps, across, number) for number in range(maps.sizes[across])]
     return panels(rows, ["clip", *columns] if down == "query" else columns, size)
 
@@ -167,11 +165,13 @@ def _mark(row: xr.DataArray) -> go.Scatter:
 
 def _plain(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Without NaN, which JSON does not have."""
-    return np.where(np.isnan(values), None, values.astype(object))
+    plain = values.astype(object)
+    plain[np.isnan(values)] = None
+    return plain
 
 
 def _too_many(maps: xr.DataArray) -> TedlensError:
     return TedlensError(
-        f"These maps lie over {', '.join(map(str, maps.dims))}, which is not two axes and a picture; choose one value with "
-        ".sel, take a mean, or give query points to tl.attention."
+        f"These maps lie over {', '.join(map(str, maps.dims))}, which is not two axes and a picture; choose one value "
+        "with .sel, take a mean, or give query points to tl.attention."
     )
