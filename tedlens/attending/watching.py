@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -67,31 +68,41 @@ class Call(NamedTuple):
 
 
 class Watch(TorchFunctionMode):
-    """Keeps the last call of torch's attention while it is on; nothing that is computed changes."""
+    """Keeps the call of torch's attention that an attention makes; nothing that is computed changes.
+
+    On within an attention alone, from its query projection to its end: each torch function takes longer meanwhile.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self._on = ExitStack()
         self.within: nn.Module | None = None
         self.last: Call | None = None
-
-    def begin(self, attention: nn.Module) -> Act:
-        """The act that says that an attention has begun, on its query projection."""
-
-        def act(given: Tensor, output: Tensor) -> None:
-            self.within, self.last = attention, None
-
-        return act
-
-    def call_of(self, attention: nn.Module) -> Call | None:
-        """The call of the attention that has just ended; None where it made none, or began unseen."""
-        call = self.last if self.within is attention else None
-        self.within, self.last = None, None
-        return call
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:
             self.last = _call(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+    def begin(self, attention: nn.Module) -> Act:
+        """The act on an attention's query projection with which it begins."""
+
+        def act(given: Tensor, output: Tensor) -> None:
+            self.stop()  # another run of the model, for what is put into this one, was not read
+            self.within = attention
+            self._on.enter_context(self)
+
+        return act
+
+    def end(self, attention: nn.Module) -> Call | None:
+        """The call of the attention that ends; None where it made none, or its beginning was not seen."""
+        call = self.last if self.within is attention else None
+        self.stop()
+        return call
+
+    def stop(self) -> None:
+        self._on.close()
+        self.within, self.last = None, None
 
 
 def _call(
@@ -149,14 +160,17 @@ def watch(
         seen = Watch()
         taps = {layer.name: Tap(layer.site.module, _reader(layer, seen, moment, take)) for layer in on_this_grid}
         begun = [(module.to_q, seen.begin(module)) for module in modules]
-        with seen, acting(begun):
-            found = prepared.window(prepared.noisy(draw, window), moment, Reading(taps, deepest, lambda: None))
+        try:
+            with acting(begun):
+                found = prepared.window(prepared.noisy(draw, window), moment, Reading(taps, deepest, lambda: None))
+        finally:
+            seen.stop()
         yield moment, found
 
 
 def _reader(layer: Layer, seen: Watch, moment: Moment, take: Callable[[Layer, Call, Moment], Any]) -> Any:
     def read(output: Any) -> Any:
-        call = seen.call_of(layer.site.module)
+        call = seen.end(layer.site.module)
         if call is None or call.query.shape[1] != layer.heads:
             raise TedlensError(
                 f"Attention {layer.name!r} does not go through torch's scaled_dot_product_attention, so its weights "
