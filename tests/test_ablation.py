@@ -12,6 +12,7 @@ import pytest
 import tiny
 import torch
 import xarray as xr
+from adapters import LAYER, VIDEO, features, no_hooks, video_models
 from planted import Planted
 
 import tedlens as tl
@@ -21,29 +22,12 @@ from tedlens.interventions.sites import inside
 from tedlens.models.base import DiffusionModel
 from tedlens.models.registry import ADAPTERS, as_model
 
-VIDEO = ["i2vgen_xl", "svd", "modelscope", "animatediff"]
-# A layer over frames of each architecture, and an attention in it.
-LAYER = {
-    "i2vgen_xl": ("up_1.temp_attentions.0", "up_1.temp_attentions.0.transformer_blocks.0.attn1"),
-    "svd": ("up_1.attentions.0", "up_1.attentions.0.temporal_transformer_blocks.0.attn1"),
-    "modelscope": ("up_1.temp_attentions.0", "up_1.temp_attentions.0.transformer_blocks.0.attn1"),
-    "animatediff": ("up_1.motion_modules.0", "up_1.motion_modules.0.transformer_blocks.0.attn1"),
-}
+SPATIAL_QUERIES = "up_2.attentions.0.transformer_blocks.0.attn1.to_q"
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DiffusionModel]:
-    folder = tmp_path_factory.mktemp("tiny")
-    pipelines = {
-        "i2vgen_xl": tiny.i2vgen_xl(folder),
-        "svd": tiny.svd(),
-        "modelscope": tiny.modelscope(folder),
-        "animatediff": tiny.animatediff(folder),
-    }
-    return {
-        name: ADAPTERS["video"][type(pipeline.unet).__name__](pipeline, name=name, size=32)
-        for name, pipeline in pipelines.items()
-    }
+    return video_models(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +39,6 @@ def clip() -> tl.Clip:
 @pytest.fixture
 def planted() -> Planted:
     return Planted()
-
-
-def features(model: DiffusionModel, clip: tl.Clip, block: str | None = None, **how: Any) -> xr.DataArray:
-    block = model.blocks[-1] if block is None else block
-    how = {"tau": 200, "window": 4} | how
-    return tl.probe(model, clip, blocks=block, **how)[block]["features"].isel(tau=0, seed=0)
-
-
-def no_hooks(model: DiffusionModel) -> bool:
-    return not any(module._forward_hooks or module._forward_pre_hooks for module in model.unet.modules())
 
 
 # --- planted truths -------------------------------------------------------------------------------
@@ -285,3 +259,37 @@ def test_what_cannot_be_cut_is_said_at_once(planted: Planted, arguments: dict[st
     for value in ({"name": "mini", "ablate": {"layer": "up_0"}}, {"name": "mini", "ablate": 3}):
         with pytest.raises(tl.TedlensError, match="ablate"):
             as_model(value)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    ["up_2", "up_2.temp_convs.0.conv4.3", SPATIAL_QUERIES, "up_2.temp_attentions.0.transformer_blocks.0.norm1"],
+)
+def test_frames_and_means_in_every_layout(models: dict[str, DiffusionModel], clip: tl.Clip, layer: str) -> None:
+    """Of a map, a video, tokens and tracks: zeros and means where they are meant, in the layer's own output."""
+    model, clip = models["i2vgen_xl"], clip[:4]
+    whole = features(model, clip, layer)
+    zero = features(tl.ablate(model, layer, "zero", frames=[0, 3]), clip, layer)
+    assert not zero.sel(frame=[0, 3]).any()
+    np.testing.assert_array_equal(zero.sel(frame=[1, 2]), whole.sel(frame=[1, 2]))
+    mean = features(tl.ablate(model, layer, "mean", frames=2), clip, layer)
+    np.testing.assert_allclose(mean.sel(frame=2), whole.mean("frame"), atol=1e-5)
+    np.testing.assert_array_equal(mean.sel(frame=[0, 1, 3]), whole.sel(frame=[0, 1, 3]))
+
+
+def test_a_scope_holds_for_all_that_runs_the_model(models: dict[str, DiffusionModel], clip: tl.Clip) -> None:
+    model, attention = models["modelscope"], LAYER["modelscope"][1]
+    clip = clip[:4]
+    runs: dict[str, Any] = {
+        "track": lambda m: tl.track(clip, motion=m, lam=1, tau=300, block="up_1")["labels"],
+        "predict": lambda m: tl.predict(m, clip, tau=300).frames,
+        "attention": lambda m: tl.attention(m, clip, 300, attention),
+    }
+    cut = tl.ablate(model, "down_0.temp_attentions.0", "mean")
+    alone = {name: np.asarray(run(cut)) for name, run in runs.items()}
+    with tl.ablate(model, "down_0.temp_attentions.0", "mean"):
+        for name, run in runs.items():
+            np.testing.assert_array_equal(np.asarray(run(model)), alone[name])
+        about = runs["track"](model).attrs
+    assert "down_0" in about["motion_model_interventions"]
+    assert not np.array_equal(np.asarray(runs["attention"](model)), alone["attention"])

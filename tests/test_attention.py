@@ -10,8 +10,8 @@ import pytest
 import tiny
 import torch
 import xarray as xr
+from adapters import LAYER, SPATIAL, VIDEO, no_hooks, video_models
 from planted import Planted
-from test_ablation import LAYER, VIDEO, models, no_hooks  # noqa: F401 (a fixture)
 
 import tedlens as tl
 from tedlens.attending.watching import Watch
@@ -20,13 +20,12 @@ from tedlens.models.base import DiffusionModel
 from tedlens.models.registry import ADAPTERS
 from tedlens.probing import Draw, Prepared
 
-SPATIAL = {
-    "i2vgen_xl": "up_1.attentions.0.transformer_blocks.0.attn1",
-    "svd": "up_1.attentions.0.transformer_blocks.0.attn1",
-    "modelscope": "up_1.attentions.0.transformer_blocks.0.attn1",
-    "animatediff": "up_0.attentions.0.transformer_blocks.0.attn1",
-}
 TAU = 300
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DiffusionModel]:
+    return video_models(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +53,7 @@ def softmax(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize("name", VIDEO)
-def test_it_is_the_softmax_of_queries_and_keys(models: dict[str, DiffusionModel], name: str, clip: tl.Clip) -> None:  # noqa: F811
+def test_it_is_the_softmax_of_queries_and_keys(models: dict[str, DiffusionModel], name: str, clip: tl.Clip) -> None:
     """AnimateDiff adds embeddings of frames before the projections; so both are seen as attention gets them."""
     model, clip = models[name], clip[:4]
     maps = tl.attention(model, clip, TAU, LAYER[name][1])
@@ -74,7 +73,7 @@ def test_it_is_the_softmax_of_queries_and_keys(models: dict[str, DiffusionModel]
 
 
 @pytest.mark.parametrize("name", ["i2vgen_xl", "animatediff"])
-def test_to_tokens_of_text(models: dict[str, DiffusionModel], name: str, clip: tl.Clip) -> None:  # noqa: F811
+def test_to_tokens_of_text(models: dict[str, DiffusionModel], name: str, clip: tl.Clip) -> None:
     model, clip = models[name], clip[:4]
     layer = SPATIAL[name].replace("attn1", "attn2")
     given: list[Any] = []
@@ -134,7 +133,7 @@ def test_in_windows(planted: Planted, clip: tl.Clip) -> None:
 
 
 @pytest.mark.parametrize("layer", [LAYER["i2vgen_xl"][1], SPATIAL["i2vgen_xl"], "up_1.attentions.0.**.attn2"])
-def test_points_are_rows_of_the_whole(models: dict[str, DiffusionModel], clip: tl.Clip, layer: str) -> None:  # noqa: F811
+def test_points_are_rows_of_the_whole(models: dict[str, DiffusionModel], clip: tl.Clip, layer: str) -> None:
     model = models["i2vgen_xl"]
     whole = tl.attention(model, clip, TAU, layer, window=4)
     points = [(5, 3.2, 30.0), (0, 31.0, 0.0), (2, 15.5, 16.4)]
@@ -147,7 +146,7 @@ def test_points_are_rows_of_the_whole(models: dict[str, DiffusionModel], clip: t
         assert (float(found["query_y"][number]), float(found["query_x"][number])) == (y, x)
 
 
-def test_nothing_that_is_computed_changes(models: dict[str, DiffusionModel], clip: tl.Clip) -> None:  # noqa: F811
+def test_nothing_that_is_computed_changes(models: dict[str, DiffusionModel], clip: tl.Clip) -> None:
     for name in VIDEO:
         prepared = Prepared(models[name], clip[:4])
         noisy = prepared.noisy(Draw(TAU, 0), range(4))
@@ -159,7 +158,7 @@ def test_nothing_that_is_computed_changes(models: dict[str, DiffusionModel], cli
         assert torch.equal(found, expected)
 
 
-def test_a_forward_a_window_that_ends_after_the_layer(models: dict[str, DiffusionModel], clip: tl.Clip) -> None:  # noqa: F811
+def test_a_forward_a_window_that_ends_after_the_layer(models: dict[str, DiffusionModel], clip: tl.Clip) -> None:
     model = models["i2vgen_xl"]
     ran: list[str] = []
     watched = {"unet": model.unet, "up_1": model.unet.up_blocks[1], "up_2": model.unet.up_blocks[2]}
@@ -171,7 +170,7 @@ def test_a_forward_a_window_that_ends_after_the_layer(models: dict[str, Diffusio
     assert ran == ["unet", "up_1"] * 3
 
 
-def test_of_a_cut_model(models: dict[str, DiffusionModel], clip: tl.Clip) -> None:  # noqa: F811
+def test_of_a_cut_model(models: dict[str, DiffusionModel], clip: tl.Clip) -> None:
     model, layer = models["i2vgen_xl"], LAYER["i2vgen_xl"][1]
     whole = tl.attention(model, clip, TAU, layer)
     cut = tl.attention(tl.ablate(model, "up_0", "zero"), clip, TAU, layer)
@@ -193,7 +192,7 @@ def test_in_half_precision_on_loan(tmp_path: Path, clip: tl.Clip, dtype: torch.d
     np.testing.assert_allclose(found, expected, atol=0.02)
 
 
-def test_statistics_by_hand(models: dict[str, DiffusionModel]) -> None:  # noqa: F811
+def test_statistics_by_hand(models: dict[str, DiffusionModel]) -> None:
     model = models["svd"]
     made = tl.datasets.similar(3, frames=4, size=64, scale=1)
     clip = tl.Clip(made.frames, made.masks)
@@ -226,7 +225,7 @@ def test_statistics_by_hand(models: dict[str, DiffusionModel]) -> None:  # noqa:
         np.testing.assert_allclose(here["chance"], np.mean(blind), atol=1e-6)
 
 
-def test_slices_do_not_show(models: dict[str, DiffusionModel], clip: tl.Clip, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_slices_do_not_show(models: dict[str, DiffusionModel], clip: tl.Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     model = models["svd"]
     layers = [LAYER["svd"][1], SPATIAL["svd"]]
     maps = [tl.attention(model, clip, TAU, layer) for layer in layers]

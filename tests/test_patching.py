@@ -11,8 +11,8 @@ import pytest
 import tiny
 import torch
 import xarray as xr
+from adapters import LAYER, VIDEO, features, no_hooks, video_models
 from planted import Planted
-from test_ablation import LAYER, VIDEO, features, models, no_hooks  # noqa: F401 (a fixture)
 
 import tedlens as tl
 from tedlens.interventions import intervened
@@ -22,6 +22,11 @@ from tedlens.models.registry import ADAPTERS, as_model
 from tedlens.probing import Prepared
 
 BRANCH = "up_0.mix.attn1"  # of the planted network: what it adds is minus the mean over frames
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DiffusionModel]:
+    return video_models(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +103,7 @@ def test_a_patch_is_of_the_model_that_it_was_made_of(planted: Planted, clip: tl.
 
 @pytest.mark.parametrize("name", VIDEO)
 def test_the_last_block_of_another_clip(
-    models: dict[str, DiffusionModel],  # noqa: F811
+    models: dict[str, DiffusionModel],
     name: str,
     clip: tl.Clip,
     other: tl.Clip,
@@ -115,7 +120,7 @@ def test_the_last_block_of_another_clip(
     np.testing.assert_array_equal(features(model, clip), whole)
 
 
-def test_reversed_by_hand(models: dict[str, DiffusionModel], clip: tl.Clip) -> None:  # noqa: F811
+def test_reversed_by_hand(models: dict[str, DiffusionModel], clip: tl.Clip) -> None:
     model = models["animatediff"]  # which counts frames
     clip = clip[:4]
     prepared = Prepared(model, clip)
@@ -139,7 +144,7 @@ def test_reversed_by_hand(models: dict[str, DiffusionModel], clip: tl.Clip) -> N
         "up_1.temp_attentions.0.transformer_blocks.0.attn1.to_k",
     ],
 )
-def test_steering_in_every_layout(models: dict[str, DiffusionModel], clip: tl.Clip, layer: str) -> None:  # noqa: F811
+def test_steering_in_every_layout(models: dict[str, DiffusionModel], clip: tl.Clip, layer: str) -> None:
     model = models["i2vgen_xl"]
     whole = features(model, clip, layer)
     direction = np.linspace(-1, 1, whole.sizes["channel"])

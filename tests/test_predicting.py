@@ -169,3 +169,18 @@ def test_what_predicts_nothing_is_said(clip: tl.Clip) -> None:
 class Silent(tiny.Toy):
     def run(self, noisy: Tensor, tau: int, condition: Condition) -> Tensor:
         return noisy
+
+
+def test_the_curve_shows_the_means(clip: tl.Clip, tmp_path: Path) -> None:
+    model = adapted("modelscope", tmp_path)
+    scores = tl.prediction_scores(model, clip[:4], tau=[700, 100], seed=[0, 1])
+    figure = tl.plots.prediction_curves(scores)
+    drawn = {trace.name: trace for trace in figure.data}
+    assert list(drawn["prediction"].x) == [100, 700]
+    np.testing.assert_allclose(drawn["prediction"].y, scores["psnr"].mean(["seed", "frame"]).sel(tau=[100, 700]))
+    inside = scores["error_inside"].mean(["seed", "frame", "object"]).sel(tau=[100, 700])
+    np.testing.assert_allclose(drawn["inside objects"].y, inside)
+    # The VAE's own loss bounds what is owed.
+    assert figure.layout.shapes[0].y0 == pytest.approx(float(scores["ceiling"].mean()))
+    with pytest.raises(tl.TedlensError, match="are no scores over noise levels"):
+        tl.plots.prediction_curves(scores.isel(tau=0))

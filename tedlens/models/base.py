@@ -100,6 +100,7 @@ class DiffusionModel(ABC):
         self.offload = offload
         self.lock = threading.RLock()
         self.outlines: dict[tuple[int, int], Outline] = {}
+        self._hash: list[str] = []  # of the weights, once it is known; all that share them share it
         self.interventions: tuple[Intervention, ...] = ()
         self._whole: DiffusionModel | None = None  # of a cut model, the one that it was made of
         self._scopes: list[Any] = []
@@ -183,7 +184,6 @@ class DiffusionModel(ABC):
     def intervened(self, intervention: Intervention) -> Self:
         """This model with one more intervention, which is seen to be possible; also a scope, see `while_cut`."""
         intervention.check(self)
-        _ = self.weights_sha256  # once for all that share them
         other = self.with_interventions((*self.interventions, intervention))
         other._whole = self
         return other
@@ -298,10 +298,12 @@ class DiffusionModel(ABC):
                         f"{type(module).__name__}; the file is damaged, or was saved from a training that failed."
                     )
 
-    @cached_property
+    @property
     def weights_sha256(self) -> str:
         """Hash of the names and hashes of all weights, in the order of their names."""
-        return hash_of_weights(self._modules())
+        if not self._hash:
+            self._hash.append(hash_of_weights(self._modules()))
+        return self._hash[0]
 
     def provenance(self) -> dict[str, Any]:
         """How to get this model again, for the attributes of results."""
