@@ -100,9 +100,9 @@ class DiffusionModel(ABC):
         self.offload = offload
         self.lock = threading.RLock()
         self.outlines: dict[tuple[int, int], Outline] = {}
-        self._hash: list[str] = []  # of the weights, once it is known; all that share them share it
         self.interventions: tuple[Intervention, ...] = ()
         self._whole: DiffusionModel | None = None  # of a cut model, the one that it was made of
+        self._root: DiffusionModel | None = None  # of a copy, the first of all that share their weights
         self._scopes: list[Any] = []
         if block is not None:
             self.block = block
@@ -179,6 +179,7 @@ class DiffusionModel(ABC):
         """The same model, weights and lock, with other interventions."""
         other = copy.copy(self)
         other.interventions, other._whole, other._scopes = interventions, None, []
+        other._root = self._root or self
         return other
 
     def intervened(self, intervention: Intervention) -> Self:
@@ -298,12 +299,10 @@ class DiffusionModel(ABC):
                         f"{type(module).__name__}; the file is damaged, or was saved from a training that failed."
                     )
 
-    @property
+    @cached_property
     def weights_sha256(self) -> str:
         """Hash of the names and hashes of all weights, in the order of their names."""
-        if not self._hash:
-            self._hash.append(hash_of_weights(self._modules()))
-        return self._hash[0]
+        return hash_of_weights(self._modules()) if self._root is None else self._root.weights_sha256
 
     def provenance(self) -> dict[str, Any]:
         """How to get this model again, for the attributes of results."""

@@ -84,6 +84,7 @@ def on_meta_device(model: DiffusionModel) -> DiffusionModel:
                 parameter = isinstance(tensor, nn.Parameter)
                 meta[id(tensor)] = nn.Parameter(empty, requires_grad=False) if parameter else empty
     twin = model.with_interventions(())
+    meta[id(twin._root)] = None  # which has the weights
     # What was computed on the model's own device stays there.
     for name in [n for n in vars(model) if isinstance(getattr(type(model), n, None), cached_property)]:
         del vars(twin)[name]
