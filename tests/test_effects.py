@@ -92,20 +92,34 @@ def test_a_store_goes_on_and_knows_what_names_mean(planted: Planted, tmp_path: P
     store = tmp_path / "s.zarr"
     clips = [make_clip(n) for n in range(2)]
     first = {name: CUTS[name] for name in ("intact", "no mix")}
-    tl.sweep(clips, motion=planted, interventions=first, store=store, keep="labels", **HOW)
-    whole = tl.sweep(clips, motion=planted, interventions=CUTS, store=store, keep="labels", **HOW)
+    tl.sweep(clips, motion=planted, interventions=first, store=store, **HOW)
+    counted = {"forwards": 0}
+    handle = planted.unet.register_forward_pre_hook(lambda *_: counted.update(forwards=counted["forwards"] + 1))
+    whole = tl.sweep(clips, motion=planted, interventions=CUTS, store=store, **HOW)
+    again = tl.sweep(clips, motion=planted, interventions=CUTS, store=store, **HOW)
+    handle.remove()
+    assert counted["forwards"] == 2 * 2 * 2 * 2  # of the new one alone: clips, taus, windows, and the patch's other run
+    xr.testing.assert_identical(again, whole)
     straight = tl.sweep(clips, motion=planted, interventions=CUTS, **HOW)
     xr.testing.assert_equal(whole.drop_attrs(), straight.drop_attrs())
     opened = tl.open_sweep(store)
     assert set(json.loads(opened.attrs["interventions"])) == set(CUTS)
     assert set(opened["intervention"].values) == set(CUTS)
-    kept = tl.open_kept(store, clip="clip-0", tau=100)
-    assert "intervention" in kept["labels"]["labels"].dims
     other = {"intact": None, "no mix": {"ablate": "mid.mix"}}
     with pytest.raises(tl.TedlensError, match="holds results of an intervention 'no mix' that is"):
-        tl.sweep(clips, motion=planted, interventions=other, store=store, keep="labels", **HOW)
+        tl.sweep(clips, motion=planted, interventions=other, store=store, **HOW)
     with pytest.raises(tl.TedlensError, match="intervention_axis=True"):
-        tl.sweep(clips, motion=planted, store=store, keep="labels", **HOW)
+        tl.sweep(clips, motion=planted, store=store, **HOW)
+
+
+def test_labels_are_kept_of_all_interventions(planted: Planted, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"motion": planted, "store": tmp_path / "s.zarr", "keep": "labels"} | HOW
+    tl.sweep(make_clip(0), interventions={"intact": None}, **how)
+    tl.sweep(make_clip(0), interventions=CUTS, **how)
+    kept = tl.open_kept(tmp_path / "s.zarr", clip="clip-0", tau=100)["labels"]["labels"]
+    for name, model in (("intact", planted), ("no mix", tl.ablate(planted, "up_0.mix"))):
+        tracked = tl.track(make_clip(0), motion=model, lam=1, tau=100, block="up_0", radius=2)["labels"]
+        np.testing.assert_array_equal(kept.sel(intervention=name).squeeze(), tracked)
 
 
 @pytest.fixture(scope="module")

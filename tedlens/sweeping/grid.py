@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from numbers import Integral, Real
 from typing import Any, get_args
@@ -120,7 +120,7 @@ class Grid:
     interventions
         What is done in the swept model beside what it has, by name; None where that is no axis.
     forwards
-        Forwards that a window of a cell takes, one for each intervention or more, see `forwards_of`.
+        Forwards that a window of a cell takes for each intervention, see `forwards_of`.
     """
 
     tau: tuple[int, ...]
@@ -146,7 +146,7 @@ class Grid:
     input_rule: tuple[int | tuple[int, int], int]
     models: Mapping[str, Any] = field(repr=False)
     interventions: Mapping[str, tuple[Intervention, ...]] | None = None
-    forwards: int = 1
+    forwards: tuple[int, ...] = (1,)
 
     @property
     def cells(self) -> list[tuple[int, int]]:
@@ -164,6 +164,13 @@ class Grid:
     def said_interventions(self) -> dict[str, list[dict[str, Any]]]:
         """What each name on the axis of interventions means, as JSON has it."""
         return {name: [each.said() for each in several] for name, several in (self.interventions or {}).items()}
+
+    def narrowed(self, names: Sequence[str]) -> Grid:
+        """The same with some of its interventions alone."""
+        assert self.interventions is not None
+        forwards = dict(zip(self.interventions, self.forwards, strict=True))
+        done = {name: self.interventions[name] for name in names}
+        return replace(self, interventions=done, forwards=tuple(forwards[name] for name in names))
 
     @property
     def combinations(self) -> list[Propagation]:
@@ -261,7 +268,7 @@ def make_grid(
         input_rule=(swept.size if size is None else size, swept.multiple),
         models=models.provenance(),
         interventions=done,
-        forwards=sum(forwards_of((*swept.interventions, *each)) for each in (done or {"": ()}).values()),
+        forwards=tuple(forwards_of((*swept.interventions, *each)) for each in (done or {"": ()}).values()),
     )
     _ = grid.combinations  # each is a Propagation, which says where a value is out of range
     for seed in grid.seed:

@@ -526,6 +526,18 @@ def missing_cells(grid: Grid, clips: Iterable[ClipFacts], cells: Iterable[Cell])
     }
 
 
+def lacking(grid: Grid, clips: Iterable[ClipFacts], cells: Sequence[Cell]) -> Grid:
+    """The grid with those interventions alone that some of its cells lack: each has its own forwards to save.
+
+    Not where something is kept beside scores, of which one cell holds all.
+    """
+    if grid.interventions is None or grid.keep:
+        return grid
+    clips = list(clips)
+    alone = {name: grid.narrowed([name]) for name in grid.interventions}
+    return grid.narrowed([n for n, one in alone.items() if any(missing_cells(one, clips, cells).values())])
+
+
 def covered_places(cells: Iterable[Cell], inner: Mapping[str, Sequence[Any]]) -> set[tuple[str, int, int]]:
     """Clip, tau and seed where one cell, or several that differ in blocks, lambdas or settings, hold all of `inner`."""
     seen: dict[tuple[str, int, int], Any] = {}

@@ -22,7 +22,7 @@ from tedlens.sweeping.clips import ClipFacts, Clips, SweptClip, clip_sources, su
 from tedlens.sweeping.engine import Here, Task, Workers
 from tedlens.sweeping.grid import SETTINGS, Grid, is_one
 from tedlens.sweeping.plan import make_plan
-from tedlens.sweeping.store import SweepStore, missing_cells
+from tedlens.sweeping.store import SweepStore, lacking, missing_cells
 from tedlens.ted.settings import Convention, Radius, Upsample
 
 if TYPE_CHECKING:
@@ -205,8 +205,9 @@ def _computed(
     if broken:
         said = "; ".join(f"{key} {what}" for key, what in broken.items())
         warnings.warn(f"Not whole in {store}, so computed anew: {said}.", stacklevel=3)
+    to_do = lacking(grid, clips, cells)
     if progress or dry_run:
-        print(make_plan(grid, clips, wanted))
+        print(make_plan(grid, clips, wanted, to_do))
     if dry_run:
         return [cell.scores for cell in cells]
     found: list[xr.Dataset] = []
@@ -216,7 +217,7 @@ def _computed(
         left = sum(map(len, wanted.values()))
         with tqdm(total=left, desc="sweeping", unit="cell", disable=not progress or not left) as bar:
             tasks = [Task(clip, wanted[clip.facts.name]) for clip in swept]
-            for some in engine.run(tasks, grid, None if disk is None else disk.address):
+            for some in engine.run(tasks, to_do, None if disk is None else disk.address):
                 found += some
                 bar.update(len(some))
         if disk is None:
