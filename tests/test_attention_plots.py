@@ -48,6 +48,7 @@ def test_points_are_pictures_beside_the_clip(clip: tl.Clip) -> None:
         np.testing.assert_allclose(np.asarray(chart.z, float), found[number // 2, number % 2])
     marks = [trace for trace in figure.data if trace.type == "scatter"]
     assert {(mark.x[0], mark.y[0]) for mark in marks} == {(5, 3), (9, 20)}
+    assert len({mark.xaxis for mark in marks}) == 6  # in the clip's picture and in each head's
     assert len([trace for trace in figure.data if trace.type == "image"]) == 2
     over_frames = maps(clip, ("query", "head", "frame"))
     matrices = tl.plots.attention_map(over_frames, clip).data

@@ -110,8 +110,8 @@ def _pictures(maps: xr.DataArray, clip: Clip) -> go.Figure:
             for one in row
         ]
         if down == "query":
-            mark = _mark(row)
-            cells = [[picture(clip.frames[int(row["query_frame"])], size), mark], *([*each, mark] for each in cells)]
+            shown: list[Any] = [picture(clip.frames[int(row["query_frame"])], size)]
+            cells = [[*each, _mark(row)] for each in (shown, *cells)]
         rows.append((_named(maps, down, number), cells))
     columns = [_named(maps, across, number) for number in range(maps.sizes[across])]
     return panels(rows, ["clip", *columns] if down == "query" else columns, size)

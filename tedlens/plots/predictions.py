@@ -45,7 +45,7 @@ def prediction_curves(scores: xr.Dataset, *, x: str = "tau") -> go.Figure:
         _line(figure, ordered, "error", x, 2, "all pixels", COLOURS["appearance"])
     noise_axis(figure, x, short=True)
     figure.update_yaxes(title="PSNR (dB)", row=1, col=1)
-    figure.update_yaxes(title="mean absolute error (grey levels)", rangemode="tozero", row=1, col=2)
+    figure.update_yaxes(title="error (grey levels)", rangemode="tozero", row=1, col=2)
     return styled(figure, width=720, height=340)
 
 

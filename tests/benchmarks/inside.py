@@ -1,4 +1,4 @@
-"""A look inside `mini`: which layers over frames tracking rests on, which heads match, what predictions lose; and costs.
+"""A look inside `mini`: which layers tracking rests on, which heads match, what predictions lose; and what it costs.
 
 python tests/benchmarks/inside.py [clips] [store]    # 12 clips: about 20 minutes on one core
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
