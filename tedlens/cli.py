@@ -203,7 +203,7 @@ def benchmark_published(
     offload: Offload = False,
 ) -> None:
     """The paper's tables and figures, beside the published ones. A run that was stopped goes on."""
-    from tedlens.benchmark.suite import benchmark_named, clips_of
+    from tedlens.benchmark.field.suite import benchmark_named, clips_of
     from tedlens.store import check_free
 
     name = str(context.info_name)
@@ -211,8 +211,8 @@ def benchmark_published(
     out = out or Path(name)
     check_free(out)
     found = clips_of(benchmark, root, split, names, clips)  # before torch loads: data may not be there
-    from tedlens.benchmark.paper import PARTS, Asked, run, write
-    from tedlens.benchmark.workers import cluster
+    from tedlens.benchmark.field import PARTS, Asked, run, write
+    from tedlens.benchmark.field.workers import cluster
     from tedlens.presets import preset_named
 
     own = preset_named(preset or benchmark.preset)
@@ -243,7 +243,7 @@ def benchmark_published(
         written = write(run(asked), out)
     for title, table in written.tables.items():
         print(f"\n{title}")
-        Console().print(rich_table(table))
+        Console().print(rich_table(table, turn=False))
     list_paths(written.files | {"sweeps, to go on from": asked.sweeps})
 
 
@@ -258,7 +258,7 @@ OF_TRACK = (
     *("tau", "block", "samples", "lam", "appearance_tau", "appearance_block", "appearance_samples"),
     *("radius", "size"),
 )
-PUBLISHED = {  # by their titles; what they are stands in tedlens.benchmark.suite
+PUBLISHED = {  # by their titles; what they are stands in tedlens.benchmark.field.suite
     "davis": "DAVIS 2017",
     "youtube-vos": "YouTube-VOS",
     "youtube-similar": "Youtube-Similar",
@@ -687,9 +687,9 @@ def write_csv(scores: xr.Dataset, out: Path) -> None:
         raise TedlensError(f"Cannot write {out}: {error.strerror or error}; choose another --out.") from error
 
 
-def rich_table(table: pd.DataFrame) -> Table:
-    """A table of texts, with the longer of its axes downwards: a terminal is narrow."""
-    if len(table.columns) > len(table):
+def rich_table(table: pd.DataFrame, *, turn: bool = True) -> Table:
+    """A table of texts; `turn`: with the longer of its axes downwards, as a terminal is narrow."""
+    if turn and len(table.columns) > len(table):
         table = table.T
     shown = Table()
     shown.add_column(Text(", ".join(str(name) for name in table.index.names if name is not None)), overflow="fold")
