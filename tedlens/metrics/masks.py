@@ -153,7 +153,8 @@ def summarize(scores: xr.Dataset) -> xr.Dataset:
     Notes
     -----
     DAVIS averages over the objects of all clips at once, so that a clip counts by its objects. For that
-    figure concatenate the clips' scores along ``object``: ``summarize(xr.concat(all_scores, "object", join="outer", data_vars="all"))``.
+    figure concatenate the clips' scores along ``object``:
+    ``summarize(xr.concat(all_scores, "object", join="outer", data_vars="all"))``.
     Along ``clip`` each clip gets its own figures, and their mean weighs clips equally.
     """
     summary: dict[Hashable, xr.DataArray] = {}
