@@ -248,9 +248,9 @@ def benchmark_published(
 
 
 def model_given(text: str) -> dict[str, Any]:
-    """Arguments of a loader from ``NAME`` or ``NAME=CHECKPOINT``."""
+    """Arguments of a loader from ``NAME`` or ``NAME=CHECKPOINT``; a path is a name, whatever is in it."""
     name, equals, checkpoint = text.partition("=")
-    return {"name": name, "checkpoint": checkpoint} if equals else {"name": text}
+    return {"name": name, "checkpoint": checkpoint} if equals and not Path(text).exists() else {"name": text}
 
 
 # Options that are settings of `track`.
@@ -278,7 +278,8 @@ def probe(
     clip: ClipPath,
     out: Annotated[Path, typer.Option(help="Zarr folder for the features.")],
     model: Annotated[
-        str, typer.Option(help="Video or image model: built-in name, hub id, folder, or an ADM checkpoint.")
+        str,
+        typer.Option(help="Video or image model or encoder: name, NAME=CHECKPOINT, hub id, folder, ADM checkpoint."),
     ] = "mini",
     kind: Annotated[
         Kind | None, typer.Option(help="Of a name that means two models (mini); video by default.", show_default=False)
@@ -324,10 +325,11 @@ def probe(
     from tedlens.models.registry import as_model, model_kind
     from tedlens.probing import probe as run
 
-    kind = kind or model_kind(model)
-    check_outline(model, kind, levels, block)
+    given = model_given(model)
+    kind = kind or ("image" if "checkpoint" in given else model_kind(model))
+    check_outline(given["name"], kind, levels, block)
     feats = run(
-        as_model({"name": model, "device": device, "dtype": dtype, "offload": offload}, kind),
+        as_model(given | {"device": device, "dtype": dtype, "offload": offload}, kind),
         frames,
         **levels,
         blocks=block,
@@ -351,7 +353,8 @@ def track(
     out: Annotated[Path, typer.Option(help="Folder for the masks and the overlay video.")],
     motion: Annotated[str, typer.Option(help="Video model: built-in name, hub id or folder.")] = "mini",
     appearance: Annotated[
-        str, typer.Option(help="Image model: built-in name, hub id, folder, or an ADM checkpoint.")
+        str,
+        typer.Option(help="Image model or encoder: name, NAME=CHECKPOINT, hub id, folder, or an ADM checkpoint."),
     ] = "mini",
     preset: Annotated[
         str | None,
@@ -421,14 +424,14 @@ def track(
         check_outline(motion, "video", levels, block)
     if lam < 1:
         check_outline(
-            appearance,
+            model_given(appearance)["name"],
             "image",
             {} if appearance_tau is None else {"tau": appearance_tau},
             full.get("appearance_block"),
         )
     models = {
         "motion": {"name": motion, **where} if lam > 0 else None,
-        "appearance": {"name": appearance, **where} if lam < 1 else None,
+        "appearance": {**model_given(appearance), **where} if lam < 1 else None,
     }
     labels = run(frames, **(words | models))["labels"].values
     with whole_folder(out) as folder:
@@ -588,6 +591,7 @@ def about_presets() -> None:
 def about_installation() -> None:
     import torch
 
+    from tedlens.models.encoders import encoder_names
     from tedlens.models.registry import ADAPTERS, model_names
     from tedlens.provenance import versions
 
@@ -596,6 +600,7 @@ def about_installation() -> None:
     print(f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu'}")
     for kind, adapters in ADAPTERS.items():
         print(f"{kind} models: {', '.join(model_names(kind))}; any with {', '.join(adapters)}")
+    print(f"encoders: {', '.join(encoder_names())}; any ViT, DINOv2, DINOv3, V-JEPA 2 or ResNet of transformers")
 
 
 def about_store(store: str) -> None:
