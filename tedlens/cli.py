@@ -532,6 +532,37 @@ def figures(
 
 
 @app.command()
+def candidates(
+    root: Annotated[Path, typer.Argument(help="The folder of YouTube-VOS.", show_default=False)],
+    split: Annotated[str, typer.Option(help="Its split; only train has masks of all frames.")] = "train",
+    least_motion: Annotated[
+        float, typer.Option(min=0, help="Leave out what moves less: steps of an object as a share of its size.")
+    ] = 0.0,
+    out: Annotated[
+        Path | None, typer.Option(help="Text file for the names, as `benchmark youtube-similar --names` takes it.")
+    ] = None,
+) -> None:
+    """Propose clips for a Youtube-Similar: two objects or more of one category, those that move most first."""
+    from tedlens.datasets import similar_candidates
+    from tedlens.store import check_free
+
+    if out is not None:
+        check_free(out)
+    found = similar_candidates(root, split, least_motion=least_motion)
+    table = found.to_dataframe()
+    for column in ("motion", "closest"):
+        table[column] = table[column].map("{:.2f}".format)
+    Console().print(rich_table(table.astype(str), turn=False))
+    print("motion: an object's step from one annotated frame to the next, as a share of its size; closest: likewise.")
+    if out is not None:
+        try:
+            out.write_text("".join(f"{name}\n" for name in table.index), encoding="utf-8")
+        except OSError as error:
+            raise TedlensError(f"Cannot write {out}: {error.strerror or error}; choose another --out.") from error
+        list_paths({f"{len(table)} names": out})
+
+
+@app.command()
 def info(
     what: Annotated[
         str | None, typer.Argument(help="A model (name, hub id, folder, ADM checkpoint) or a Zarr store.")
