@@ -3,9 +3,14 @@ from . import datasets as datasets
 from . import models as models
 from . import plots as plots
 from . import widgets as widgets
+from .attending import attention as attention
+from .attending import head_statistics as head_statistics
 from .clip import Clip as Clip
 from .clip import read_clip as read_clip
 from .errors import TedlensError as TedlensError
+from .interventions import ablate as ablate
+from .interventions import patch as patch
+from .interventions import steer as steer
 from .media import write_masks as write_masks
 from .media import write_video as write_video
 from .metrics import combine_identity as combine_identity
@@ -23,6 +28,9 @@ from .models import load_encoder as load_encoder
 from .models import load_image_model as load_image_model
 from .models import load_video_model as load_video_model
 from .models import register_adapter as register_adapter
+from .predicting import evaluate_prediction as evaluate_prediction
+from .predicting import predict as predict
+from .predicting import prediction_scores as prediction_scores
 from .probing import probe as probe
 from .sam2 import load_sam2 as load_sam2
 from .sam2 import track_sam2 as track_sam2

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -22,8 +23,8 @@ from tqdm.auto import tqdm
 
 from tedlens.clip import Clip, as_clip
 from tedlens.errors import TedlensError
+from tedlens.models.acting import Act, Intervention, Moment, acting, acting_in_run
 from tedlens.models.base import Condition, DiffusionModel, Frames
-from tedlens.models.hooks import Hook, hooked
 from tedlens.models.noise import frame_noise
 from tedlens.models.points import HookPoint, Outline, first_tensor
 from tedlens.models.registry import Model, as_model
@@ -212,6 +213,14 @@ class Tap(NamedTuple):
     read: Callable[[Any], Tensor]
 
 
+class Draw(NamedTuple):
+    """Of the noise: level, seed, and number of the sample."""
+
+    tau: int
+    seed: int
+    sample: int = 0
+
+
 class Reading(NamedTuple):
     """What is read from each forward, which ends after the deepest; and what is told of each that is done."""
 
@@ -236,6 +245,7 @@ class Prepared:
     ) -> None:
         check_stitch(stitch)
         self.model = model
+        self.clip = clip
         self.stitch = stitch
         self.progress = progress
         self.input_size = input_size((clip.height, clip.width), model.size if size is None else size, model.multiple)
@@ -250,20 +260,39 @@ class Prepared:
         frames = resize(clip.frames, self.input_size)
         with model.lock, torch.no_grad(), model.encoders():
             self.clean = model.encode(frames)
-            self._check_finite(self.clean, "what its encoder gives")
+            self.check_finite(self.clean, "what its encoder gives")
             # An image model sees each frame alone, and is told the same of all.
             conditioned = self.windows if model.kind == "video" else [range(len(clip))]
             self.conditions: list[Condition] = [model.condition(frames, self.clean, w) for w in conditioned]
+            # As it is now, and said so: a scope that begins or ends later changes nothing.
+            done = model.interventions
         self._about = {
-            **model.provenance(),
             **clip_provenance(clip),
             "overlap": overlap,
             "window": max(len(w) for w in self.windows),
             "stitch": stitch,
             "input_size": list(self.input_size),
         }
+        self._intervene(done)
 
-    def _check_finite(self, values: Tensor, what: str) -> None:
+    def _intervene(self, interventions: tuple[Intervention, ...]) -> None:
+        self.model = self.model.with_interventions(interventions)
+        self._interventions = [(each, each.prepare(self, interventions[:i])) for i, each in enumerate(interventions)]
+
+    def intervened(self, interventions: tuple[Intervention, ...]) -> Prepared:
+        """The same clip for the same model with other interventions; nothing is encoded again."""
+        other = copy.copy(self)
+        other._intervene(interventions)
+        return other
+
+    def beside(self, clip: Clip, interventions: tuple[Intervention, ...]) -> Prepared:
+        """Another clip, at least as long, for the same model in the same windows at the same size."""
+        window = self._about["window"] if self.model.kind == "video" else None
+        model = self.model.with_interventions(interventions)
+        how: dict[str, Any] = {"overlap": self._about["overlap"], "window": window, "size": self.input_size}
+        return Prepared(model, clip[: len(self.clip)], **how, progress=False)
+
+    def check_finite(self, values: Tensor, what: str) -> None:
         """See that what a model gives are numbers; else say whether its weights or its type of number are at fault."""
         if torch.isfinite(values).all():
             return
@@ -276,7 +305,7 @@ class Prepared:
 
     def provenance(self) -> dict[str, Any]:
         """Model, clip and settings, for the attributes of results."""
-        return versions() | self._about
+        return versions() | self.model.provenance() | self._about
 
     @cached_property
     def _outline(self) -> Outline:
@@ -289,6 +318,10 @@ class Prepared:
     def point(self, name: str) -> HookPoint:
         """Shape of the features of a block or submodule."""
         return self._outline.point(name)
+
+    def reading(self, names: Sequence[str], step: Callable[[], Any] = lambda: None) -> Reading:
+        """What it takes to read blocks and submodules by their names, as `names` gives them, in each forward."""
+        return Reading(*self._taps(names), step)
 
     def _taps(self, names: Sequence[str]) -> tuple[dict[str, Tap], str]:
         """Where each feature is taken, and the name of the one that runs last."""
@@ -322,7 +355,7 @@ class Prepared:
             disable=not self.progress,
         )
         with bar:
-            reading = Reading(*self._taps(blocks), bar.update)
+            reading = self.reading(blocks, bar.update)
             for tau in taus:
                 for seed in seeds:
                     yield tau, seed, self._mean_over_samples(tau, seed, samples, reading)
@@ -331,25 +364,67 @@ class Prepared:
     @torch.no_grad()
     def _mean_over_samples(self, tau: int, seed: int, samples: int, reading: Reading) -> dict[str, Tensor]:
         mean: dict[str, Tensor] = {}
-        shape = tuple(self.clean.shape[1:])
         for sample in range(samples):
-            if self.model.levels == 1:  # an encoder, for which noise would be drawn in vain
-                noisy = self.clean
-            else:
-                noise = frame_noise(seed, range(len(self.clean)), shape, sample=sample)
-                noisy = self.model.add_noise(self.clean, noise.to(self.clean), tau)
-            for name, value in self._run_where_it_fits(noisy, tau, reading).items():
+            draw = Draw(tau, seed, sample)
+            window = partial(self.window, reading=reading)
+            found = self._where_it_fits(partial(self._stitched, draw, window, reading.step))
+            for name, value in found.items():
                 mean[name] = mean.get(name, 0) + value / samples
-        found = {name: value.to(self.clean.dtype) for name, value in mean.items()}
-        for name, value in found.items():
-            self._check_finite(value, f"features of {name} at tau={tau}")
-        return found
+        features = {name: value.to(self.clean.dtype) for name, value in mean.items()}
+        for name, value in features.items():
+            self.check_finite(value, f"features of {name} at tau={tau}")
+        return features
 
-    def _run_where_it_fits(self, noisy: Tensor, tau: int, reading: Reading) -> dict[str, Tensor]:
-        """`_run`; where GPU memory runs out, again with half as many frames at once, now and from then on."""
+    def noisy(self, draw: Draw, frames: range, seen: Sequence[int] | None = None) -> Tensor:
+        """Frames of the clip at a noise level, as the model takes them: (frame, channel, y, x).
+
+        `seen` are the frames whose content stands there, where it is not their own; the noise is that of `frames`.
+        """
+        clean = self.clean[list(frames if seen is None else seen)]
+        if self.model.levels == 1:  # an encoder, for which noise would be drawn in vain
+            return clean
+        noise = frame_noise(draw.seed, frames, tuple(clean.shape[1:]), sample=draw.sample)
+        return self.model.add_noise(clean, noise.to(clean), draw.tau)
+
+    def window(self, noisy: Tensor, moment: Moment, reading: Reading) -> dict[str, Tensor]:
+        """Features (frame, channel, y, x) from one forward of `noisy`, frames of a window, with all interventions."""
+        with self.in_forward(moment), record(reading.taps, reading.deepest) as features:
+            self.model.run(noisy, moment.tau, self._condition(moment))
+        return features
+
+    def prediction(self, draw: Draw) -> Tensor:
+        """The clean sample that the model's outputs say, window by window: (frame, channel, y, x) float32."""
+        clean = self._where_it_fits(partial(self._stitched, draw, self._predicted))["clean"]
+        self.check_finite(clean, f"its prediction at tau={draw.tau}")
+        return clean
+
+    def _predicted(self, noisy: Tensor, moment: Moment) -> dict[str, Tensor]:
+        with self.in_forward(moment):
+            output = self.model.run(noisy, moment.tau, self._condition(moment))
+        if output is None:
+            raise TedlensError(
+                f"The adapter of {self.model.name!r} does not return the output of its UNet from run, so nothing is "
+                "predicted; return it as (frame, channel, y, x), see tedlens/models/README.md."
+            )
+        return {"clean": self.model.clean_from(noisy, output, moment.tau)}
+
+    @contextmanager
+    def in_forward(self, moment: Moment) -> Iterator[None]:
+        """Around one forward: the model is nobody else's, and all interventions are in place."""
+        with self.model.lock:
+            # All are made before any is in place: one may run the model itself for what it puts in.
+            acts = [act for each, ready in self._interventions for act in each.acts(self.model, moment, ready)]
+            with acting_in_run(acts):
+                yield
+
+    def _condition(self, moment: Moment) -> Condition:
+        return self.conditions[moment.number if self.model.kind == "video" else 0]
+
+    def _where_it_fits(self, run: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """A run of all windows; where GPU memory runs out, again with half as many frames at once, from then on."""
         while True:
             try:
-                return self._run(noisy, tau, reading)
+                return run()
             except torch.OutOfMemoryError as error:
                 traceback.clear_frames(error.__traceback__)  # they hold what the forward had made so far
                 longest = max(len(w) for w in self.windows)
@@ -364,23 +439,24 @@ class Prepared:
             torch.cuda.empty_cache()
             warnings.warn(f"GPU memory ran out; probing goes on with {longest // 2} frames at once.", stacklevel=2)
 
-    def _run(self, noisy: Tensor, tau: int, reading: Reading) -> dict[str, Tensor]:
+    def _stitched(
+        self, draw: Draw, run: Callable[[Tensor, Moment], dict[str, Tensor]], step: Callable[[], Any] = lambda: None
+    ) -> dict[str, Tensor]:
+        """What each window gives, (frame, channel, y, x), as of the whole clip."""
+        noisy = self.noisy(draw, range(len(self.clean)))
         total: dict[str, Tensor] = {}
         count = torch.zeros(len(noisy), 1, 1, 1, device=noisy.device)
         done = 0  # frames that a window before has seen: windows go forward
-        conditions = self.conditions if self.model.kind == "video" else self.conditions * len(self.windows)
-        for window, condition in zip(self.windows, conditions, strict=True):
+        for number, window in enumerate(self.windows):
             part = slice(window.start, window.stop)
             new = slice(max(done, window.start), window.stop) if self.stitch == "first" else part
             done = window.stop
             count[new] += 1
-            with self.model.lock, record(reading.taps, reading.deepest) as features:
-                self.model.run(noisy[part], tau, condition)
-            for name, value in features.items():
+            for name, value in run(noisy[part], Moment(number, window, *draw)).items():
                 if name not in total:
                     total[name] = torch.zeros(len(noisy), *value.shape[1:], device=value.device)
                 total[name][new] += value[new.start - window.start :]
-            reading.step()
+            step()
         return {name: value / count for name, value in total.items()}
 
 
@@ -393,16 +469,16 @@ def record(taps: Mapping[str, Tap], deepest: str) -> Iterator[dict[str, Tensor]]
     """Collect features (frame, channel, y, x) at `taps` during a forward, which ends after `deepest`."""
     features: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Hook:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+    def keep(name: str) -> Act:
+        def act(given: Tensor, output: Tensor) -> None:
             features[name] = taps[name].read(output)
             if name == deepest:
                 raise _Reached
 
-        return hook
+        return act
 
     try:
-        with hooked([(tap.module, keep(name)) for name, tap in taps.items()]):
+        with acting([(tap.module, keep(name)) for name, tap in taps.items()]):
             yield features
     except _Reached as reached:
         # The frames of the broken-off forward hold its activations: on an H100 some 35 GB stayed allocated for a while
@@ -526,13 +602,20 @@ def label_features(
         values,
         dims=("tau", "seed", "frame", "channel", "y", "x"),
         coords={
-            "tau": ("tau", list(taus), {"long_name": "training timestep"}),
-            "sigma": ("tau", [model.sigma(t) for t in taus], {"long_name": "noise-to-signal ratio"}),
-            "log_snr": ("tau", [model.log_snr(t) for t in taus], {"long_name": "log signal-to-noise power ratio"}),
+            **noise_axis(model, taus),
             "seed": list(seeds),
             **places(clip, (height, width)),
         },
     )
+
+
+def noise_axis(model: DiffusionModel, taus: Sequence[int]) -> dict[str, Any]:
+    """Coordinates of noise levels: tau, and the other ways to say it."""
+    return {
+        "tau": ("tau", list(taus), {"long_name": "training timestep"}),
+        "sigma": ("tau", [model.sigma(t) for t in taus], {"long_name": "noise-to-signal ratio"}),
+        "log_snr": ("tau", [model.log_snr(t) for t in taus], {"long_name": "log signal-to-noise power ratio"}),
+    }
 
 
 def places(clip: Clip, grid: tuple[int, int]) -> dict[str, Any]:

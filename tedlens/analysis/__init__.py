@@ -2,18 +2,20 @@
 
 from tedlens.analysis.decoding import decode, object_features
 from tedlens.analysis.decomposition import decomposition, votes
-from tedlens.analysis.interventions import without_temporal_layers
+from tedlens.analysis.effects import effects
 from tedlens.analysis.pca import pca
 from tedlens.analysis.references import references
 from tedlens.analysis.similarity import similarity
 from tedlens.analysis.statistics import best_cell, clip_statistics, paired_difference
 from tedlens.analysis.tracks import swaps
+from tedlens.interventions import without_temporal_layers
 
 __all__ = [
     "best_cell",
     "clip_statistics",
     "decode",
     "decomposition",
+    "effects",
     "object_features",
     "paired_difference",
     "pca",

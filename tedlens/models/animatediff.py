@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tedlens.models.base import Condition, Frames
 from tedlens.models.latent import LatentModel
+from tedlens.models.points import first_tensor
 
 
 class AnimateDiff(LatentModel):
@@ -35,5 +36,6 @@ class AnimateDiff(LatentModel):
     def condition(self, frames: Frames, clean: Tensor, window: range) -> Condition:
         return {"encoder_hidden_states": self.text.repeat_interleave(len(window), dim=0)}
 
-    def run(self, noisy: Tensor, tau: int, condition: Condition) -> None:
-        self.unet(noisy.transpose(0, 1)[None], torch.tensor(tau, device=self.device), **condition)
+    def run(self, noisy: Tensor, tau: int, condition: Condition) -> Tensor:
+        output = self.unet(noisy.transpose(0, 1)[None], torch.tensor(tau, device=self.device), **condition)
+        return first_tensor(output)[0].transpose(0, 1)

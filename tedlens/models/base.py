@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import threading
 from abc import ABC, abstractmethod
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tedlens.errors import TedlensError
+from tedlens.models.acting import Intervention, acting_outside, provenance_of
 from tedlens.models.points import Outline
 
 Condition = dict[str, Any]  # what a UNet is given besides the noisy sample and the time
@@ -70,6 +72,9 @@ class DiffusionModel(ABC):
         Noise level at which features hold appearance: by default DIFT's.
     lock
         Held while hooks are on the UNet, so that threads that share a model take turns.
+    interventions
+        What is done inside it while it runs, in this order: of a model that `tedlens.ablate`, `patch` or `steer`
+        made. It shares weights and lock with the one it was made of.
     """
 
     window: int | None = None
@@ -95,7 +100,10 @@ class DiffusionModel(ABC):
         self.offload = offload
         self.lock = threading.RLock()
         self.outlines: dict[tuple[int, int], Outline] = {}
-        self._cut: list[str] = []
+        self.interventions: tuple[Intervention, ...] = ()
+        self._whole: DiffusionModel | None = None  # of a cut model, the one that it was made of
+        self._root: DiffusionModel | None = None  # of a copy, the first of all that share their weights
+        self._scopes: list[Any] = []
         if block is not None:
             self.block = block
         for module in self._modules():
@@ -126,8 +134,25 @@ class DiffusionModel(ABC):
         """The noisy sample at tau, as the UNet's own pipeline would hold it."""
 
     @abstractmethod
-    def run(self, noisy: Tensor, tau: int, condition: Condition) -> None:
-        """One forward of the UNet; features are taken by hooks."""
+    def run(self, noisy: Tensor, tau: int, condition: Condition) -> Tensor | None:
+        """One forward of the UNet; features are taken by hooks.
+
+        Its output (frame, channel, y, x), or None where an adapter does without predictions.
+        """
+
+    def clean_from(self, noisy: Tensor, output: Tensor, tau: int) -> Tensor:
+        """What the UNet's output says that the clean sample is, in float32: (frame, channel, y, x)."""
+        raise self._without_prediction("how its output is to be read (clean_from)")
+
+    def decode(self, clean: Tensor) -> Tensor:
+        """Pictures (frame, 3, y, x) in about [-1, 1] from clean samples: `encode` undone, as far as it can be."""
+        raise self._without_prediction("how to make pictures of it (decode)")
+
+    def _without_prediction(self, lacking: str) -> TedlensError:
+        return TedlensError(
+            f"Model {self.name!r} predicts no clip: its adapter ({type(self).__name__}) does not say {lacking}; choose "
+            "a diffusion model, or write it (tedlens/models/README.md)."
+        )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -150,15 +175,49 @@ class DiffusionModel(ABC):
         """What it sees at once: windows of frames, or each frame alone."""
         return "image" if self.window is None else "video"
 
+    def with_interventions(self, interventions: tuple[Intervention, ...]) -> Self:
+        """The same model, weights and lock, with other interventions."""
+        other = copy.copy(self)
+        other.interventions, other._whole, other._scopes = interventions, None, []
+        other._root = self._root or self
+        return other
+
+    def intervened(self, intervention: Intervention) -> Self:
+        """This model with one more intervention, which is seen to be possible; also a scope, see `while_cut`."""
+        intervention.check(self)
+        other = self.with_interventions((*self.interventions, intervention))
+        other._whole = self
+        return other
+
     @contextmanager
-    def without(self, part: str) -> Iterator[None]:
-        """While a part of the model is cut: in no other thread, and said in the provenance of results."""
+    def while_cut(self, intervention: Intervention) -> Iterator[None]:
+        """For the length of a ``with`` block this very object has one more intervention; other threads wait.
+
+        Forwards that others run meanwhile, such as those of the pipeline that it was made of, have it, too.
+        """
         with self.lock:
-            self._cut.append(part)
+            before = self.interventions
             try:
-                yield
+                self.interventions = (*before, intervention)
+                with acting_outside(self, intervention):
+                    yield
             finally:
-                self._cut.remove(part)
+                self.interventions = before
+
+    def __enter__(self) -> DiffusionModel:
+        """The model that this one was made of, which is as this one is until the block ends."""
+        if self._whole is None:
+            raise TedlensError(
+                f"Model {self.name!r} was not made by an intervention, so there is nothing that a with block would "
+                "end; give what tl.ablate(..), tl.patch(..) or tl.steer(..) returns."
+            )
+        scope = self._whole.while_cut(self.interventions[-1])
+        scope.__enter__()
+        self._scopes.append(scope)
+        return self._whole
+
+    def __exit__(self, *error: Any) -> None:
+        self._scopes.pop().__exit__(*error)
 
     def log_snr(self, tau: int) -> float:
         """Natural logarithm of the signal-to-noise power ratio: the axis on which schedules compare."""
@@ -243,12 +302,12 @@ class DiffusionModel(ABC):
     @cached_property
     def weights_sha256(self) -> str:
         """Hash of the names and hashes of all weights, in the order of their names."""
-        return hash_of_weights(self._modules())
+        return hash_of_weights(self._modules()) if self._root is None else self._root.weights_sha256
 
     def provenance(self) -> dict[str, Any]:
         """How to get this model again, for the attributes of results."""
         with self.lock:
-            cut = {"model_without": ", ".join(self._cut)} if self._cut else {}
+            interventions = self.interventions
         return {
             "model": self.name,
             "model_class": type(self.unet).__name__,
@@ -256,7 +315,7 @@ class DiffusionModel(ABC):
             "weights_sha256": self.weights_sha256,
             "dtype": str(self.dtype).removeprefix("torch."),
             **{f"model_{key}": value for key, value in self.options.items() if value is not None},
-            **cut,
+            **provenance_of(interventions),
         }
 
 
@@ -305,6 +364,23 @@ class VariancePreserving(DiffusionModel):
     def add_noise(self, clean: Tensor, noise: Tensor, tau: int) -> Tensor:
         alpha = float(self._alphas[tau])
         return float(np.sqrt(alpha)) * clean + float(np.sqrt(1 - alpha)) * noise
+
+    def clean_from(self, noisy: Tensor, output: Tensor, tau: int) -> Tensor:
+        alpha = float(self._alphas[tau])
+        signal, noise = float(np.sqrt(alpha)), float(np.sqrt(1 - alpha))
+        kind = self.pipeline.scheduler.config.get("prediction_type", "epsilon")
+        # A UNet that learns its variance gives it after the mean.
+        noisy, output = noisy.float(), output[:, : noisy.shape[1]].float()
+        if kind == "v_prediction":
+            return signal * noisy - noise * output
+        if kind == "sample":
+            return output
+        if signal == 0:
+            raise TedlensError(
+                f"At tau={tau} nothing of the signal is left, and {self.name!r} tells the noise, from which no clip "
+                "follows there; choose a smaller tau."
+            )
+        return (noisy - noise * output) / signal
 
 
 def pictures(frames: Frames) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tedlens.models.base import Condition, Frames
 from tedlens.models.latent import LatentModel, conditioning_frame, no_image, text_width
+from tedlens.models.points import first_tensor
 
 
 class I2VGenXL(LatentModel):
@@ -50,8 +51,9 @@ class I2VGenXL(LatentModel):
             "fps": torch.tensor([self.fps], device=self.device),
         }
 
-    def run(self, noisy: Tensor, tau: int, condition: Condition) -> None:
-        self.unet(noisy.transpose(0, 1)[None], torch.tensor(tau, device=self.device), **condition)
+    def run(self, noisy: Tensor, tau: int, condition: Condition) -> Tensor:
+        output = self.unet(noisy.transpose(0, 1)[None], torch.tensor(tau, device=self.device), **condition)
+        return first_tensor(output)[0].transpose(0, 1)
 
     def _encode_prompt(self) -> Tensor:
         self.pipeline._guidance_scale = 1.0  # the pipeline's own switch: no unconditional half

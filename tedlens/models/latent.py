@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -44,6 +46,9 @@ class LatentModel(VariancePreserving):
     def encode(self, frames: Frames) -> Tensor:
         return scaled_latents(self.pipeline.vae, frames).to(self.device, self.dtype)
 
+    def decode(self, clean: Tensor) -> Tensor:
+        return decoded(self.pipeline.vae, clean)
+
     def condition(self, frames: Frames, clean: Tensor, window: range) -> Condition:
         return {"encoder_hidden_states": self.text}
 
@@ -82,34 +87,58 @@ def ready_vae(vae: Any, name: str, dtype: torch.dtype) -> None:
 def encode_with_vae(vae: Any, images: Tensor) -> Tensor:
     """Mean of the VAE's posterior, unscaled: (frame, channel, y, x) from (frame, 3, y, x) in [-1, 1].
 
-    The mean and not a sample, so that a probe is repeatable. A few frames at a time; where GPU memory
-    runs out, half as many.
+    The mean and not a sample, so that a probe is repeatable.
     """
+    return _some_at_once(vae, images, "encode", lambda part: vae.encode(part).latent_dist.mode())
+
+
+def _some_at_once(vae: Any, values: Tensor, work: str, do: Callable[[Tensor], Tensor]) -> Tensor:
+    """A VAE's work on (frame, ..), a few frames at a time; where GPU memory runs out, half as many."""
     weight = next(vae.parameters())
-    batch = min(ENCODE_BATCH, len(images))
+    batch = min(ENCODE_BATCH, len(values))
     while True:
         try:
-            parts = images.split(batch)
-            return torch.cat([vae.encode(p.to(weight.device, weight.dtype)).latent_dist.mode() for p in parts])
+            return torch.cat([do(part.to(weight.device, weight.dtype)) for part in values.split(batch)])
         except torch.OutOfMemoryError as error:
             if batch == 1:
-                height, width = images.shape[-2:]
+                height, width = values.shape[-2:]
                 raise TedlensError(
-                    f"The GPU has no room to encode one frame of {height}x{width} pixels; give a smaller size, "
-                    "dtype='bfloat16' or device='cpu'."
+                    f"The GPU has no room to {work} one frame of {height}x{width} "
+                    f"{'pixels' if work == 'encode' else 'latents'}; give a smaller size, dtype='bfloat16' or "
+                    "device='cpu'."
                 ) from error
             batch //= 2
-            warnings.warn(f"GPU memory ran out; encoding goes on with {batch} frames at once.", stacklevel=2)
+            warnings.warn(f"GPU memory ran out; the VAE goes on with {batch} frames at once.", stacklevel=2)
 
 
 def scaled_latents(vae: Any, frames: Frames) -> Tensor:
     """Latents as a UNet was trained on them: shifted where the VAE's configuration has means, and scaled."""
     latents = encode_with_vae(vae, pictures(frames))
+    mean, std = _shift(vae, latents)
+    return (latents - mean) / std * float(vae.config.scaling_factor)
+
+
+def decoded(vae: Any, latents: Tensor) -> Tensor:
+    """Pictures (frame, 3, y, x) in about [-1, 1], float32, of latents as a UNet was trained on them."""
+    mean, std = _shift(vae, latents)
+    latents = latents / float(vae.config.scaling_factor) * std + mean
+    # SVD's decoder mixes neighbouring frames, and is told how many it gets.
+    by_frames = "num_frames" in inspect.signature(vae.decode).parameters
+
+    def decode(part: Tensor) -> Tensor:
+        pictures_of: Tensor = vae.decode(part, **({"num_frames": len(part)} if by_frames else {})).sample
+        return pictures_of.float()
+
+    return _some_at_once(vae, latents, "decode", decode)
+
+
+def _shift(vae: Any, latents: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    """Mean and standard deviation of each channel of a VAE's latents, where its configuration has them."""
     mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
-    if mean is not None and std is not None:
-        mean, std = (torch.tensor(v, device=latents.device).view(1, -1, 1, 1) for v in (mean, std))
-        latents = (latents - mean) / std
-    return latents * float(vae.config.scaling_factor)
+    if mean is None or std is None:
+        return 0.0, 1.0
+    of_channels = (torch.tensor(v, device=latents.device).view(1, -1, 1, 1) for v in (mean, std))
+    return next(of_channels), next(of_channels)
 
 
 def conditioning_frame(chosen: int | None, window: range, frames: int) -> int:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tedlens.models.base import Condition
 from tedlens.models.latent import LatentModel
+from tedlens.models.points import first_tensor
 
 
 class ModelScope(LatentModel):
@@ -18,5 +19,6 @@ class ModelScope(LatentModel):
 
     window = 16
 
-    def run(self, noisy: Tensor, tau: int, condition: Condition) -> None:
-        self.unet(noisy.transpose(0, 1)[None], torch.tensor(tau, device=self.device), **condition)
+    def run(self, noisy: Tensor, tau: int, condition: Condition) -> Tensor:
+        output = self.unet(noisy.transpose(0, 1)[None], torch.tensor(tau, device=self.device), **condition)
+        return first_tensor(output)[0].transpose(0, 1)

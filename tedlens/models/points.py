@@ -33,6 +33,8 @@ class HookPoint:
         How its output lies in memory.
     channels, grid
         Number of channels; cells (y, x).
+    keeps_shape
+        Whether what it gets has the shape of what it gives.
     """
 
     path: str
@@ -40,6 +42,12 @@ class HookPoint:
     layout: Layout
     channels: int
     grid: tuple[int, int]
+    keeps_shape: bool = False
+
+    @property
+    def frame_axis(self) -> int:
+        """Axis of the frames in its output."""
+        return {"map": 0, "video": 2, "tokens": 0, "tracks": 1}[self.layout]
 
     def read(self, output: Any) -> Tensor:
         """The submodule's output as (frame, channel, y, x)."""
@@ -50,6 +58,14 @@ class HookPoint:
             return value
         flat = value.transpose(1, 2) if self.layout == "tokens" else value.permute(1, 2, 0)
         return flat.reshape(*flat.shape[:2], *self.grid)
+
+    def lay(self, value: Tensor) -> Tensor:
+        """(frame, channel, y, x), or one with axes of length 1, as the submodule's output lies: `read` undone."""
+        if self.layout == "video":
+            return value.transpose(0, 1)[None]
+        if self.layout == "map":
+            return value
+        return value.flatten(2).transpose(1, 2) if self.layout == "tokens" else value.flatten(2).permute(2, 0, 1)
 
 
 def first_tensor(output: Any) -> Tensor:

@@ -182,6 +182,11 @@ def as_model(given: Model, kind: Kind | None = None) -> DiffusionModel:
             )
         return given
     arguments = dict(given) if isinstance(given, Mapping) else {"name": given}
+    from tedlens.interventions.described import KINDS, intervened  # which are built with what stands here
+
+    said = {kind: arguments.pop(kind) for kind in [*arguments] if kind in KINDS}
+    if said:
+        return intervened(as_model(arguments, kind), said)
     name = arguments.get("name")
     if not isinstance(name, str | Path):
         raise TedlensError(

@@ -10,6 +10,7 @@ from torch import Tensor
 from tedlens.errors import TedlensError
 from tedlens.models.base import Condition, Frames
 from tedlens.models.latent import LatentModel
+from tedlens.models.points import first_tensor
 
 
 class StableDiffusion(LatentModel):
@@ -52,10 +53,10 @@ class StableDiffusion(LatentModel):
         time_ids = self.pipeline._get_add_time_ids(size, (0, 0), size, text.dtype, pooled_width).to(self.device)
         return {"encoder_hidden_states": text, "added_cond_kwargs": {"text_embeds": pooled, "time_ids": time_ids}}
 
-    def run(self, noisy: Tensor, tau: int, condition: Condition) -> None:
+    def run(self, noisy: Tensor, tau: int, condition: Condition) -> Tensor:
         # One condition for all frames of the batch.
         for_each = expanded(condition, len(noisy))
-        self.unet(noisy, torch.tensor(tau, device=self.device), **for_each)
+        return first_tensor(self.unet(noisy, torch.tensor(tau, device=self.device), **for_each))
 
 
 def expanded(condition: Condition, frames: int) -> Condition:

@@ -13,12 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tedlens.models.acting import first_given
 from tedlens.models.base import DiffusionModel
 from tedlens.models.hooks import hooked
 from tedlens.models.points import HookPoint, Layout, Outline
 
 # Numbers of frames to look with: primes, so that none is a product of a height and a width.
 FRAMES = (13, 11, 7, 5, 3, 2)
+
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]  # of what a module gets first, and of what it gives
 
 
 def outline(model: DiffusionModel, size: tuple[int, int]) -> Outline:
@@ -61,9 +64,9 @@ def hook_points(model: DiffusionModel, size: tuple[int, int]) -> dict[str, HookP
     twin = on_meta_device(model)
     frames = _telling_frames(size, FRAMES if model.window is None else [f for f in FRAMES if f <= model.window])
     blank = np.zeros((frames, *size, 3), np.uint8)
-    seen: dict[str, list[tuple[int, ...]]] = {}
+    seen: dict[str, list[Shapes]] = {}
     notes = [(module, _note(seen, path)) for path, module in twin.unet.named_modules() if path != ""]
-    with hooked(notes), torch.inference_mode():
+    with hooked(notes, with_kwargs=True), torch.inference_mode():
         clean = twin.encode(blank)
         twin.run(clean, 0, twin.condition(blank, clean, range(frames)))
     return _readable(twin.unet, {path: shapes[0] for path, shapes in seen.items() if len(shapes) == 1}, frames)
@@ -80,22 +83,27 @@ def on_meta_device(model: DiffusionModel) -> DiffusionModel:
                 empty = torch.empty_like(tensor, device="meta")
                 parameter = isinstance(tensor, nn.Parameter)
                 meta[id(tensor)] = nn.Parameter(empty, requires_grad=False) if parameter else empty
-    twin = copy.copy(model)
+    twin = model.with_interventions(())
+    meta[id(twin._root)] = None  # which has the weights
     # What was computed on the model's own device stays there.
     for name in [n for n in vars(model) if isinstance(getattr(type(model), n, None), cached_property)]:
         del vars(twin)[name]
     twin = copy.deepcopy(twin, meta)
-    # Hooks are somebody's measurements and interventions, and nothing is measured here.
+    # Hooks are somebody's measurements, and nothing is measured here.
     for module in twin.unet.modules():
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
     return twin
 
 
-def _note(seen: dict[str, list[tuple[int, ...]]], path: str) -> Any:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+def _note(seen: dict[str, list[Shapes]], path: str) -> Any:
+    def shape(value: Any) -> tuple[int, ...]:
+        return tuple(value.shape) if isinstance(value, Tensor) else ()
+
+    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         value = output if isinstance(output, Tensor) else output[0] if output else None
-        seen.setdefault(path, []).append(tuple(value.shape) if isinstance(value, Tensor) else ())
+        given = first_given(module, args, kwargs) if args or kwargs else None
+        seen.setdefault(path, []).append((shape(given), shape(value)))
 
     return hook
 
@@ -106,11 +114,11 @@ def _telling_frames(size: tuple[int, int], candidates: Iterable[int]) -> int:
     return next((f for f in candidates if f not in sides), 2)
 
 
-def _readable(unet: nn.Module, shapes: dict[str, tuple[int, ...]], frames: int) -> dict[str, HookPoint]:
+def _readable(unet: nn.Module, shapes: dict[str, Shapes], frames: int) -> dict[str, HookPoint]:
     """Of the outputs' shapes, those that are maps, with the layout they have."""
-    grids = {s[2] * s[3]: (s[2], s[3]) for s in shapes.values() if len(s) == 4 and s[0] == frames}
+    grids = {s[2] * s[3]: (s[2], s[3]) for _, s in shapes.values() if len(s) == 4 and s[0] == frames}
     points = {}
-    for path, shape in shapes.items():
+    for path, (given, shape) in shapes.items():
         module = unet.get_submodule(path)
         if len(shape) == 3 and isinstance(module, nn.GroupNorm):
             continue  # (frame, channel, y * x), which looks like tokens
@@ -124,5 +132,5 @@ def _readable(unet: nn.Module, shapes: dict[str, tuple[int, ...]], frames: int) 
         elif len(shape) == 3 and shape[1] == frames and shape[0] in grids:
             found = ("tracks", shape[2], grids[shape[0]])
         if found is not None:
-            points[path] = HookPoint(path, type(module).__name__, *found)
+            points[path] = HookPoint(path, type(module).__name__, *found, keeps_shape=given == shape)
     return points

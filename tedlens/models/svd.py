@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import Any
 
 import PIL.Image
@@ -9,8 +10,16 @@ import torch
 from torch import Tensor
 
 from tedlens.models.base import Condition, DiffusionModel, Frames, pictures
-from tedlens.models.latent import conditioning_frame, encode_with_vae, no_image, ready_vae, scaled_latents
+from tedlens.models.latent import (
+    conditioning_frame,
+    decoded,
+    encode_with_vae,
+    no_image,
+    ready_vae,
+    scaled_latents,
+)
 from tedlens.models.noise import CONDITIONING, frame_noise
+from tedlens.models.points import first_tensor
 
 # The pipeline's own defaults.
 FPS, MOTION_BUCKET_ID, NOISE_AUG_STRENGTH = 7, 127, 0.02
@@ -103,10 +112,21 @@ class StableVideoDiffusion(DiffusionModel):
     def add_noise(self, clean: Tensor, noise: Tensor, tau: int) -> Tensor:
         return clean + self.sigma(tau) * noise
 
-    def run(self, noisy: Tensor, tau: int, condition: Condition) -> None:
+    def decode(self, clean: Tensor) -> Tensor:
+        return decoded(self.pipeline.vae, clean)
+
+    def clean_from(self, noisy: Tensor, output: Tensor, tau: int) -> Tensor:
+        # As its scheduler does in each step (EDM's preconditioning).
+        sigma, noisy, output = self.sigma(tau), noisy.float(), output.float()
+        if self.pipeline.scheduler.config["prediction_type"] == "epsilon":
+            return noisy - sigma * output
+        return noisy / (sigma**2 + 1) - output * (sigma / sqrt(sigma**2 + 1))
+
+    def run(self, noisy: Tensor, tau: int, condition: Condition) -> Tensor:
         condition = dict(condition)
         # The scheduler's own scaling to unit variance (its c_in).
         sigma = self._scheduler.sigmas[999 - tau].to(self.device)
         sample = noisy / (sigma**2 + 1) ** 0.5
         sample = torch.cat([sample, condition.pop("image_latents")], dim=1)[None]
-        self.unet(sample, self._scheduler.timesteps[999 - tau].to(self.device), **condition)
+        output = self.unet(sample, self._scheduler.timesteps[999 - tau].to(self.device), **condition)
+        return first_tensor(output)[0]

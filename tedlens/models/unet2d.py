@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tedlens.errors import TedlensError
 from tedlens.models.base import Condition, Frames, VariancePreserving, pictures
+from tedlens.models.points import first_tensor
 
 
 class UNet2D(VariancePreserving):
@@ -41,5 +42,12 @@ class UNet2D(VariancePreserving):
         # One frame at a time: only the UNet needs the room.
         return torch.cat([self.autoencoder.encode(image[None]).latents for image in images]) * scale
 
-    def run(self, noisy: Tensor, tau: int, condition: Condition) -> None:
-        self.unet(noisy, torch.tensor(tau, device=self.device))
+    def decode(self, clean: Tensor) -> Tensor:
+        clean = clean.to(self.device, self.dtype)
+        if self.autoencoder is None:
+            return clean.float()
+        scale = float(self.autoencoder.config.scaling_factor)
+        return torch.cat([self.autoencoder.decode(latent[None] / scale).sample.float() for latent in clean])
+
+    def run(self, noisy: Tensor, tau: int, condition: Condition) -> Tensor:
+        return first_tensor(self.unet(noisy, torch.tensor(tau, device=self.device)))

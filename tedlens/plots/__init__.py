@@ -1,15 +1,21 @@
 """Pure functions from labelled results to plotly figures, in one house style."""
 
+from tedlens.plots.attention import attention_map, head_map
 from tedlens.plots.curves import decoding_curves, lambda_curve, overlap_bars, setting_bars, tau_block_map, tau_curve
+from tedlens.plots.effects import effect_map
 from tedlens.plots.export import notebook_renderer, save_figures
 from tedlens.plots.maps import decomposition, margin_curves, similarity_map
 from tedlens.plots.pictures import overlay, pca_map
+from tedlens.plots.predictions import prediction_curves
 from tedlens.plots.tables import latex_table, main_table, plain_table
 from tedlens.plots.tracks import track_curves, tracks
 
 __all__ = [
+    "attention_map",
     "decoding_curves",
     "decomposition",
+    "effect_map",
+    "head_map",
     "lambda_curve",
     "latex_table",
     "main_table",
@@ -19,6 +25,7 @@ __all__ = [
     "overlay",
     "pca_map",
     "plain_table",
+    "prediction_curves",
     "save_figures",
     "setting_bars",
     "similarity_map",

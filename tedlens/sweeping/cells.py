@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,8 @@ Labels = npt.NDArray[np.uint8]
 Kept = dict[str, xr.Dataset]  # by path below the cell: "labels", "features/up_2"
 SCORES = ("J", "F", "JF", "identity")
 OF_CLIP = ("HOTA", "DetA", "AssA", "IDF1")  # without object and frame
-AXES = ("clip", "block", "tau", "lam", "seed", *SETTINGS, "object", "frame")  # in the order of joined scores
+# In the order of joined scores.
+AXES = ("clip", "intervention", "block", "tau", "lam", "seed", *SETTINGS, "object", "frame")
 
 
 def kept_cells(
@@ -34,7 +36,7 @@ def kept_cells(
     """Scores of one clip at each tau and seed, one cell after another; features live no longer than their cell.
 
     The clip is encoded once, appearance features that motion is fused with are computed once a seed, and one
-    forward a window serves every block, lambda and setting of a cell.
+    forward a window and intervention serves every block, lambda and setting of a cell.
 
     Parameters
     ----------
@@ -57,6 +59,9 @@ def kept_cells(
     truth = start_masks(clip)
     stitch = grid.stitch or "first"
     swept = Prepared(models.swept, clip, overlap=grid.overlap, stitch=stitch, size=grid.size, progress=False)
+    views = [swept]
+    if grid.interventions is not None:
+        views = [swept.intervened((*swept.model.interventions, *each)) for each in grid.interventions.values()]
     still = None
     if models.motion and models.appearance:
         still = Prepared(models.appearance, clip, size=grid.size, progress=False)
@@ -68,12 +73,14 @@ def kept_cells(
             assert grid.appearance_samples is not None
             clear = clip_features(still, grid.appearance_tau, seed, grid.appearance_block, grid.appearance_samples)
         taus = [tau for tau, its_seed in cells if its_seed == seed]
-        for tau, _, features in swept.features(taus, [seed], grid.block, grid.samples):
+        for tau in taus:
             scores, labels = [], []
-            for tracked in _tracked(features, clear, truth, swept.input_size, grid):
-                scores.append(evaluate(tracked, truth, protocol=grid.protocol, objects=clip.objects))
-                if "labels" in grid.keep:
-                    labels.append(tracked)
+            for view in views:
+                [(_, _, features)] = view.features([tau], [seed], grid.block, grid.samples)
+                for tracked in _tracked(features, clear, truth, swept.input_size, grid):
+                    scores.append(evaluate(tracked, truth, protocol=grid.protocol, objects=clip.objects))
+                    if "labels" in grid.keep:
+                        labels.append(tracked)
             kept = _kept_labels(labels, grid) if labels else {}
             if "features" in grid.keep:
                 kept |= _kept_features(features, models.swept, clip, tau, seed, grid.components)
@@ -161,6 +168,12 @@ def join_cells(cells: Iterable[xr.Dataset], axes: Mapping[str, Sequence[Any]]) -
             here, there = np.ix_(*(p[p >= 0] for p in each)), np.ix_(*(np.flatnonzero(p >= 0) for p in each))
             joined[name].values[here] = whole[name].transpose(*over).values[there]
     return joined
+
+
+def interventions_said(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """What names of interventions mean, of several cells together, as scores say it."""
+    union = {name: said for each in cells for name, said in each.items()}
+    return {"interventions": json.dumps(union)} if union else {}
 
 
 def label_scores(scores: xr.Dataset, noise: Mapping[int, tuple[float, float]], attrs: Mapping[str, Any]) -> xr.Dataset:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import pickle
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,9 +67,10 @@ class Workers:
         check_models(motion, appearance)
         for role, model in (("motion", motion), ("appearance", appearance)):
             if isinstance(model, DiffusionModel):
+                said = {"name": model.name} | {k: v for each in model.interventions for k, v in each.said().items()}
                 raise TedlensError(
                     f"{role}= is a loaded model, but workers load their own; give its name or the arguments to load "
-                    f'it, as in {role}={{"name": {model.name!r}}}.'
+                    f"it, as in {role}={json.dumps(said)}."
                 )
         self.client = client
         self.given = (motion, appearance)
@@ -124,7 +127,7 @@ def run_task(task: Task, models: Models, grid: Grid, store: str | None) -> Itera
 # --- on a worker ----------------------------------------------------------------------------------
 
 Given = tuple[Model | None, Model | None]  # motion and appearance, by name or arguments
-_loaded: dict[str, Models] = {}  # the models of the last task, by what was given
+_loaded: dict[bytes, Models] = {}  # the models of the last task, by what was given
 _one_at_a_time = threading.Lock()  # threads of a worker load a model once, and take turns with it
 
 
@@ -139,7 +142,7 @@ def _cells_on_worker(given: Given, task: Task, grid: Grid, store: str | None) ->
 
 
 def _models_of_worker(given: Given) -> Models:
-    key = repr(given)
+    key = pickle.dumps(given)  # whole: long vectors and clips are cut short where they are printed
     if key not in _loaded:
         _loaded.clear()  # memory for two sets of models may not be there
         _loaded[key] = load_models(*given)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from numbers import Integral, Real
 from typing import Any, get_args
@@ -11,7 +11,9 @@ from typing import Any, get_args
 import numpy as np
 
 from tedlens.errors import TedlensError
+from tedlens.interventions.described import Said, intervened
 from tedlens.metrics import Protocol
+from tedlens.models.acting import Intervention, forwards_of
 from tedlens.models.base import DiffusionModel
 from tedlens.models.noise import frame_noise
 from tedlens.models.registry import Model, as_model
@@ -115,6 +117,10 @@ class Grid:
         Short side and multiple of the swept model's input, see `input_size`.
     models
         Provenance of the models.
+    interventions
+        What is done in the swept model beside what it has, by name; None where that is no axis.
+    forwards
+        Forwards that a window of a cell takes for each intervention, see `forwards_of`.
     """
 
     tau: tuple[int, ...]
@@ -139,6 +145,8 @@ class Grid:
     shapes: Mapping[str, tuple[int, float, float]] = field(repr=False)
     input_rule: tuple[int | tuple[int, int], int]
     models: Mapping[str, Any] = field(repr=False)
+    interventions: Mapping[str, tuple[Intervention, ...]] | None = None
+    forwards: tuple[int, ...] = (1,)
 
     @property
     def cells(self) -> list[tuple[int, int]]:
@@ -149,7 +157,20 @@ class Grid:
     def inner(self) -> dict[str, tuple[Any, ...]]:
         """Axes within a cell, in the order in which they are computed."""
         lam = {} if self.lam is None else {"lam": self.lam}
-        return {"block": self.block, **self.settings, **lam}
+        done = {} if self.interventions is None else {"intervention": tuple(self.interventions)}
+        return {**done, "block": self.block, **self.settings, **lam}
+
+    @property
+    def said_interventions(self) -> dict[str, list[dict[str, Any]]]:
+        """What each name on the axis of interventions means, as JSON has it."""
+        return {name: [each.said() for each in several] for name, several in (self.interventions or {}).items()}
+
+    def narrowed(self, names: Sequence[str]) -> Grid:
+        """The same with some of its interventions alone."""
+        assert self.interventions is not None
+        forwards = dict(zip(self.interventions, self.forwards, strict=True))
+        done = {name: self.interventions[name] for name in names}
+        return replace(self, interventions=done, forwards=tuple(forwards[name] for name in names))
 
     @property
     def combinations(self) -> list[Propagation]:
@@ -175,6 +196,7 @@ class Grid:
             "protocol": self.protocol,
             "keep": list(self.keep),
             "components": self.components,
+            "intervention_axis": None if self.interventions is None else True,
         }
         return {key: value for key, value in said.items() if value is not None}
 
@@ -199,6 +221,7 @@ def make_grid(
     preset: str | None = None,
     keep: str | Sequence[str] = (),
     components: int | None = None,
+    interventions: Mapping[str, Said | Sequence[Said] | None] | None = None,
     **propagation: Any,
 ) -> Grid:
     """The grid that the words of `sweep` describe, once every value is known to be in its range.
@@ -220,6 +243,7 @@ def make_grid(
     windows(1, window, overlap)  # says so where the overlap does not fit
     names = _names(swept, blocks)
     kept = _kept(keep, components)
+    done = _interventions(swept, interventions, kept)
     grid = Grid(
         tau=taus,
         sigma=tuple(swept.sigma(t) for t in taus),
@@ -243,11 +267,32 @@ def make_grid(
         shapes=_shapes(swept, names, components) if "features" in kept else {},
         input_rule=(swept.size if size is None else size, swept.multiple),
         models=models.provenance(),
+        interventions=done,
+        forwards=tuple(forwards_of((*swept.interventions, *each)) for each in (done or {"": ()}).values()),
     )
     _ = grid.combinations  # each is a Propagation, which says where a value is out of range
     for seed in grid.seed:
         frame_noise(seed, [0], (1,))  # says so where a seed cannot key the noise
     return grid
+
+
+def _interventions(
+    swept: DiffusionModel, given: Mapping[str, Said | Sequence[Said] | None] | None, kept: Sequence[str]
+) -> dict[str, tuple[Intervention, ...]] | None:
+    if given is None:
+        return None
+    if not isinstance(given, Mapping) or not given or not all(isinstance(name, str) and name for name in given):
+        raise TedlensError(
+            f"interventions={given!r} is no axis of interventions; give names and what they mean, as in "
+            '{"intact": None, "no up_2 temporal": {"ablate": "up_2.temp_attentions.*"}}.'
+        )
+    if "features" in kept:
+        raise TedlensError(
+            'A sweep over interventions keeps no features; leave interventions or "features" in keep out, or sweep the '
+            "model that tl.ablate and the like give."
+        )
+    before = len(swept.interventions)
+    return {name: intervened(swept, said).interventions[before:] for name, said in given.items()}
 
 
 def _lams(models: Models, lam: float | Sequence[float] | None) -> tuple[float, ...] | None:

@@ -23,8 +23,8 @@ class Plan:
     cells, done
         Cells of the grid (a clip at one tau and seed), and how many of them the store holds.
     forwards
-        Forwards of the swept UNet that are still to run: one a window and cell, whatever the number of
-        blocks, lambdas and settings.
+        Forwards of the swept UNet that are still to run: one a window, cell and intervention, whatever the number
+        of blocks, lambdas and settings; a patch takes another.
     appearance_forwards
         Batches of frames that the image model sees for the appearance features that motion is fused with.
     propagations
@@ -53,8 +53,16 @@ class Plan:
         )
 
 
-def make_plan(grid: Grid, clips: Sequence[ClipFacts], missing: Mapping[str, Sequence[tuple[int, int]]]) -> Plan:
-    """Count what it takes to compute the `missing` cells, (tau, seed) by name of the clip."""
+def make_plan(
+    grid: Grid,
+    clips: Sequence[ClipFacts],
+    missing: Mapping[str, Sequence[tuple[int, int]]],
+    to_do: Grid | None = None,
+) -> Plan:
+    """Count what it takes to compute the `missing` cells, (tau, seed) by name of the clip; `to_do` is what is computed
+    of each, where that is not all of the grid.
+    """
+    to_do = to_do or grid
     axes = {"tau": grid.tau, "seed": grid.seed, **grid.inner}
     listed = [f"{len(values)} {name}" for name, values in axes.items() if len(values) > 1]
     inner = prod(map(len, grid.inner.values()))
@@ -67,7 +75,10 @@ def make_plan(grid: Grid, clips: Sequence[ClipFacts], missing: Mapping[str, Sequ
         cells=cells,
         done=cells - left,
         forwards=sum(
-            len(missing[clip.name]) * grid.samples * len(windows(clip.frames, grid.window, grid.overlap))
+            len(missing[clip.name])
+            * sum(to_do.forwards)
+            * grid.samples
+            * len(windows(clip.frames, grid.window, grid.overlap))
             for clip in clips
         ),
         appearance_forwards=0
@@ -75,7 +86,7 @@ def make_plan(grid: Grid, clips: Sequence[ClipFacts], missing: Mapping[str, Sequ
         else sum(
             seeds[clip.name] * (grid.appearance_samples or 1) * len(windows(clip.frames, None, 0)) for clip in clips
         ),
-        propagations=left * inner,
+        propagations=left * prod(map(len, to_do.inner.values())),
         score_bytes=8 * len(METRICS) * scored * len(grid.cells) * inner,
         kept_bytes=len(grid.cells) * sum(_kept_bytes(grid, clip, inner) for clip in clips),
     )

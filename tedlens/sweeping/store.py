@@ -33,7 +33,7 @@ from fsspec.implementations.local import LocalFileSystem
 from tedlens.errors import TedlensError
 from tedlens.provenance import versions
 from tedlens.store import check_name, open_tree
-from tedlens.sweeping.cells import AXES, Kept, join_cells, label_scores
+from tedlens.sweeping.cells import AXES, Kept, interventions_said, join_cells, label_scores
 from tedlens.sweeping.clips import ClipFacts
 from tedlens.sweeping.encoding import (
     MARKER,
@@ -294,6 +294,12 @@ class SweepStore:
                     f"Clip {name!r} is not the one that {self.url} holds under this name (its frames or masks differ); "
                     "give it another name, or use another store."
                 )
+            for name, said in cell.about.get("interventions", {}).items():
+                if (now := json.loads(json.dumps(grid.said_interventions.get(name, said)))) != said:
+                    raise TedlensError(
+                        f"{self.url} holds results of an intervention {name!r} that is {said}, and now it is {now}; "
+                        "give it another name, or use another store."
+                    )
         return cells, broken
 
     # --- writing --------------------------------------------------------------------------------
@@ -334,6 +340,8 @@ class SweepStore:
             "kind": kind_of(grid.fixed),
             **versions(),
         }
+        if grid.interventions is not None:
+            about["interventions"] = grid.said_interventions
         self._write(f"cells/{cell_key(clip.name, tau, seed, grid)}", encode_cell(cell, kept, list(grid.inner), about))
 
     def finish(self, cells: Sequence[Cell]) -> xr.Dataset:
@@ -505,6 +513,7 @@ def joined(cells: Sequence[Cell], about: Mapping[str, Any]) -> xr.Dataset:
     scores = join_cells((cell.scores for cell in cells), {name: axes[name] for name in AXES if name in axes})
     noise = {cell.about["tau"]: (float(cell.about["sigma"]), float(cell.about["log_snr"])) for cell in cells}
     attrs = {name: value for name, value in about.items() if name.startswith("version_")} | about["fixed"]
+    attrs |= interventions_said(cell.about.get("interventions", {}) for cell in cells)
     single = {name: 0 for name in SETTINGS if len(axes[name]) == 1}
     return label_scores(scores, noise, attrs).isel(single)
 
@@ -515,6 +524,18 @@ def missing_cells(grid: Grid, clips: Iterable[ClipFacts], cells: Iterable[Cell])
     return {
         clip.name: [(tau, seed) for tau, seed in grid.cells if (clip.name, tau, seed) not in covered] for clip in clips
     }
+
+
+def lacking(grid: Grid, clips: Iterable[ClipFacts], cells: Sequence[Cell]) -> Grid:
+    """The grid with those interventions alone that some of its cells lack: each has its own forwards to save.
+
+    Not where something is kept beside scores, of which one cell holds all.
+    """
+    if grid.interventions is None or grid.keep:
+        return grid
+    clips = list(clips)
+    alone = {name: grid.narrowed([name]) for name in grid.interventions}
+    return grid.narrowed([n for n, one in alone.items() if any(missing_cells(one, clips, cells).values())])
 
 
 def covered_places(cells: Iterable[Cell], inner: Mapping[str, Sequence[Any]]) -> set[tuple[str, int, int]]:

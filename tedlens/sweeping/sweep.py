@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +11,18 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from tedlens.errors import TedlensError
+from tedlens.interventions.described import Said
 from tedlens.metrics import Protocol
 from tedlens.models.registry import Model
 from tedlens.presets import sweep_words, takes_preset
 from tedlens.probing import Stitch
 from tedlens.provenance import versions
-from tedlens.sweeping.cells import AXES, join_cells, label_scores
+from tedlens.sweeping.cells import AXES, interventions_said, join_cells, label_scores
 from tedlens.sweeping.clips import ClipFacts, Clips, SweptClip, clip_sources, survey
 from tedlens.sweeping.engine import Here, Task, Workers
 from tedlens.sweeping.grid import SETTINGS, Grid, is_one
 from tedlens.sweeping.plan import make_plan
-from tedlens.sweeping.store import SweepStore, missing_cells
+from tedlens.sweeping.store import SweepStore, lacking, missing_cells
 from tedlens.ted.settings import Convention, Radius, Upsample
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def sweep(
     store: str | Path | None = None,
     keep: str | Sequence[str] = (),
     components: int | None = None,
+    interventions: Mapping[str, Said | Sequence[Said] | None] | None = None,
     client: Client | None = None,
     dry_run: bool = False,
     progress: bool = True,
@@ -110,6 +112,11 @@ def sweep(
     keep, components
         What the store keeps beside scores: ``"labels"``, ``"features"`` (in float16) or both; features reduced to
         so many principal components of each cell and block, if a number is given. See `open_kept`.
+    interventions
+        An axis ``intervention`` of what is done inside the swept model (motion, where there are two), by names:
+        ``{"intact": None, "no up_2 temporal": {"ablate": "up_2.temp_attentions.*"}}``, see
+        `tedlens.interventions.intervened`. Each costs its own forwards; clips are encoded once for all. A store knows
+        what its names mean.
     client
         ``distributed.Client`` of a Dask cluster, whose workers then compute: LocalCluster, LocalCUDACluster, SLURM, ..
         Models are given by name or arguments, and loaded once a worker; a store lies where all workers reach it.
@@ -122,8 +129,8 @@ def sweep(
     Returns
     -------
     Dataset
-        ``J``, ``F`` and ``JF`` over clip, block, tau, (lam with both models,) seed, object and frame, and each
-        setting that was given as a list; the other settings are scalar coordinates. NaN where a clip has fewer
+        ``J``, ``F`` and ``JF`` over clip, (intervention,) block, tau, (lam with both models,) seed, object and frame,
+        and each setting that was given as a list; the other settings are scalar coordinates. NaN where a clip has fewer
         objects or frames than another, and, after a dry run, what is still to be computed. ``sigma`` and
         ``log_snr`` lie along tau. The attributes say how it came to be.
 
@@ -166,13 +173,16 @@ def sweep(
         "protocol": protocol,
         "keep": keep,
         "components": components,
+        "interventions": interventions,
     }
     grid = engine.grid(words)
     swept = survey(clip_sources(clips), protocol)
     found = _computed(engine, swept, grid, None if store is None else str(store), dry_run, progress)
     noise = dict(zip(grid.tau, zip(grid.sigma, grid.log_snr, strict=True), strict=True))
     scores = label_scores(
-        join_cells(found, grid_axes(grid, [clip.facts for clip in swept])), noise, versions() | grid.fixed
+        join_cells(found, grid_axes(grid, [clip.facts for clip in swept])),
+        noise,
+        versions() | grid.fixed | interventions_said([grid.said_interventions]),
     )
     return scores.isel({name: 0 for name in SETTINGS if is_one(words[name])})
 
@@ -195,8 +205,9 @@ def _computed(
     if broken:
         said = "; ".join(f"{key} {what}" for key, what in broken.items())
         warnings.warn(f"Not whole in {store}, so computed anew: {said}.", stacklevel=3)
+    to_do = lacking(grid, clips, cells)
     if progress or dry_run:
-        print(make_plan(grid, clips, wanted))
+        print(make_plan(grid, clips, wanted, to_do))
     if dry_run:
         return [cell.scores for cell in cells]
     found: list[xr.Dataset] = []
@@ -206,7 +217,7 @@ def _computed(
         left = sum(map(len, wanted.values()))
         with tqdm(total=left, desc="sweeping", unit="cell", disable=not progress or not left) as bar:
             tasks = [Task(clip, wanted[clip.facts.name]) for clip in swept]
-            for some in engine.run(tasks, grid, None if disk is None else disk.address):
+            for some in engine.run(tasks, to_do, None if disk is None else disk.address):
                 found += some
                 bar.update(len(some))
         if disk is None:

@@ -1,0 +1,184 @@
+"""`tl.head_statistics`: what each head of an attention does, reduced as its weights come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from tedlens.attending.watching import SLICE, Call, Layer, layers_of, watch
+from tedlens.clip import Clip, as_clip
+from tedlens.labels import VOID, on_grid
+from tedlens.models.acting import Moment
+from tedlens.models.registry import Model, as_model
+from tedlens.probing import Draw, Prepared, as_list, noise_axis
+
+STATISTICS = {
+    "entropy": "entropy (share of log keys)",
+    "frames_away": "distance in time (frames)",
+    "pixels_away": "distance in place (pixels)",
+    "accuracy": "matching accuracy",
+    "chance": "matching accuracy of chance",
+}
+
+
+class Sums(NamedTuple):
+    """Of one window: sums over queries, by head, and their number."""
+
+    queries: int
+    entropy: Tensor
+    frames_away: Tensor | None
+    pixels_away: Tensor | None
+    matched: Tensor
+    expected: float
+    pairs: int
+
+
+@torch.no_grad()
+def head_statistics(
+    model: Model,
+    clip: Clip | str | Path,
+    tau: int | Sequence[int],
+    layers: str | Sequence[str],
+    *,
+    seed: int = 0,
+    overlap: int = 2,
+    window: int | None = None,
+    size: int | tuple[int, int] | None = None,
+) -> xr.Dataset:
+    """What single heads do: how sharply and how far they look, and whether their queries find the same object's keys.
+
+    One forward a window and noise level, whatever the number of layers; weights are reduced as they come.
+
+    Parameters
+    ----------
+    model, clip, seed, overlap, window, size
+        See `probe`; a frame in several windows counts in each.
+    tau
+        Noise levels (training timesteps), one or several.
+    layers
+        Names and patterns of attentions, or of layers that hold some, of which all are taken.
+
+    Returns
+    -------
+    Dataset over (tau, layer, head); NaN where a layer has fewer heads than another, or a statistic means nothing.
+        ``entropy``: of the weights, mean over queries, as a share of the logarithm of the number of keys: 1 looks
+        everywhere alike. ``frames_away`` (attention over frames) and ``pixels_away`` (within frames, in pixels of the
+        clip): mean distance of what is looked at. ``accuracy``, for attention that is not to tokens, of a clip with
+        masks of all frames: of the cells of objects in a window's first frame, the share whose query is nearest (by
+        dot product) to a key of the same object among all cells of another frame, over the other frames of the
+        window; over all frames, whether or not the layer itself compares them. ``chance`` is that of a cell drawn
+        blindly. ``kind`` says of each layer over what it goes.
+
+    Raises
+    ------
+    TedlensError
+        As `attention`.
+    """
+    model, clip = as_model(model), as_clip(clip)
+    names = [layers] if isinstance(layers, str) else list(layers)
+    taus = [model.check_tau(t) for t in as_list(tau)]
+    prepared = Prepared(model, clip, overlap=overlap, window=window, size=size)
+    found = layers_of(model, names)
+    annotated = clip.masks is not None and not (clip.masks == VOID).all(axis=(1, 2)).any()
+    masks = clip.masks if annotated else None
+
+    def take(layer: Layer, call: Call, moment: Moment) -> Sums:
+        return _sums(layer, call, moment, masks, (clip.height, clip.width))
+
+    heads = max(layer.heads for layer in found)
+    shape = (len(taus), len(found), heads)
+    values = {name: np.full(shape, np.nan) for name in STATISTICS}
+    for number, level in enumerate(taus):
+        windows = [by_name for _, by_name in watch(prepared, Draw(level, seed), found, take)]
+        for place, layer in enumerate(found):
+            for name, value in _means([each[layer.name] for each in windows]).items():
+                values[name][number, place, : layer.heads] = value
+    coords = {
+        **noise_axis(model, taus),
+        "layer": [layer.name for layer in found],
+        "head": np.arange(heads),
+        "kind": ("layer", [layer.kind for layer in found]),
+    }
+    dims = ("tau", "layer", "head")
+    arrays = {name: (dims, value, {"long_name": STATISTICS[name]}) for name, value in values.items()}
+    return xr.Dataset(arrays, coords).assign_attrs(prepared.provenance() | {"taus": taus, "seed": seed})
+
+
+def _sums(layer: Layer, call: Call, moment: Moment, masks: Any, size: tuple[int, int]) -> Sums:
+    frames = torch.arange(moment.window.start, moment.window.stop, dtype=torch.float32, device=call.query.device)
+    away = None
+    if layer.kind == "temporal":
+        away = (frames[:, None] - frames).abs()
+    elif layer.kind == "spatial":
+        away = _distances(layer.grid, size).to(call.query.device)
+    entropy = torch.zeros(layer.heads, device=call.query.device)
+    distance = torch.zeros(layer.heads, device=call.query.device)
+    most = float(np.log(max(2, call.key.shape[2])))
+    for _, rows, weights in call.sliced():
+        entropy += torch.special.entr(weights).sum((0, 2, 3)) / most
+        if away is not None:
+            distance += (weights * away[rows]).sum((0, 2, 3))
+    matched, expected, pairs = _matches(layer, call, None if masks is None else masks[list(moment.window)])
+    return Sums(
+        len(call.query) * call.query.shape[2],
+        entropy.cpu(),
+        distance.cpu() if layer.kind == "temporal" else None,
+        distance.cpu() if layer.kind == "spatial" else None,
+        matched,
+        expected,
+        pairs,
+    )
+
+
+def _distances(grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Pixels from each cell's centre to each other's: (cell, cell)."""
+    y, x = torch.meshgrid(
+        *[torch.arange(g, dtype=torch.float32) * (s / g) for g, s in zip(grid, size, strict=True)], indexing="ij"
+    )
+    centres = torch.stack([y.flatten(), x.flatten()], dim=1)
+    return torch.cdist(centres, centres)
+
+
+def _matches(layer: Layer, call: Call, masks: Any) -> tuple[Tensor, float, int]:
+    """Queries of objects' cells in the first frame that find a key of the same object in another: by head, of chance,
+    and how many there are.
+    """
+    matched, expected, pairs = torch.zeros(layer.heads), 0.0, 0
+    if layer.kind == "cross" or masks is None:
+        return matched, expected, pairs
+    tracks = layer.site.point.layout == "tracks"
+    # (frame, head, cell, channel)
+    query, key = (each.transpose(0, 2) if tracks else each for each in (call.query, call.key))
+    ids = torch.from_numpy(on_grid(masks, layer.grid).reshape(len(masks), -1).astype(np.int64)).to(query.device)
+    for frame in range(1, len(ids)):
+        there = ids[frame]
+        cells = ((ids[0] > 0) & (ids[0] != VOID) & torch.isin(ids[0], there)).nonzero()[:, 0]
+        if not len(cells):
+            continue
+        for some in cells.split(max(1, SLICE // (layer.heads * len(there)))):
+            best = (query[0][:, some].float() @ key[frame].float().transpose(-1, -2)).argmax(-1)
+            same = there[None] == ids[0][some, None]
+            matched += (there[best] == ids[0][some]).sum(1).cpu()
+            expected += float(same.float().mean(1).sum())
+        pairs += len(cells)
+    return matched, expected, pairs
+
+
+def _means(windows: list[Sums]) -> dict[str, Any]:
+    """Means over the queries of all windows, by head."""
+    queries, pairs = sum(each.queries for each in windows), sum(each.pairs for each in windows)
+    found: dict[str, Any] = {"entropy": sum(each.entropy for each in windows) / queries}
+    for name in ("frames_away", "pixels_away"):
+        each = [getattr(window, name) for window in windows]
+        if each[0] is not None:
+            found[name] = sum(each) / queries
+    if pairs:
+        found["accuracy"] = sum(each.matched for each in windows) / pairs
+        found["chance"] = sum(each.expected for each in windows) / pairs
+    return {name: np.asarray(value, np.float64) for name, value in found.items()}

@@ -1,0 +1,208 @@
+"""`tl.attention`: the weights that an attention layer computes, labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from tedlens.attending.watching import Call, Layer, layers_of, watch
+from tedlens.clip import Clip, as_clip
+from tedlens.errors import TedlensError
+from tedlens.models.acting import Moment
+from tedlens.models.registry import Model, as_model
+from tedlens.probing import Draw, Prepared, only_one, places
+
+LARGEST = 2 * 10**9  # bytes of a result
+Points = Sequence[tuple[int, float, float]]  # frame, y, x in pixels of the clip
+
+
+@torch.no_grad()
+def attention(
+    model: Model,
+    clip: Clip | str | Path,
+    tau: int,
+    layer: str,
+    *,
+    seed: int = 0,
+    query: Points | None = None,
+    overlap: int = 2,
+    window: int | None = None,
+    size: int | tuple[int, int] | None = None,
+) -> xr.DataArray:
+    """Where an attention layer looks: its weights, which sum to 1 over keys, at a noise level.
+
+    They follow from the queries and keys that the layer gives to torch's attention, after norms and embeddings of
+    place, which are watched in a forward; the model and its outputs are not touched, and interventions hold. A forward
+    a window, which ends after the layer.
+
+    Parameters
+    ----------
+    model, clip, seed, overlap, window, size
+        See `probe`. A frame in several windows looks as in the first.
+    tau
+        Noise level (training timestep).
+    layer
+        Name of an attention, such as ``"up_2.temp_attentions.1.transformer_blocks.0.attn1"``, or of a layer that holds
+        some, of which the first is taken: ``"up_2.temp_attentions.1"``.
+    query
+        Points (frame, y, x) in pixels of the clip, whose cells' queries alone are taken; by default all cells'.
+
+    Returns
+    -------
+    DataArray
+        Float32. Of attention over frames (head, y, x, query_frame, key_frame); within frames (head, frame, y, x, key_y,
+        key_x); to tokens of text or image (head, frame, y, x, token). With `query`: (query, head, frame), (query, head,
+        y, x), (query, head, token), the points along ``query``. NaN for frames that no window shows together. The
+        attributes say how to make it again, and ``layer`` and ``kind`` (temporal, spatial or cross).
+
+    Raises
+    ------
+    TedlensError
+        For a layer without attention; before any work for a result of more than 2 GB, and points outside of the clip.
+
+    Examples
+    --------
+    >>> maps = tl.attention(motion, clip, tau=600, layer="up_2.temp_attentions.1")  # doctest: +SKIP
+    >>> tl.plots.attention_map(maps, clip)  # doctest: +SKIP
+    """
+    model, clip = as_model(model), as_clip(clip)
+    prepared = Prepared(model, clip, overlap=overlap, window=window, size=size)
+    named = only_one(prepared.names(layer), layer)
+    found = layers_of(model, [named])[0]
+    grid = prepared.point(found.name).grid
+    points = None if query is None else _points(query, clip, grid)
+    _check_size(found, grid, len(clip), points)
+
+    def take(layer: Layer, call: Call, moment: Moment) -> Tensor:
+        return _all(layer, call) if points is None else _of_points(layer, call, moment, points)
+
+    maps = _Maps(found, grid, len(clip), points)
+    for moment, by_name in watch(prepared, Draw(model.check_tau(tau), seed), [found], take):
+        maps.add(moment, by_name[found.name])
+    about = prepared.provenance() | {"tau": tau, "seed": seed, "layer": found.name, "kind": found.kind}
+    return _labelled(maps, clip, query).assign_attrs(about | {"sigma": model.sigma(tau), "log_snr": model.log_snr(tau)})
+
+
+Cells = list[tuple[int, int]]  # frame, and number of the cell in its grid
+
+
+def _points(query: Points, clip: Clip, grid: tuple[int, int]) -> Cells:
+    given = np.atleast_2d(np.asarray(query, float))
+    sizes = np.array([len(clip), clip.height, clip.width])
+    if given.shape[1:] != (3,) or not len(given) or (given[:, 0] % 1).any():
+        raise TedlensError(f"query={query!r} are no points; give (frame, y, x) of each, in pixels of the clip.")
+    if (given < 0).any() or (given >= sizes).any():
+        raise TedlensError(
+            f"query={query!r} is not all in clip {clip.name!r} of {tuple(sizes.tolist())} (frames, height, width)."
+        )
+    cells = ((given[:, 1:] + 0.5) / sizes[1:] * grid).astype(int).clip(max=np.array(grid) - 1)
+    return [(int(frame), int(y * grid[1] + x)) for frame, (y, x) in zip(given[:, 0], cells, strict=True)]
+
+
+def _check_size(layer: Layer, grid: tuple[int, int], frames: int, points: Cells | None) -> None:
+    cells = grid[0] * grid[1]
+    keys = {"temporal": frames, "spatial": cells, "cross": 1}[layer.kind]
+    size = 4 * layer.heads * keys * (frames * cells if points is None else len(points))
+    if size > LARGEST:
+        raise TedlensError(
+            f"All weights of {layer.name!r} take {size / 1e9:.1f} GB ({layer.heads} heads, {frames} frames of "
+            f"{grid[0]}x{grid[1]} cells, {keys} keys each); give points as query=, or take tl.head_statistics, which "
+            "reduces them as they come."
+        )
+
+
+def _all(layer: Layer, call: Call) -> Tensor:
+    """All weights of a window, by frame: (frame, head, cell, key)."""
+    each = torch.empty(*call.query.shape[:3], call.key.shape[2])
+    for batch, rows, weights in call.sliced():
+        each[batch, :, rows] = weights.cpu()
+    # Of layers that go through the frames of a cell: (cell, head, frame, key).
+    return each.transpose(0, 2) if layer.site.point.layout == "tracks" else each
+
+
+def _of_points(layer: Layer, call: Call, moment: Moment, points: Cells) -> Tensor:
+    """Weights of the points of a window, one after another: (point, head, key)."""
+    here = [(frame - moment.window.start, cell) for frame, cell in points if frame in moment.window]
+    if layer.site.point.layout == "tracks":
+        each = [call.weights([cell], [frame])[0, :, 0] for frame, cell in here]
+    else:
+        each = [call.weights([frame], [cell])[0, :, 0] for frame, cell in here]
+    return torch.stack(each).cpu() if each else torch.empty(0)
+
+
+class _Maps:
+    """Weights of a whole clip, from those of its windows."""
+
+    def __init__(self, layer: Layer, grid: tuple[int, int], frames: int, points: Cells | None) -> None:
+        self.layer, self.grid, self.frames, self.points = layer, grid, frames, points
+        self.values: np.ndarray[Any, np.dtype[np.float32]] | None = None
+        self.done = 0  # frames that a window before has shown: windows go forward
+
+    def add(self, moment: Moment, found: Tensor) -> None:
+        start, stop = moment.window.start, moment.window.stop
+        first = max(start, self.done)
+        weights = found.numpy()
+        if self.points is None:
+            new, places = weights[first - start :], list(range(first, stop))
+        else:
+            inside = [(i, frame) for i, (frame, _) in enumerate(self.points) if frame in moment.window]
+            rows = [row for row, (_, frame) in enumerate(inside) if frame >= first]
+            places = [i for i, frame in inside if frame >= first]
+            new = weights[rows] if rows else weights
+        self.done = stop
+        if not places:
+            return
+        keys = self.frames if self.layer.kind == "temporal" else new.shape[-1]
+        if self.values is None:
+            count = self.frames if self.points is None else len(self.points)
+            self.values = np.full((count, *new.shape[1:-1], keys), np.nan, np.float32)
+        span = slice(start, stop) if self.layer.kind == "temporal" else slice(None)
+        self.values[places, ..., span] = new
+
+
+def _labelled(maps: _Maps, clip: Clip, query: Points | None) -> xr.DataArray:
+    assert maps.values is not None  # every point lies in a window
+    height, width = maps.grid
+    coords = places(clip, maps.grid)
+    frame, y, x = coords["frame"], coords["y"], coords["x"]
+    head = np.arange(maps.layer.heads)
+    kind, values = maps.layer.kind, maps.values
+    if query is not None:
+        at = np.atleast_2d(np.asarray(query, float)).T
+        known: dict[str, Any] = {
+            "head": head,
+            "query_frame": ("query", at[0].astype(int)),
+            "query_y": ("query", at[1], {"units": "pixel"}),
+            "query_x": ("query", at[2], {"units": "pixel"}),
+        }
+        if kind == "spatial":
+            return xr.DataArray(
+                values.reshape(*values.shape[:2], height, width),
+                dims=("query", "head", "y", "x"),
+                coords=known | {"y": y, "x": x},
+                name="attention",
+            )
+        last = {"temporal": {"frame": frame}, "cross": {"token": np.arange(values.shape[-1])}}[kind]
+        return xr.DataArray(values, dims=("query", "head", *last), coords=known | last, name="attention")
+    # (frame, head, cell, key) -> (head, frame, y, x, key)
+    by_head = values.swapaxes(0, 1).reshape(len(head), len(frame), height, width, -1)
+    if kind == "temporal":
+        return xr.DataArray(
+            by_head,
+            dims=("head", "query_frame", "y", "x", "key_frame"),
+            coords={"head": head, "query_frame": frame, "y": y, "x": x, "key_frame": frame},
+            name="attention",
+        ).transpose("head", "y", "x", "query_frame", "key_frame")
+    within: dict[str, Any] = {"head": head, "frame": frame, "y": y, "x": x}
+    if kind == "cross":
+        token = np.arange(by_head.shape[-1])
+        return xr.DataArray(by_head, dims=(*within, "token"), coords=within | {"token": token}, name="attention")
+    keys = {"key_y": ("key_y", *y[1:]), "key_x": ("key_x", *x[1:])}
+    pairs = by_head.reshape(*by_head.shape[:-1], height, width)
+    return xr.DataArray(pairs, dims=(*within, *keys), coords=within | keys, name="attention")

@@ -1,0 +1,181 @@
+"""Queries and keys as attention sees them, after norms and embeddings of place; and the weights that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from tedlens.errors import TedlensError
+from tedlens.interventions.sites import Site, attentions_in, inside, sites
+from tedlens.models.acting import Act, Moment, acting
+from tedlens.models.base import DiffusionModel
+from tedlens.probing import Draw, Prepared, Reading, Tap
+
+Kind = Literal["temporal", "spatial", "cross"]
+SLICE = 2**24  # weights that are in memory at once, beside those that are asked for
+
+
+class Layer(NamedTuple):
+    """An attention, and over what it goes."""
+
+    name: str
+    site: Site
+    heads: int
+    kind: Kind
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.site.point.grid
+
+
+class Call(NamedTuple):
+    """What an attention computed its weights from: (batch, head, query or key, channel)."""
+
+    query: Tensor
+    key: Tensor
+    mask: Tensor | None
+    causal: bool
+    scale: float
+
+    def weights(self, batch: slice | Sequence[int], rows: slice | Sequence[int]) -> Tensor:
+        """Weights (batch, head, row, key) float32 of some queries, by the definition of torch's attention."""
+        query, key = self.query[batch][:, :, rows].float(), self.key[batch].float()
+        scores = query @ key.transpose(-1, -2) * self.scale
+        whole = (*self.query.shape[:3], self.key.shape[2])
+        if self.mask is not None:
+            mask = self.mask.expand(whole)[batch][:, :, rows]
+            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask.float()
+        if self.causal:
+            before = torch.ones(whole[2:], dtype=torch.bool, device=scores.device).tril()[rows]
+            scores = scores.masked_fill(~before, -torch.inf)
+        return scores.softmax(-1)
+
+    def sliced(self) -> Iterator[tuple[slice, slice, Tensor]]:
+        """All `weights`, part by part of the batch and the queries, so that memory is bounded."""
+        of_query = self.query.shape[1] * self.key.shape[2]
+        queries = self.query.shape[2]
+        rows, batch = max(1, SLICE // of_query), max(1, SLICE // (of_query * queries))
+        for start in range(0, len(self.query), batch):
+            for first in range(0, queries, rows):
+                part = slice(start, start + batch), slice(first, first + rows)
+                yield *part, self.weights(*part)
+
+
+class Watch(TorchFunctionMode):
+    """Keeps the call of torch's attention that an attention makes; nothing that is computed changes.
+
+    On within an attention alone, from its query projection to its end: each torch function takes longer meanwhile.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._on = ExitStack()
+        self.within: nn.Module | None = None
+        self.last: Call | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            self.last = _call(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def begin(self, attention: nn.Module) -> Act:
+        """The act on an attention's query projection with which it begins."""
+
+        def act(given: Tensor, output: Tensor) -> None:
+            self.stop()  # another run of the model, for what is put into this one, was not read
+            self.within = attention
+            self._on.enter_context(self)
+
+        return act
+
+    def end(self, attention: nn.Module) -> Call | None:
+        """The call of the attention that ends; None where it made none, or its beginning was not seen."""
+        call = self.last if self.within is attention else None
+        self.stop()
+        return call
+
+    def stop(self) -> None:
+        self._on.close()
+        self.within, self.last = None, None
+
+
+def _call(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Call:
+    return Call(query, key, attn_mask, is_causal, query.shape[-1] ** -0.5 if scale is None else scale)
+
+
+def layers_of(model: DiffusionModel, names: Sequence[str]) -> list[Layer]:
+    """The attentions that layers are or hold.
+
+    Raises
+    ------
+    TedlensError
+        For layers without attention, or with one of a kind that is not known.
+    """
+    found = attentions_in(model, sites(model, names))
+    if not found:
+        raise TedlensError(
+            f"There is no attention in {', '.join(names)}; name a layer with attention, such as those that end with "
+            "attn1 (tedlens info lists them)."
+        )
+    return [_layer(site) for site in found]
+
+
+def _layer(site: Site) -> Layer:
+    module: Any = site.module
+    kind: Kind = "cross" if module.is_cross_attention else "temporal" if site.point.layout == "tracks" else "spatial"
+    return Layer(site.name, site, module.heads, kind)
+
+
+def watch(
+    prepared: Prepared,
+    draw: Draw,
+    layers: Sequence[Layer],
+    take: Callable[[Layer, Call, Moment], Any],
+) -> Iterator[tuple[Moment, dict[str, Any]]]:
+    """For each window what `take` makes of each layer's call, by the layer's name; a forward ends after the deepest."""
+    points = [prepared.point(layer.name) for layer in layers]
+    order = list(inside(prepared.model).points)
+    deepest = max(layers, key=lambda layer: order.index(layer.site.point.path)).name
+    on_this_grid = [
+        layer._replace(site=layer.site._replace(point=point)) for layer, point in zip(layers, points, strict=True)
+    ]
+    modules: list[Any] = [layer.site.module for layer in layers]
+    for number, window in enumerate(prepared.windows):
+        moment = Moment(number, window, *draw)
+        seen = Watch()
+        taps = {layer.name: Tap(layer.site.module, _reader(layer, seen, moment, take)) for layer in on_this_grid}
+        begun = [(module.to_q, seen.begin(module)) for module in modules]
+        try:
+            with acting(begun):
+                found = prepared.window(prepared.noisy(draw, window), moment, Reading(taps, deepest, lambda: None))
+        finally:
+            seen.stop()
+        yield moment, found
+
+
+def _reader(layer: Layer, seen: Watch, moment: Moment, take: Callable[[Layer, Call, Moment], Any]) -> Any:
+    def read(output: Any) -> Any:
+        call = seen.end(layer.site.module)
+        if call is None or call.query.shape[1] != layer.heads:
+            raise TedlensError(
+                f"Attention {layer.name!r} does not go through torch's scaled_dot_product_attention, so its weights "
+                "are not seen; give the pipeline diffusers' default processor (AttnProcessor2_0)."
+            )
+        return take(layer, call, moment)
+
+    return read

@@ -1,0 +1,87 @@
+"""Where an intervention is done: submodules by name, and the part of their outputs that frames and cells mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tedlens.errors import TedlensError
+from tedlens.models.acting import Moment
+from tedlens.models.base import DiffusionModel
+from tedlens.models.points import HookPoint, Outline
+from tedlens.models.structure import outline
+from tedlens.probing import input_size
+
+
+class Site(NamedTuple):
+    """A submodule by its name, and how its output lies."""
+
+    name: str
+    point: HookPoint
+    module: nn.Module
+
+
+def inside(model: DiffusionModel) -> Outline:
+    """What a model holds, for square frames of its own size."""
+    return outline(model, input_size((model.size, model.size), model.size, model.multiple))
+
+
+def sites(model: DiffusionModel, layers: Sequence[str]) -> list[Site]:
+    """The submodules that names and patterns mean, each once."""
+    found: dict[str, Site] = {}
+    for pattern in layers:
+        for name, point in inside(model).matching(pattern):
+            found[point.path] = Site(name, point, model.unet.get_submodule(point.path))
+    return list(found.values())
+
+
+def attentions_in(model: DiffusionModel, found: Sequence[Site]) -> list[Site]:
+    """The attentions that layers are or hold, in the order in which they finish."""
+    starts = tuple(f"{site.point.path}." for site in found)
+    points = inside(model).points.values()
+    paths = [p.path for p in points if p.module_class == "Attention" and f"{p.path}.".startswith(starts)]
+    return sites(model, paths)
+
+
+def names_of(layers: Any) -> tuple[str, ...]:
+    """Names of layers, one or several, as given."""
+    names = (layers,) if isinstance(layers, str) else tuple(layers)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TedlensError(
+            f"layers={layers!r} names no layer; give names or patterns as probe takes them, like 'up_2.attentions.*'."
+        )
+    return names
+
+
+def numbers_of(what: str, given: Any) -> tuple[int, ...] | None:
+    """Whole numbers from 0, one or several, as given; None where none were."""
+    if given is None:
+        return None
+    numbers: list[Any] = [given] if isinstance(given, Real) else list(given)
+    if not numbers or not all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 0 for n in numbers):
+        raise TedlensError(f"{what}={given!r} are no numbers of {what}; give whole numbers from 0, one or several.")
+    return tuple(int(n) for n in numbers)
+
+
+def check_frames(frames: tuple[int, ...] | None, clip_name: str, length: int) -> None:
+    """See that a clip has the frames that an intervention is meant for."""
+    if frames is not None and max(frames) >= length:
+        raise TedlensError(
+            f"frames={list(frames)} goes beyond clip {clip_name!r} of {length} frames; choose from 0 to {length - 1}."
+        )
+
+
+def chosen_frames(frames: tuple[int, ...], moment: Moment) -> Tensor:
+    """Of a window's frames those that are meant: bool (frame, 1, 1, 1)."""
+    return torch.tensor([frame in frames for frame in moment.window]).view(-1, 1, 1, 1)
+
+
+def within(point: HookPoint, chosen: Tensor | None, new: Tensor, output: Tensor) -> Tensor:
+    """An output with `new` in its `chosen` part (frame, 1, y, x), or all of it."""
+    if chosen is None:
+        return new.to(output)
+    return torch.where(point.lay(chosen.to(output.device)), new.to(output), output)

@@ -1,0 +1,178 @@
+"""What a model takes a clip to be at a noise level: its own prediction of the clean clip, as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xarray as xr
+from torch import Tensor
+
+from tedlens.clip import Clip, as_clip
+from tedlens.errors import TedlensError
+from tedlens.models.registry import Model, as_model
+from tedlens.probing import Draw, Prepared, as_list, noise_axis, noise_levels, resize
+
+
+def predict(
+    model: Model,
+    clip: Clip | str | Path,
+    *,
+    tau: int | None = None,
+    sigma: float | None = None,
+    log_snr: float | None = None,
+    seed: int = 0,
+    overlap: int = 2,
+    window: int | None = None,
+    size: int | tuple[int, int] | None = None,
+) -> Clip:
+    """The clip that a model takes the noisy clip to be: x0 from its output, decoded by its VAE, window by window.
+
+    One forward a window, without guidance and without sampling. With interventions (`ablate`, `patch`, ..) it shows in
+    pictures what a layer does.
+
+    Parameters
+    ----------
+    model, clip, overlap, window, size
+        See `probe`; a frame in several windows is that of the first.
+    tau, sigma, log_snr
+        Noise level, in one of three ways, see `probe`.
+    seed
+        Seed of the noise.
+
+    Returns
+    -------
+    Clip
+        Of the clip's size, rate and masks, named for the noise level.
+
+    Raises
+    ------
+    TedlensError
+        For a model that predicts nothing (an encoder), and as `probe`.
+
+    Examples
+    --------
+    >>> tl.write_video("seen.mp4", tl.predict(motion, clip, tau=900))  # doctest: +SKIP
+    """
+    model, clip = as_model(model), as_clip(clip)
+    [level] = noise_levels(model, tau, sigma, log_snr)
+    prepared = Prepared(model, clip, overlap=overlap, window=window, size=size)
+    return _predicted(prepared, Draw(model.check_tau(level), seed))
+
+
+def prediction_scores(
+    model: Model,
+    clip: Clip | str | Path,
+    *,
+    tau: int | Sequence[int] | None = None,
+    sigma: float | Sequence[float] | None = None,
+    log_snr: float | Sequence[float] | None = None,
+    seed: int | Sequence[int] = 0,
+    overlap: int = 2,
+    window: int | None = None,
+    size: int | tuple[int, int] | None = None,
+) -> xr.Dataset:
+    """How near a model's predictions are to the clip, over noise levels and seeds.
+
+    Parameters
+    ----------
+    model, clip, overlap, window, size
+        See `predict`.
+    tau, sigma, log_snr, seed
+        One or several, see `probe`.
+
+    Returns
+    -------
+    Dataset
+        What `evaluate_prediction` gives, over tau and seed, and ``ceiling``, the ``psnr`` of the clip encoded and
+        decoded without noise and model: no prediction is owed more. ``sigma`` and ``log_snr`` lie along tau; the
+        attributes say how to make it again.
+
+    Raises
+    ------
+    TedlensError
+        As `predict`.
+    """
+    model, clip = as_model(model), as_clip(clip)
+    taus, seeds = [model.check_tau(t) for t in noise_levels(model, tau, sigma, log_snr)], as_list(seed)
+    prepared = Prepared(model, clip, overlap=overlap, window=window, size=size)
+    by_tau = [
+        xr.concat([evaluate_prediction(_predicted(prepared, Draw(t, s)), clip) for s in seeds], "seed") for t in taus
+    ]
+    scores = xr.concat(by_tau, "tau").assign_coords({**noise_axis(model, taus), "seed": seeds})
+    ceiling = evaluate_prediction(_pictured(prepared, prepared.clean, clip.name), clip)["psnr"]
+    about = prepared.provenance() | {"taus": taus, "seeds": seeds}
+    return scores.assign(ceiling=ceiling.assign_attrs(long_name="PSNR without noise")).assign_attrs(about)
+
+
+def evaluate_prediction(predicted: Clip, clip: Clip) -> xr.Dataset:
+    """How near a predicted clip is to the true one.
+
+    Parameters
+    ----------
+    predicted, clip
+        Clips of the same size and length; masks are those of `clip`.
+
+    Returns
+    -------
+    Dataset
+        ``psnr`` (frame), in dB, infinite where the frames are equal; ``error`` (frame), the mean absolute error of
+        pixels, in grey levels of 255; where `clip` has masks, ``error_inside`` (object, frame) and ``error_outside``
+        (frame), the same within each object and beside all. NaN in frames where there is none of it.
+
+    Raises
+    ------
+    TedlensError
+        For clips of other sizes.
+    """
+    if predicted.frames.shape != clip.frames.shape:
+        raise TedlensError(
+            f"A prediction of {predicted.frames.shape[:3]} (frames, height, width) does not fit clip {clip.name!r} of "
+            f"{clip.frames.shape[:3]}; give the clip that was predicted."
+        )
+    difference = predicted.frames.astype(np.float64) - clip.frames
+    squared = (difference**2).mean(axis=(1, 2, 3))
+    with np.errstate(divide="ignore"):
+        psnr = 10 * np.log10(255**2 / squared)
+    absolute = np.abs(difference).mean(axis=-1)
+    found: dict[str, Any] = {
+        "psnr": ("frame", psnr, {"units": "dB"}),
+        "error": ("frame", absolute.mean(axis=(1, 2)), {"units": "grey level"}),
+    }
+    coords: dict[str, Any] = {"frame": np.arange(len(clip))}
+    if clip.masks is not None:
+        ids = clip.object_ids
+        inside = np.stack([_mean_where(absolute, clip.masks == number) for number in ids])
+        outside = _mean_where(absolute, clip.masks == 0)
+        found["error_inside"] = (("object", "frame"), inside, {"units": "grey level"})
+        found["error_outside"] = ("frame", outside, {"units": "grey level"})
+        coords["object"] = list(ids)
+    return xr.Dataset(found, coords)
+
+
+def _mean_where(values: npt.NDArray[np.float64], where: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Mean of each frame's values (frame, y, x) where it is meant; NaN where it is nowhere."""
+    count = where.sum(axis=(1, 2))
+    total = (values * where).sum(axis=(1, 2))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+@torch.no_grad()
+def _predicted(prepared: Prepared, draw: Draw) -> Clip:
+    return _pictured(prepared, prepared.prediction(draw), f"{prepared.clip.name}, predicted at tau {draw.tau}")
+
+
+@torch.no_grad()
+def _pictured(prepared: Prepared, clean: Tensor, name: str) -> Clip:
+    """Clean samples as a clip of the prepared clip's size."""
+    model, clip = prepared.model, prepared.clip
+    with model.lock, model.encoders():
+        pictures = model.decode(clean)
+    prepared.check_finite(pictures, "what its VAE decodes")
+    levels = ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    frames = resize(levels.permute(0, 2, 3, 1).cpu().numpy(), (clip.height, clip.width))
+    return Clip(frames, clip.masks, clip.fps, name)
