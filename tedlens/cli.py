@@ -203,7 +203,7 @@ def benchmark_published(
     offload: Offload = False,
 ) -> None:
     """The paper's tables and figures, beside the published ones. A run that was stopped goes on."""
-    from tedlens.benchmark.suite import benchmark_named, clips_of
+    from tedlens.benchmark.field.suite import benchmark_named, clips_of
     from tedlens.store import check_free
 
     name = str(context.info_name)
@@ -211,8 +211,8 @@ def benchmark_published(
     out = out or Path(name)
     check_free(out)
     found = clips_of(benchmark, root, split, names, clips)  # before torch loads: data may not be there
-    from tedlens.benchmark.paper import PARTS, Asked, run, write
-    from tedlens.benchmark.workers import cluster
+    from tedlens.benchmark.field import PARTS, Asked, run, write
+    from tedlens.benchmark.field.workers import cluster
     from tedlens.presets import preset_named
 
     own = preset_named(preset or benchmark.preset)
@@ -243,14 +243,14 @@ def benchmark_published(
         written = write(run(asked), out)
     for title, table in written.tables.items():
         print(f"\n{title}")
-        Console().print(rich_table(table))
+        Console().print(rich_table(table, turn=False))
     list_paths(written.files | {"sweeps, to go on from": asked.sweeps})
 
 
 def model_given(text: str) -> dict[str, Any]:
-    """Arguments of a loader from ``NAME`` or ``NAME=CHECKPOINT``."""
+    """Arguments of a loader from ``NAME`` or ``NAME=CHECKPOINT``; a path is a name, whatever is in it."""
     name, equals, checkpoint = text.partition("=")
-    return {"name": name, "checkpoint": checkpoint} if equals else {"name": text}
+    return {"name": name, "checkpoint": checkpoint} if equals and not Path(text).exists() else {"name": text}
 
 
 # Options that are settings of `track`.
@@ -258,7 +258,7 @@ OF_TRACK = (
     *("tau", "block", "samples", "lam", "appearance_tau", "appearance_block", "appearance_samples"),
     *("radius", "size"),
 )
-PUBLISHED = {  # by their titles; what they are stands in tedlens.benchmark.suite
+PUBLISHED = {  # by their titles; what they are stands in tedlens.benchmark.field.suite
     "davis": "DAVIS 2017",
     "youtube-vos": "YouTube-VOS",
     "youtube-similar": "Youtube-Similar",
@@ -278,7 +278,8 @@ def probe(
     clip: ClipPath,
     out: Annotated[Path, typer.Option(help="Zarr folder for the features.")],
     model: Annotated[
-        str, typer.Option(help="Video or image model: built-in name, hub id, folder, or an ADM checkpoint.")
+        str,
+        typer.Option(help="Video or image model or encoder: name, NAME=CHECKPOINT, hub id, folder, ADM checkpoint."),
     ] = "mini",
     kind: Annotated[
         Kind | None, typer.Option(help="Of a name that means two models (mini); video by default.", show_default=False)
@@ -324,10 +325,11 @@ def probe(
     from tedlens.models.registry import as_model, model_kind
     from tedlens.probing import probe as run
 
-    kind = kind or model_kind(model)
-    check_outline(model, kind, levels, block)
+    given = model_given(model)
+    kind = kind or ("image" if "checkpoint" in given else model_kind(model))
+    check_outline(given["name"], kind, levels, block)
     feats = run(
-        as_model({"name": model, "device": device, "dtype": dtype, "offload": offload}, kind),
+        as_model(given | {"device": device, "dtype": dtype, "offload": offload}, kind),
         frames,
         **levels,
         blocks=block,
@@ -351,7 +353,8 @@ def track(
     out: Annotated[Path, typer.Option(help="Folder for the masks and the overlay video.")],
     motion: Annotated[str, typer.Option(help="Video model: built-in name, hub id or folder.")] = "mini",
     appearance: Annotated[
-        str, typer.Option(help="Image model: built-in name, hub id, folder, or an ADM checkpoint.")
+        str,
+        typer.Option(help="Image model or encoder: name, NAME=CHECKPOINT, hub id, folder, or an ADM checkpoint."),
     ] = "mini",
     preset: Annotated[
         str | None,
@@ -421,14 +424,14 @@ def track(
         check_outline(motion, "video", levels, block)
     if lam < 1:
         check_outline(
-            appearance,
+            model_given(appearance)["name"],
             "image",
             {} if appearance_tau is None else {"tau": appearance_tau},
             full.get("appearance_block"),
         )
     models = {
         "motion": {"name": motion, **where} if lam > 0 else None,
-        "appearance": {"name": appearance, **where} if lam < 1 else None,
+        "appearance": {**model_given(appearance), **where} if lam < 1 else None,
     }
     labels = run(frames, **(words | models))["labels"].values
     with whole_folder(out) as folder:
@@ -529,6 +532,37 @@ def figures(
 
 
 @app.command()
+def candidates(
+    root: Annotated[Path, typer.Argument(help="The folder of YouTube-VOS.", show_default=False)],
+    split: Annotated[str, typer.Option(help="Its split; only train has masks of all frames.")] = "train",
+    least_motion: Annotated[
+        float, typer.Option(min=0, help="Leave out what moves less: steps of an object as a share of its size.")
+    ] = 0.0,
+    out: Annotated[
+        Path | None, typer.Option(help="Text file for the names, as `benchmark youtube-similar --names` takes it.")
+    ] = None,
+) -> None:
+    """Propose clips for a Youtube-Similar: two objects or more of one category, those that move most first."""
+    from tedlens.datasets import similar_candidates
+    from tedlens.store import check_free
+
+    if out is not None:
+        check_free(out)
+    found = similar_candidates(root, split, least_motion=least_motion)
+    table = found.to_dataframe()
+    for column in ("motion", "closest"):
+        table[column] = table[column].map("{:.2f}".format)
+    Console().print(rich_table(table.astype(str), turn=False))
+    print("motion: an object's step from one annotated frame to the next, as a share of its size; closest: likewise.")
+    if out is not None:
+        try:
+            out.write_text("".join(f"{name}\n" for name in table.index), encoding="utf-8")
+        except OSError as error:
+            raise TedlensError(f"Cannot write {out}: {error.strerror or error}; choose another --out.") from error
+        list_paths({f"{len(table)} names": out})
+
+
+@app.command()
 def info(
     what: Annotated[
         str | None, typer.Argument(help="A model (name, hub id, folder, ADM checkpoint) or a Zarr store.")
@@ -588,6 +622,7 @@ def about_presets() -> None:
 def about_installation() -> None:
     import torch
 
+    from tedlens.models.encoders import encoder_names
     from tedlens.models.registry import ADAPTERS, model_names
     from tedlens.provenance import versions
 
@@ -596,6 +631,7 @@ def about_installation() -> None:
     print(f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu'}")
     for kind, adapters in ADAPTERS.items():
         print(f"{kind} models: {', '.join(model_names(kind))}; any with {', '.join(adapters)}")
+    print(f"encoders: {', '.join(encoder_names())}; any ViT, DINOv2, DINOv3, V-JEPA 2 or ResNet of transformers")
 
 
 def about_store(store: str) -> None:
@@ -687,9 +723,9 @@ def write_csv(scores: xr.Dataset, out: Path) -> None:
         raise TedlensError(f"Cannot write {out}: {error.strerror or error}; choose another --out.") from error
 
 
-def rich_table(table: pd.DataFrame) -> Table:
-    """A table of texts, with the longer of its axes downwards: a terminal is narrow."""
-    if len(table.columns) > len(table):
+def rich_table(table: pd.DataFrame, *, turn: bool = True) -> Table:
+    """A table of texts; `turn`: with the longer of its axes downwards, as a terminal is narrow."""
+    if turn and len(table.columns) > len(table):
         table = table.T
     shown = Table()
     shown.add_column(Text(", ".join(str(name) for name in table.index.names if name is not None)), overflow="fold")

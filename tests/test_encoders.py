@@ -18,8 +18,10 @@ import torch.nn.functional as F
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from typer.testing import CliRunner
 
 import tedlens as tl
+from tedlens.cli import app
 from tedlens.models.encoders import FrameEncoder, encoder_names, is_encoder, load_encoder
 from tedlens.models.encoders.encoder import to_lab
 from tedlens.models.points import first_tensor
@@ -777,3 +779,14 @@ def test_in_bfloat16(tmp_path: Path) -> None:
         seen, exact = features(half, frames)[half.block], features(whole, frames)[whole.block]
         assert seen.dtype == torch.bfloat16
         assert float((seen.float() - exact).norm() / exact.norm()) < 0.05
+
+
+def test_a_checkpoint_on_the_command_line(tmp_path: Path) -> None:
+    checkpoint, clip = saved_resnet("crw", tmp_path), tl.datasets.similar(seed=0)[:2]
+    np.savez(tmp_path / "clip.npz", frames=clip.frames)
+    words = ["probe", tmp_path / "clip.npz", "--model", f"crw={checkpoint}", "--tau", 0, "--block", "layer3"]
+    outcome = CliRunner().invoke(app, [str(word) for word in [*words, "--size", 64, "--out", tmp_path / "f.zarr"]])
+    assert outcome.exit_code == 0, outcome.output
+    found = tl.load(tmp_path / "f.zarr")["layer3"]["features"]
+    alone = tl.probe(load_encoder("crw", checkpoint), clip, tau=0, blocks="layer3", size=64)["layer3"]["features"]
+    np.testing.assert_array_equal(found, alone)

@@ -192,7 +192,7 @@ CLIP = np.stack([columns(4)] * 3)
 @pytest.mark.parametrize(
     ("labels", "truth", "options", "message"),
     [
-        (CLIP, CLIP, {"protocol": "youtube"}, r"protocol='youtube' .* davis, youtube-vos, all"),
+        (CLIP, CLIP, {"protocol": "youtube"}, r"protocol='youtube' .* davis, youtube-vos, lvos, all"),
         (CLIP[:2], CLIP, {}, r"2 frames and the truth 3: of frames 2 there is no prediction"),
         (CLIP[:, :4], CLIP, {}, r"\(3, 4, 12\) .* \(3, 6, 12\)"),
         (CLIP[:2], CLIP[:2], {}, r"2 frames.* protocol='all'"),
@@ -455,6 +455,59 @@ def test_lvos_ranges_hold_where_a_clip_is_cut() -> None:
     part = evaluate(truth[2:], truth[2:], protocol="lvos", objects=about.isel(frame=slice(2, None)))
     assert whole["frame"].where(whole["J"][0].notnull(), drop=True).values.tolist() == [2, 3, 4]
     assert part["frame"].where(part["J"][0].notnull(), drop=True).values.tolist() == [0, 1, 2]
+
+
+def test_lvos_is_its_definition() -> None:
+    """Against lvos-evaluation written out: clips with files of every fifth frame; seen objects are of two clips."""
+    rng = np.random.default_rng(0)
+    # start, end, frame_nums by id; one ends between two files, whose last is left out all the same.
+    listed = [{1: (1, 41, 9), 2: (11, 33, 5)}, {1: (6, 26, 5), 5: (1, 31, 7)}, {3: (1, 36, 8)}]
+    every, wanted = [], {(kind, name): [] for kind in ("seen", "unseen") for name in "JFV"}
+    for kind, about, count in zip(("seen", "unseen", "seen"), listed, (9, 7, 8), strict=True):
+        truth, labels = (rng.choice([0, *about], (count, 12, 3)).repeat(6, 2).astype(np.uint8) for _ in range(2))
+        truth[4][truth[4] == 1] = labels[4][labels[4] == 1] = 0  # away, and not predicted: 1
+        objects = ranges(
+            [(start - 1) // 5 for start, _, _ in about.values()],
+            [(end - 1) // 5 for _, end, _ in about.values()],
+            list(about),
+            unseen=[kind == "unseen"] * len(about),
+        )
+        every.append(evaluate(labels, truth, protocol="lvos", objects=objects))
+        for number, (start, end, frame_nums) in about.items():
+            pairs = []
+            for place, file in enumerate(range(start, end, 5)):
+                if place not in (0, frame_nums - 1):
+                    t = (file - 1) // 5
+                    pairs.append(davis_scores(labels[t] == number, truth[t] == number))
+            assert len(pairs) == frame_nums - 2
+            j, f = (np.array(each) for each in zip(*pairs, strict=True))
+            jf = (j + f) / 2
+            v = round(sum((jf.mean() - each) ** 2 for each in jf) / len(jf), 4) ** 0.5
+            for name, figure in zip("JFV", (j.mean(), f.mean(), v), strict=True):
+                wanted[kind, name].append(figure)
+    found = summarize_lvos(xr.concat(every, "object", join="outer", data_vars="all"))
+    for (kind, name), figures in wanted.items():
+        assert float(found[name].sel(categories=kind)) == pytest.approx(np.mean(figures), abs=1e-12)
+    for name in "JFV":
+        both = np.mean(wanted["seen", name]) + np.mean(wanted["unseen", name])
+        assert float(found[f"{name}_mean"]) == pytest.approx(both / 2, abs=1e-12)
+
+
+def test_lvos_refuses_a_part_that_does_not_say_which() -> None:
+    truth = squares(7, {1: range(7)})
+    about = ranges([0], [6], [1]).assign_coords(frame=np.arange(7))
+    with pytest.raises(TedlensError, match=r"labels have 5 frames, without their numbers, and objects 7; give objects"):
+        evaluate(truth[2:], truth[2:], protocol="lvos", objects=about)
+    part = xr.DataArray(truth, {"frame": np.arange(7)}, ("frame", "y", "x"))[2:]
+    scores = evaluate(part, part, protocol="lvos", objects=about)
+    assert scores["frame"].where(scores["J"][0].notnull(), drop=True).values.tolist() == [2, 3, 4, 5]
+
+
+def test_lvos_leaves_out_an_object_without_a_scored_frame() -> None:
+    truth = squares(7, {1: range(7), 2: [2, 3]})
+    scores = evaluate(truth, truth, protocol="lvos", objects=ranges([0, 2], [6, 3], unseen=[False, False]))
+    assert scores["J"].sel(object=2).isnull().all()
+    assert summarize_lvos(scores)["J"].sel(categories="seen") == 1
 
 
 def test_lvos_figures_by_hand() -> None:

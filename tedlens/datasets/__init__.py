@@ -1,5 +1,6 @@
 """Clips to probe and to score on."""
 
+from tedlens.datasets.candidates import similar_candidates as similar_candidates
 from tedlens.datasets.davis import davis
 from tedlens.datasets.jhmdb import jhmdb
 from tedlens.datasets.kubric import kubric
@@ -10,4 +11,5 @@ from tedlens.datasets.tapvid import tapvid
 from tedlens.datasets.vip import vip
 from tedlens.datasets.youtube_vos import youtube_vos
 
+# Those that give clips, which a grid file can name.
 __all__ = ["davis", "jhmdb", "kubric", "lvos", "mose", "similar", "tapvid", "vip", "youtube_vos"]

@@ -91,13 +91,14 @@ def evaluate(
     TedlensError
         For frames that only one of the two has (they are matched by their labels, where both have any), shapes that
         differ, labels that hold an id the truth does not, a truth without objects,
-        an unknown protocol, a clip too short for the protocol, or, for ``lvos``, objects without their ranges.
+        an unknown protocol, a clip too short for the protocol, or, for ``lvos``, objects without their ranges or
+        of other frames.
     """
     labels, predicted, true = matched(labels, truth)
     ids = _check(predicted, true, protocol)
     coords, attrs = _context(labels)
     numbers = np.asarray(coords.get("frame", np.arange(len(true))))
-    ranges = _ranges(objects, ids, numbers) if protocol == "lvos" else None
+    ranges = _ranges(objects, ids, numbers, named="frame" in coords) if protocol == "lvos" else None
     annotated = (true != VOID).any((1, 2))
     if protocol != "all":
         true = np.where(annotated[:, None, None] & (true == VOID), 0, true).astype(np.uint8)
@@ -152,7 +153,8 @@ def summarize(scores: xr.Dataset) -> xr.Dataset:
     Notes
     -----
     DAVIS averages over the objects of all clips at once, so that a clip counts by its objects. For that
-    figure concatenate the clips' scores along ``object``: ``summarize(xr.concat(all_scores, "object"))``.
+    figure concatenate the clips' scores along ``object``:
+    ``summarize(xr.concat(all_scores, "object", join="outer", data_vars="all"))``.
     Along ``clip`` each clip gets its own figures, and their mean weighs clips equally.
     """
     summary: dict[Hashable, xr.DataArray] = {}
@@ -178,8 +180,11 @@ def scored_frames(frames: int, protocol: Protocol) -> npt.NDArray[np.intp]:
     return np.arange(frames)[slice(1, -1) if protocol == "davis" else slice(None)]
 
 
-def _ranges(objects: xr.Dataset | None, ids: npt.NDArray[np.intp], frames: npt.NDArray[Any]) -> Mask:
-    """Frames (object, frame) strictly between the first and the last of each object."""
+def _ranges(objects: xr.Dataset | None, ids: npt.NDArray[np.intp], frames: npt.NDArray[Any], *, named: bool) -> Mask:
+    """Frames (object, frame) strictly between the first and the last of each object.
+
+    `named`: the labels say which frames they are; otherwise `frames` are mere places.
+    """
     needed = {"first_frame", "last_frame"}
     if objects is None or not needed <= set(objects.data_vars) or "object" not in objects.coords:
         raise TedlensError(
@@ -191,8 +196,14 @@ def _ranges(objects: xr.Dataset | None, ids: npt.NDArray[np.intp], frames: npt.N
             f"objects say nothing of the objects {', '.join(map(str, missing))}, which the truth has; "
             "give those of the same clip."
         )
-    if objects.sizes.get("frame") == len(frames) and "frame" in objects.coords:
-        frames = objects["frame"].values  # of a part of a clip, whose objects keep the numbers of the whole one
+    if "frame" in objects.indexes:
+        if objects.sizes["frame"] == len(frames):
+            frames = objects["frame"].values  # of a part of a clip, whose objects keep the numbers of the whole one
+        elif not named:
+            raise TedlensError(
+                f"labels have {len(frames)} frames, without their numbers, and objects {objects.sizes['frame']}; "
+                "give objects of the same frames, as those of clip[2:10] are, or labels with the coordinate frame."
+            )
     first, last = (objects[name].sel(object=ids).values[:, None] for name in ("first_frame", "last_frame"))
     between: Mask = (frames > first) & (frames < last)
     return between
@@ -213,7 +224,8 @@ def summarize_lvos(scores: xr.Dataset) -> xr.Dataset:
         ``J``, ``F`` and ``V`` over ``categories`` (seen, unseen), means over objects without regard to clips, and the
         figures of the benchmark: ``J_mean``, ``F_mean`` and ``V_mean``, of both kinds alike, and ``JF_mean``. V is how
         much the mean of J and F changes from frame to frame: the root of its variance, which is first rounded to four
-        decimals, as there. NaN where there is no object of a kind.
+        decimals, as there. NaN where there is no object of a kind; an object without a scored frame is in no mean (the
+        program ends in a division by zero there).
 
     Raises
     ------
@@ -280,7 +292,8 @@ def _changed(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def check_truth(true: Masks, protocol: Protocol) -> npt.NDArray[np.intp]:
     """Ids of the objects in true masks (T, H, W), once it is known that the protocol can score them."""
     if protocol not in get_args(Protocol):
-        raise TedlensError(f"protocol={protocol!r} is not known to evaluate(); choose one of davis, youtube-vos, all.")
+        known = ", ".join(get_args(Protocol))
+        raise TedlensError(f"protocol={protocol!r} is not known to evaluate(); choose one of {known}.")
     if protocol == "davis" and len(true) < 3:
         raise TedlensError(
             f"protocol='davis' leaves out the first and the last of {len(true)} frames, so none is left;"

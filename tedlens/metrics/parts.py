@@ -57,8 +57,9 @@ def combine_parts(scores: xr.Dataset, dim: str = "clip") -> xr.Dataset:
 
 
 def _figures(confusion: xr.DataArray) -> xr.Dataset:
+    confusion = confusion.transpose(..., "true", "predicted")
     true = confusion.sum("predicted")
-    hit = xr.DataArray(np.diagonal(confusion.transpose("true", "predicted")), true.coords, ("true",))
+    hit = true.copy(data=np.diagonal(confusion, axis1=-2, axis2=-1))
     predicted = confusion.sum("true").rename(predicted="true")
     either = true + predicted - hit
     iou, accuracy = hit / either.where(either > 0), hit / true.where(true > 0)

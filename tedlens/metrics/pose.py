@@ -1,4 +1,8 @@
-"""Joints by PCK: the share of those that lie near the truth, measured by the person's size."""
+"""Joints by PCK: the share of those that lie near the truth, measured by the person's size.
+
+By the two programs with which the field scores JHMDB: `eval_pck.py` of CRW (Jabri et al., NeurIPS 2020), and
+`pck_evaluate` of VFS (Xu and Wang, ICCV 2021), which Spa-then-Temp takes over.
+"""
 
 from __future__ import annotations
 

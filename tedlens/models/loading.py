@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,8 +101,13 @@ def transformers_folder(source: str, revision: str | None, no_such: str) -> Path
         raise cannot_load(source, error) from error
 
 
-def transformers_model(folder: Path, cls: str, dtype: torch.dtype, options: dict[str, Any]) -> Any:
-    """A model of transformers with every tensor that it needs: no pickled weights, no remote code."""
+def transformers_model(
+    folder: Path, cls: str, dtype: torch.dtype, options: dict[str, Any], may_lack: Collection[str] = ()
+) -> Any:
+    """A model of transformers with every tensor that it needs: no pickled weights, no remote code.
+
+    `may_lack` are tensors that the caller fills in where the file has none.
+    """
     try:
         with quiet(bars=True):
             model, said = getattr(transformers, cls).from_pretrained(
@@ -110,7 +115,7 @@ def transformers_model(folder: Path, cls: str, dtype: torch.dtype, options: dict
             )
     except LOADING_ERRORS as error:
         raise cannot_load(str(folder), error) from error
-    if missing := sorted(map(str, said["missing_keys"])):
+    if missing := sorted(set(map(str, said["missing_keys"])) - set(may_lack)):
         raise TedlensError(
             f"Cannot load {folder}: {len(missing)} of the {len(model.state_dict())} tensors of its {cls} are missing, "
             f"{', '.join(missing[:3])}{', ..' if len(missing) > 3 else ''}; the file is not whole."

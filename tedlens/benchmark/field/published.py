@@ -18,7 +18,7 @@ BEST_LAM = {"Kubric-Similar": 1.0}
 @cache
 def paper() -> dict[str, Any]:
     """The file as it is; figures are in percent, None stands for a dash."""
-    text = files("tedlens.benchmark").joinpath("ted_paper.json").read_text(encoding="utf-8")
+    text = files("tedlens.benchmark.field").joinpath("ted_paper.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
 

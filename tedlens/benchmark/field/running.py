@@ -17,7 +17,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from tedlens.analysis.references import references
-from tedlens.benchmark.suite import Benchmark, given_of
+from tedlens.benchmark.field.suite import Benchmark, given_of
 from tedlens.clip import Clip
 from tedlens.metrics import PoseConvention, evaluate, evaluate_parts, evaluate_points, evaluate_pose, point_queries
 from tedlens.models.base import DiffusionModel
@@ -36,7 +36,7 @@ from tedlens.ted.tracking import PAPER_TAU, track, track_points
 if TYPE_CHECKING:
     from distributed import Client
 
-CONTROLS = {"place": "place", "colour": "colour", "masks": "true masks (ceiling)"}
+CONTROLS = {"place": "place", "colour": "colour", "masks": "true masks"}
 STAYS = "stays where it was"
 CONVENTIONS: tuple[PoseConvention, ...] = get_args(PoseConvention)
 OF_MOTION = (*NOISE, "block", "samples", "overlap", "stitch")

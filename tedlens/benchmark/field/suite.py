@@ -110,7 +110,8 @@ BENCHMARKS = {
         "masks",
         "ted-kubric-similar",
         _kubric,
-        note="The paper's scenes are not public; these are others, made by its words.",
+        note="The paper's scenes are not public; these are others, made by its words (such as by "
+        "tedlens/datasets/recipes/kubric_similar.py).",
     ),
     "youtube-vos": Benchmark("YouTube-VOS", "masks", "ted-davis", _youtube_vos, "train", "youtube-vos", note=SERVER),
     "mose": Benchmark("MOSE", "masks", "ted-davis", _mose, "train", "youtube-vos", note=SERVER),

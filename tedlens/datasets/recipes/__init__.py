@@ -1,0 +1,1 @@
+"""Scripts that make data elsewhere, with software that tedlens does not need."""
