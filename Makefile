@@ -7,7 +7,7 @@ BIN := .venv/bin
 help:
 	@echo "make demo       run the whole path on a built-in clip and model; results in demo/"
 	@echo "make test       run the tests, in two processes"
-	@echo "make test-all   run what make test leaves for a release: sweeps and workers that are killed at any instant"
+	@echo "make test-all   run what make test leaves for a release: the benchmark, long notebooks, what is killed on its way"
 	@echo "make lint       check style and types"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  run them and keep their outputs"
@@ -21,7 +21,7 @@ test: .venv/.installed
 	@$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 test-all: .venv/.installed
-	@$(BIN)/pytest -m release
+	@$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder -m release
 
 lint: .venv/.installed
 	@$(BIN)/ruff check

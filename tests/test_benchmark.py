@@ -34,6 +34,9 @@ from tedlens.benchmark.similar import (
 )
 from tedlens.models.mini import recipe
 
+# All of it runs the benchmark, on a few clips and noise levels: two to three minutes.
+pytestmark = pytest.mark.release
+
 
 def setup(folder: Path, **other: Any) -> Setup:
     models = {"motion": tl.load_video_model("mini", size=32), "appearance": tl.load_image_model("mini", size=32)}

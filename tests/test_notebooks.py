@@ -13,6 +13,11 @@ NO_PREVIEWS = (
     "import tedlens.plots.export\ntedlens.plots.export.notebook_renderer = lambda live=True: 'plotly_mimetype'"
 )
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"), reverse=True)  # the longest first
+MINUTES = ("04", "05", "07")  # those that take more than a minute or so, with a kernel of their own
+CASES = [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.release] if path.stem[:2] in MINUTES else [])
+    for path in NOTEBOOKS
+]
 
 
 def test_there_are_notebooks() -> None:
@@ -20,13 +25,13 @@ def test_there_are_notebooks() -> None:
 
 
 class TestOddNotebooks:  # a class is one process's: so two share them
-    @pytest.mark.parametrize("path", NOTEBOOKS[::2], ids=lambda path: path.stem)
+    @pytest.mark.parametrize("path", CASES[::2])
     def test_notebook_runs(self, path: Path, tmp_path: Path) -> None:
         run(path, tmp_path)
 
 
 class TestEvenNotebooks:
-    @pytest.mark.parametrize("path", NOTEBOOKS[1::2], ids=lambda path: path.stem)
+    @pytest.mark.parametrize("path", CASES[1::2])
     def test_notebook_runs(self, path: Path, tmp_path: Path) -> None:
         run(path, tmp_path)
 

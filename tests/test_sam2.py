@@ -26,7 +26,7 @@ from transformers import (
 )
 
 import tedlens as tl
-from tedlens.models.base import DiffusionModel
+from tedlens.models.base import hash_of_weights
 from tedlens.sam2 import TWICE, Sam2, load_sam2, track_sam2
 
 Masks = np.ndarray[Any, np.dtype[np.uint8]]
@@ -159,9 +159,9 @@ def test_labels_have_the_size_and_ids_of_the_clip(clip: tl.Clip, model: Sam2):
     assert np.isfinite(float(tl.evaluate(labels, clip.masks)["J"].mean()))
 
 
-def test_attributes_say_what_made_it(clip: tl.Clip, model: Sam2, folder: Path):
+def test_attributes_say_what_made_it(clip: tl.Clip, model: Sam2, folder: Path) -> None:
     attrs = track_sam2(clip, model)["labels"].attrs
-    weights = DiffusionModel.weights_sha256.func(SimpleNamespace(_modules=lambda: [model.model]))
+    weights = hash_of_weights([model.model])
     assert attrs["model"] == str(folder)
     assert attrs["model_class"] == "Sam2VideoModel"
     assert attrs["model_revision"] == ""
