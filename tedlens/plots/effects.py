@@ -16,13 +16,16 @@ def effect_map(effects: xr.Dataset) -> go.Figure:
     Parameters
     ----------
     effects
-        From `tedlens.analysis.effects`, over intervention and tau alone; choose one value of other axes with ``.sel``.
+        From `tedlens.analysis.effects`, over intervention and tau; of other axes with several values choose one with
+        ``.sel``.
 
     Raises
     ------
     TedlensError
         For other axes.
     """
+    single = [axis for axis, size in effects.sizes.items() if size == 1 and axis not in ("intervention", "tau")]
+    effects = effects.squeeze(single, drop=True)
     if "intervention" not in effects.dims or set(effects["mean"].dims) - {"intervention", "tau"}:
         raise TedlensError(
             "effect_map draws interventions against tau, and these effects lie over "
