@@ -184,3 +184,13 @@ def test_the_curve_shows_the_means(clip: tl.Clip, tmp_path: Path) -> None:
     assert figure.layout.shapes[0].y0 == pytest.approx(float(scores["ceiling"].mean()))
     with pytest.raises(tl.TedlensError, match="are no scores over noise levels"):
         tl.plots.prediction_curves(scores.isel(tau=0))
+
+
+def test_predictions_stand_below_the_clip() -> None:
+    clip = tl.datasets.similar(seed=0, frames=4, size=32)
+    figure = tl.plots.prediction_strip(clip, {"tau 200": clip, "tau 800": clip}, frames=[0, 3])
+    assert len(figure.data) == 6
+    names = [annotation.text for annotation in figure.layout.annotations]
+    assert {"clip", "tau 200", "tau 800"} <= set(names)
+    with pytest.raises(tl.TedlensError, match="Prediction 'other' has the shape"):
+        tl.plots.prediction_strip(clip, {"other": clip[:3]})

@@ -6,7 +6,7 @@ from tedlens.plots.effects import effect_map
 from tedlens.plots.export import notebook_renderer, save_figures
 from tedlens.plots.maps import decomposition, margin_curves, similarity_map
 from tedlens.plots.pictures import overlay, pca_map
-from tedlens.plots.predictions import prediction_curves
+from tedlens.plots.predictions import prediction_curves, prediction_strip
 from tedlens.plots.tables import latex_table, main_table, plain_table
 from tedlens.plots.tracks import track_curves, tracks
 
@@ -26,6 +26,7 @@ __all__ = [
     "pca_map",
     "plain_table",
     "prediction_curves",
+    "prediction_strip",
     "save_figures",
     "setting_bars",
     "similarity_map",

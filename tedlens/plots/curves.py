@@ -203,7 +203,8 @@ def _cells(statistics: xr.Dataset, along: str) -> list[_Cell]:
     values = list(product(*(statistics[d].values for d in swept)))
     cells = []
     for number, chosen in enumerate(dict(zip(swept, each, strict=True)) for each in values):
-        texts = [str(v) if d in ("features", "block") else f"{AXES.get(d, d)} {v}" for d, v in chosen.items()]
+        plain = ("features", "block", "intervention")  # whose values are names
+        texts = [str(v) if d in plain else f"{AXES.get(d, d)} {v}" for d, v in chosen.items()]
         # Features have fixed colours; any other axis takes its turn, theirs last.
         kind = next((text for text in texts if text in COLOURS), None) if len(values) <= len(COLOURS) else None
         cells.append(

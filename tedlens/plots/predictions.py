@@ -1,16 +1,47 @@
-"""How near a model's predictions are to the clip, over noise levels."""
+"""What a model takes a clip to be: predictions beside the clip, and how near they are over noise levels."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.plots.curves import noise_axis
+from tedlens.plots.pictures import chosen_frames, strip
 from tedlens.plots.style import COLOURS, styled
 
 GREY = "#999999"
+
+
+def prediction_strip(clip: Clip, predictions: Mapping[str, Clip], *, frames: Sequence[int] | None = None) -> go.Figure:
+    """A clip, and below it what a model takes it to be: a row for each prediction.
+
+    Parameters
+    ----------
+    clip
+        The clip itself.
+    predictions
+        By the names of their rows, clips from `tl.predict`: of several noise levels, or with and without a layer.
+    frames
+        Which frames; by default six, evenly spread.
+
+    Raises
+    ------
+    TedlensError
+        For a prediction of another length or size than the clip.
+    """
+    for name, prediction in predictions.items():
+        if prediction.frames.shape != clip.frames.shape:
+            raise TedlensError(
+                f"Prediction {name!r} has the shape {prediction.frames.shape[:3]} and clip {clip.name!r} "
+                f"{clip.frames.shape[:3]} (frames, height, width); give those of the same clip."
+            )
+    chosen = chosen_frames(len(clip), frames)
+    return strip([(name, each.frames[chosen]) for name, each in {"clip": clip, **predictions}.items()], chosen)
 
 
 def prediction_curves(scores: xr.Dataset, *, x: str = "tau") -> go.Figure:
