@@ -121,8 +121,8 @@ def evaluate_prediction(predicted: Clip, clip: Clip) -> xr.Dataset:
     -------
     Dataset
         ``psnr`` (frame), in dB, infinite where the frames are equal; ``error`` (frame), the mean absolute error of
-        pixels, in grey levels of 255; where `clip` has masks, ``error_inside`` (object, frame) and ``error_outside``
-        (frame), the same within each object and beside all. NaN in frames where there is none of it.
+        pixels, in grey levels of 255; where `clip` has masks of objects, ``error_inside`` (object, frame) and
+        ``error_outside`` (frame), the same within each object and beside all. NaN in frames where there is none of it.
 
     Raises
     ------
@@ -144,8 +144,7 @@ def evaluate_prediction(predicted: Clip, clip: Clip) -> xr.Dataset:
         "error": ("frame", absolute.mean(axis=(1, 2)), {"units": "grey level"}),
     }
     coords: dict[str, Any] = {"frame": np.arange(len(clip))}
-    if clip.masks is not None:
-        ids = clip.object_ids
+    if clip.masks is not None and (ids := clip.object_ids):
         inside = np.stack([_mean_where(absolute, clip.masks == number) for number in ids])
         outside = _mean_where(absolute, clip.masks == 0)
         found["error_inside"] = (("object", "frame"), inside, {"units": "grey level"})

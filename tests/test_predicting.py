@@ -194,3 +194,10 @@ def test_predictions_stand_below_the_clip() -> None:
     assert {"clip", "tau 200", "tau 800"} <= set(names)
     with pytest.raises(tl.TedlensError, match="Prediction 'other' has the shape"):
         tl.plots.prediction_strip(clip, {"other": clip[:3]})
+
+
+def test_masks_without_an_object_have_no_inside() -> None:
+    clip = tl.datasets.similar(seed=0, frames=3, size=32)
+    assert clip.masks is not None
+    bare = tl.Clip(clip.frames, clip.masks * 0)
+    assert "error_inside" not in tl.evaluate_prediction(bare, bare)
