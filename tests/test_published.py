@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from distributed import Client
 from published_data import write_davis, write_jhmdb, write_tapvid, write_vip
 from transformers import ViTConfig, ViTModel
 from typer.testing import CliRunner
@@ -240,6 +241,22 @@ def test_points_are_followed_from_where_they_first_show(tmp_path: Path) -> None:
         figures.append(tl.evaluate_points(points, clip.points)["AJ"])
     assert table.loc["TED", "AJ"] == pytest.approx(100 * float(np.mean(figures)))
     assert table.loc["stays where it was", "AJ"] < table.loc["TED", "AJ"]
+
+
+def test_workers_give_the_same(tmp_path: Path) -> None:
+    write_tapvid(tmp_path / "points.npz", frames=3)
+    found = []
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+        for place, worker in (("here", None), ("there", client)):
+            asked = field.Asked(
+                BENCHMARKS["tapvid"],
+                tl.datasets.tapvid(tmp_path / "points.npz"),
+                *(["mini"], [], [], None, "ted-davis", {"samples": 1, "radius": 4, "size": 64}, ["main"]),
+                tmp_path / place,
+                worker,
+            )
+            found.append(field.run(asked).tables["points"])
+    pd.testing.assert_frame_equal(*found)
 
 
 def test_only_masks_have_all_parts(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from tedlens.analysis.decoding import decode, object_features
 from tedlens.analysis.decomposition import decomposition, votes
 from tedlens.analysis.effects import effects
+from tedlens.analysis.likeness import cka
 from tedlens.analysis.pca import pca
 from tedlens.analysis.references import references
 from tedlens.analysis.similarity import similarity
@@ -12,6 +13,7 @@ from tedlens.interventions import without_temporal_layers
 
 __all__ = [
     "best_cell",
+    "cka",
     "clip_statistics",
     "decode",
     "decomposition",

@@ -102,7 +102,8 @@ def evaluate_points(
             f"The points are {sizes}; give visible {wanted} and position, with an axis of 2 besides: one for each "
             f"query of point_queries(truth, {mode!r}), on all frames."
         )
-    if "frame" in points.coords and "frame" in truth.coords and not points["frame"].equals(truth["frame"]):
+    numbered = "frame" in points.coords and "frame" in truth.coords
+    if numbered and not np.array_equal(points["frame"], truth["frame"]):
         raise TedlensError(
             f"The points have frames {listed(points['frame'].values)} and the truth {listed(truth['frame'].values)}; "
             "give both of the same frames."

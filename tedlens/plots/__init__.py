@@ -4,6 +4,7 @@ from tedlens.plots.attention import attention_map, head_map
 from tedlens.plots.curves import decoding_curves, lambda_curve, overlap_bars, setting_bars, tau_block_map, tau_curve
 from tedlens.plots.effects import effect_map
 from tedlens.plots.export import notebook_renderer, save_figures
+from tedlens.plots.likeness import cka_map
 from tedlens.plots.maps import decomposition, margin_curves, similarity_map
 from tedlens.plots.pictures import overlay, pca_map
 from tedlens.plots.predictions import prediction_curves, prediction_strip
@@ -12,6 +13,7 @@ from tedlens.plots.tracks import track_curves, tracks
 
 __all__ = [
     "attention_map",
+    "cka_map",
     "decoding_curves",
     "decomposition",
     "effect_map",
