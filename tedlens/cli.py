@@ -549,11 +549,14 @@ def candidates(
     if out is not None:
         check_free(out)
     found = similar_candidates(root, split, least_motion=least_motion)
-    table = found.to_dataframe()
-    for column in ("motion", "closest"):
+    table = found.to_dataframe()[["category", "objects", "together", "motion", "overlap", "closest"]]
+    for column in ("motion", "overlap", "closest"):
         table[column] = table[column].map("{:.2f}".format)
     Console().print(rich_table(table.astype(str), turn=False))
-    print("motion: an object's step from one annotated frame to the next, as a share of its size; closest: likewise.")
+    print(
+        "motion: an object's step from one annotated frame to the next, as a share of its size; overlap: of its masks"
+    )
+    print("on both; together: frames on which two show; closest: how near two come, in their size.")
     if out is not None:
         try:
             out.write_text("".join(f"{name}\n" for name in table.index), encoding="utf-8")

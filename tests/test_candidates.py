@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,26 @@ def test_clips_of_one_category_are_measured_on_their_masks(root: Path) -> None:
     assert float(fish["motion"]) == pytest.approx(((3 + 9) / 2 / SIDE + 0) / 2)
     assert float(fish["closest"]) == pytest.approx((20 - 12) / SIDE)
     assert (int(late["together"]), float(late["motion"])) == (1, pytest.approx(12 / SIDE))
-    assert (int(still["together"]), float(still["motion"])) == (2, 0)
+    assert (int(still["together"]), float(still["motion"]), float(still["overlap"])) == (2, 0, 1)
+    assert fish["ids"].item() == "1, 3"
+    assert float(fish["size"]) == pytest.approx(SIDE / np.hypot(40, 60))
+    # Steps of 3 and 9 of 6 pixels, and twice one that stands.
+    assert float(fish["overlap"]) == pytest.approx(np.median([3 / 9, 0, 1, 1]))
 
 
 def test_what_moves_less_can_be_left_out(root: Path) -> None:
     assert "still" not in tl.datasets.similar_candidates(root, least_motion=0.1)["clip"]
     assert tl.datasets.similar_candidates(root, least_motion=100).sizes["clip"] == 0
+
+
+def test_unknown_motion_comes_last_and_is_not_left_out(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "data")
+    for file in sorted((tmp_path / "data" / "train" / "Annotations" / "fish").iterdir())[1:]:
+        file.unlink()
+    found = tl.datasets.similar_candidates(tmp_path / "data")
+    assert found["clip"].values.tolist() == ["late", "still", "fish"]
+    assert np.isnan(found["motion"][-1])
+    assert "fish" not in tl.datasets.similar_candidates(tmp_path / "data", least_motion=0.1)["clip"]
 
 
 def test_names_written_are_names_read(root: Path, tmp_path: Path) -> None:
@@ -77,7 +92,7 @@ def test_a_split_that_shows_neither_is_said(root: Path, tmp_path: Path) -> None:
     for kind in ("JPEGImages", "Annotations"):
         (tmp_path / "valid" / kind / "one").mkdir(parents=True)
     PIL.Image.fromarray(squares({1: (0, 0), 2: (9, 9)})).save(tmp_path / "valid" / "Annotations" / "one" / "00000.png")
-    for about, said in (({}, "tells no category"), ({"category": "cat"}, "first frames alone")):
+    for about, said in (({}, "tells no category"), ({"category": "cat"}, "no object on two annotated frames in a row")):
         videos = {"one": {"objects": {"1": about, "2": about}}}
         (tmp_path / "valid" / "meta.json").write_text(json.dumps({"videos": videos}))
         with pytest.raises(tl.TedlensError, match=said):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from tedlens.datasets.layout import read_ids, read_videos, split_folder
+from tedlens.datasets.layout import check_folders, read_ids, read_videos, split_folder
 from tedlens.datasets.youtube_vos import HOW_TO, WHOLE
 from tedlens.errors import TedlensError
 from tedlens.media.files import files_in
+from tedlens.media.pictures import size_of
 
 if TYPE_CHECKING:
     import xarray as xr
+
+Floats = npt.NDArray[np.float64]
 
 
 def similar_candidates(root: str | Path, split: str = WHOLE, *, least_motion: float = 0.0) -> xr.Dataset:
@@ -32,85 +35,130 @@ def similar_candidates(root: str | Path, split: str = WHOLE, *, least_motion: fl
     root, split
         See `youtube_vos`. Only ``train`` has masks of all frames and a category of every object.
     least_motion
-        Clips of less `motion` are left out.
+        Clips of less ``motion`` are left out, and above 0 those of which it is not known. By default none is.
 
     Returns
     -------
-    Dataset over ``clip``, by name:
-        ``category``, the one that most objects have, and ``objects``, how many; ``frames``, those annotated, and
-        ``together``, on how many of them two of these objects or more show; ``motion``, how far such an object's middle
-        goes from one annotated frame to the next, as a share of its size (the root of its area), mean over frames and
-        objects; ``closest``, the least distance of the middles of two of them, in their mean size.
+    Dataset over ``clip``, by name; where several categories have two objects or more, of the one that moves most:
+
+    - ``category``; ``objects``, how many have it, and ``ids``, which (as in ``1, 3``).
+    - ``frames``, those annotated, and ``together``, on how many of them two of these objects or more show.
+    - ``motion``: how far an object's middle (the mean of its pixels' places) goes from one annotated frame to the next,
+      as a share of its size (the root of its area, mean over the frames on which it shows); mean over steps, then over
+      objects. Steps to or from a frame without the object do not count; NaN where there is no other.
+    - ``overlap``: intersection over union of an object's masks on the two frames of such a step, median over the steps
+      of all these objects. Close to 1 is a static object; NaN as above.
+    - ``closest``: the least distance of the middles of two of them on one frame, in the mean of their sizes; NaN where
+      no two show together.
+    - ``size``: the mean of their sizes, as a share of the frame's diagonal.
 
     Raises
     ------
     TedlensError
-        Where the folder is not laid out like that, tells no category, or no object is seen on two frames.
+        Where the folder is not laid out like that, tells no category, or no object shows on two frames in a row.
     """
     root = Path(root).expanduser()
     folder = split_folder(root, split, HOW_TO)
     videos = read_videos(folder / "meta.json", HOW_TO)
     if not any(about.get("category") for objects in videos.values() for about in objects.values()):
-        raise TedlensError(f"{folder / 'meta.json'} tells no category of objects, as that of {WHOLE} does; {HOW_TO}.")
-    chosen = {name: alike for name, objects in videos.items() if len(alike := _alike(objects)) > 1}
-    found: dict[str, dict[str, Any]] = {}
-    for name, ids in tqdm(chosen.items(), desc="measuring", unit="clip", delay=2, leave=False):
-        measured = _measured(folder / "Annotations" / name, ids)
-        found[name] = {"category": str(videos[name][ids[0]]["category"]), "objects": len(ids), **measured}
-    if chosen and not any(about["motion"] >= 0 for about in found.values()):
-        raise TedlensError(f"{folder} has masks of first frames alone, which show no motion; give split={WHOLE!r}.")
-    return _sorted({name: about for name, about in found.items() if about["motion"] >= least_motion})
-
-
-def _alike(objects: dict[int, Any]) -> list[int]:
-    """The objects of the category that most have."""
-    counts = Counter(str(about.get("category", "")) for about in objects.values() if about.get("category"))
-    if not counts:
-        return []
-    [(most, _)] = counts.most_common(1)
-    return [number for number, about in objects.items() if about.get("category") == most]
-
-
-def _measured(folder: Path, ids: list[int]) -> dict[str, float]:
-    masks = files_in(folder, (".png",))
-    areas: dict[int, list[int]] = {number: [] for number in ids}
-    centres: dict[int, list[tuple[float, float]]] = {number: [] for number in ids}
-    for file in masks:
-        labels = read_ids(file)
-        for number in ids:
-            rows, columns = np.nonzero(labels == number)
-            areas[number].append(len(rows))
-            centres[number].append((rows.mean(), columns.mean()) if len(rows) else (np.nan, np.nan))
-    places = {number: np.array(each, float) for number, each in centres.items()}
-    sizes = {number: _mean(np.array([area for area in each if area], float)) ** 0.5 for number, each in areas.items()}
-    steps = [_mean(_far(np.diff(places[number], axis=0)) / sizes[number]) for number in ids]
-    near = [
-        _far(places[one] - places[other]) / (0.5 * (sizes[one] + sizes[other])) for one, other in combinations(ids, 2)
-    ]
-    shown = sum(np.isfinite(places[number][:, 0]).astype(int) for number in ids)
-    distances = np.concatenate(near)
-    return {
-        "frames": len(masks),
-        "together": int((np.asarray(shown) > 1).sum()),
-        "motion": _mean(np.array(steps)),
-        "closest": float(np.nanmin(distances)) if np.isfinite(distances).any() else float("nan"),
+        raise TedlensError(
+            f"{folder / 'meta.json'} tells no category of objects, as that of {WHOLE} does; give split={WHOLE!r}."
+        )
+    chosen = {name: alike for name, objects in videos.items() if (alike := _alike(objects))}
+    check_folders(folder / "Annotations", list(chosen), HOW_TO)
+    found = {
+        name: _measured(folder / "Annotations" / name, alike)
+        for name, alike in tqdm(chosen.items(), desc="measuring", unit="clip", delay=2, leave=False)
     }
+    if found and all(np.isnan(about["motion"]) for about in found.values()):
+        raise TedlensError(
+            f"{folder} shows no object on two annotated frames in a row, so motion cannot be measured (masks of all "
+            f"frames are in {WHOLE} alone); give split={WHOLE!r}."
+        )
+    if least_motion > 0:
+        found = {name: about for name, about in found.items() if about["motion"] >= least_motion}
+    return _sorted(found)
 
 
-def _far(steps: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    length: npt.NDArray[np.float64] = np.linalg.norm(steps, axis=-1)
-    return length
+def _alike(objects: Mapping[int, Mapping[str, Any]]) -> dict[str, list[int]]:
+    """The objects of each category that two or more have."""
+    ids: dict[str, list[int]] = {}
+    for number, about in objects.items():
+        if category := str(about.get("category") or ""):
+            ids.setdefault(category, []).append(number)
+    return {category: numbers for category, numbers in ids.items() if len(numbers) > 1}
 
 
-def _mean(values: npt.NDArray[np.float64]) -> float:
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+def _measured(folder: Path, alike: Mapping[str, list[int]]) -> dict[str, Any]:
+    """What the masks of a clip show of the category that moves most."""
+    files = files_in(folder, (".png",))
+    ids = [number for numbers in alike.values() for number in numbers]
+    areas = np.zeros((len(ids), len(files)))
+    middles = np.full((len(ids), len(files), 2), np.nan)
+    overlaps = np.full((len(ids), max(len(files) - 1, 0)), np.nan)
+    before = None
+    diagonal = np.nan
+    for t, file in enumerate(files):
+        labels = read_ids(file)
+        if before is not None and before.shape != labels.shape:
+            raise TedlensError(
+                f"{file} has {size_of(labels)} pixels and the mask before it {size_of(before)}; give masks of one size."
+            )
+        diagonal = float(np.hypot(*labels.shape))
+        for i, number in enumerate(ids):
+            mask = labels == number
+            rows, columns = np.nonzero(mask)
+            areas[i, t] = len(rows)
+            if len(rows):
+                middles[i, t] = rows.mean(), columns.mean()
+                if before is not None and areas[i, t - 1]:
+                    both = int((mask & (before == number)).sum())
+                    overlaps[i, t - 1] = both / (areas[i, t] + areas[i, t - 1] - both)
+        before = labels
+    sizes = np.array([_mean(each[each > 0]) for each in areas]) ** 0.5
+    steps = np.linalg.norm(np.diff(middles, axis=1), axis=-1) / sizes[:, None]
+    summaries = []
+    for category, numbers in alike.items():
+        which = [ids.index(number) for number in numbers]
+        near = [
+            np.linalg.norm(middles[one] - middles[other], axis=-1) / (0.5 * (sizes[one] + sizes[other]))
+            for one, other in combinations(which, 2)
+        ]
+        summaries.append(
+            {
+                "category": category,
+                "objects": len(numbers),
+                "ids": ", ".join(map(str, numbers)),
+                "frames": len(files),
+                "together": int(((areas[which] > 0).sum(0) > 1).sum()),
+                "motion": _mean(np.array([_mean(steps[one]) for one in which])),
+                "overlap": float(np.median(_known(overlaps[which]))) if len(_known(overlaps[which])) else float("nan"),
+                "closest": float(min(_known(np.concatenate(near)), default=np.nan)),
+                "size": _mean(sizes[which]) / diagonal,
+            }
+        )
+    return max(summaries, key=lambda about: (np.nan_to_num(about["motion"], nan=-1), about["objects"]))
 
 
-def _sorted(found: dict[str, dict[str, Any]]) -> xr.Dataset:
+def _known(values: Floats) -> Floats:
+    return values[np.isfinite(values)]
+
+
+def _mean(values: Floats) -> float:
+    """Mean of those that are known."""
+    known = _known(values)
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _sorted(found: Mapping[str, Mapping[str, Any]]) -> xr.Dataset:
     import xarray as xr
 
-    names = sorted(found, key=lambda name: -found[name]["motion"])
-    kinds = {"category": object, "objects": int, "frames": int, "together": int, "motion": float, "closest": float}
+    # Those of unknown motion come last.
+    names = sorted(found, key=lambda name: -np.nan_to_num(found[name]["motion"], nan=-1))
+    kinds = {
+        **{"category": object, "objects": int, "ids": object, "frames": int, "together": int},
+        **{"motion": float, "overlap": float, "closest": float, "size": float},
+    }
     each: dict[str, Any] = {
         what: ("clip", np.array([found[name][what] for name in names], kind)) for what, kind in kinds.items()
     }
