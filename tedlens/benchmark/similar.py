@@ -373,8 +373,8 @@ def _alone(setup: Setup, name: str, clips: Sequence[Source], seeds: Sequence[int
     found = {}
     for kind, model in (("motion", setup.motion), ("appearance", setup.appearance)):
         scores = setup.sweep(f"{name}-{kind}", clips, **{kind: model}, blocks=_up(model), tau=setup.taus, seeds=seeds)
-        # Two schedules have tau in common, not sigma.
-        found[kind] = scores.drop_vars(["sigma", "log_snr"])
+        # Two schedules have tau in common, not sigma; and blocks of one name differ in their grids.
+        found[kind] = scores.drop_vars(["sigma", "log_snr", "rows", "columns"])
     return joined("features", found)
 
 

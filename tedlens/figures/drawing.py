@@ -17,7 +17,7 @@ from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.figures.stores import Sweep
 from tedlens.plots.style import PLAIN_METRICS
-from tedlens.sweeping.grid import SETTINGS
+from tedlens.ted.settings import SETTINGS
 
 STRIP_TAUS = (100, 800)  # low noise, where appearance shows, and high, where motion is left
 LEAST_DECODED = 6  # clips, so that there are two folds

@@ -20,6 +20,7 @@ AXES = {
     "overlap": "overlap of windows (frames)",
     "top_k": "cells that vote (top-K)",
     "radius": "radius (cells)",
+    "radius_pixels": "radius (pixels)",
     "n_last": "frames referred to, besides the first",
     "temperature": "temperature",
     "convention": "convention",

@@ -49,7 +49,8 @@ from tedlens.sweeping.encoding import (
     group_file,
     said_in,
 )
-from tedlens.sweeping.grid import SETTINGS, Grid
+from tedlens.sweeping.grid import Grid
+from tedlens.ted.settings import SETTINGS
 
 LAYOUT = 3  # number of the layout described above, kept as the attribute "tedlens_sweep"
 CELL_KEY = re.compile(r".+-[0-9a-f]{8}-tau\d+-seed\d+-[0-9a-f]{8}")  # what `cell_key` gives
@@ -514,7 +515,7 @@ def joined(cells: Sequence[Cell], about: Mapping[str, Any]) -> xr.Dataset:
     noise = {cell.about["tau"]: (float(cell.about["sigma"]), float(cell.about["log_snr"])) for cell in cells}
     attrs = {name: value for name, value in about.items() if name.startswith("version_")} | about["fixed"]
     attrs |= interventions_said(cell.about.get("interventions", {}) for cell in cells)
-    single = {name: 0 for name in SETTINGS if len(axes[name]) == 1}
+    single = {name: 0 for name in SETTINGS if len(axes.get(name, [])) == 1}
     return label_scores(scores, noise, attrs).isel(single)
 
 

@@ -20,7 +20,7 @@ from tedlens.provenance import versions
 from tedlens.sweeping.cells import AXES, interventions_said, join_cells, label_scores
 from tedlens.sweeping.clips import ClipFacts, Clips, SweptClip, clip_sources, survey
 from tedlens.sweeping.engine import Here, Task, Workers
-from tedlens.sweeping.grid import SETTINGS, Grid, is_one
+from tedlens.sweeping.grid import Grid, is_one
 from tedlens.sweeping.plan import make_plan
 from tedlens.sweeping.store import SweepStore, lacking, missing_cells
 from tedlens.ted.settings import Convention, Radius, Upsample
@@ -59,6 +59,7 @@ def sweep(
     temperature: float | Sequence[float] = 0.1,
     convention: Convention | Sequence[Convention] = "dift",
     upsample: Upsample | Sequence[Upsample] = "dift",
+    radius_pixels: float | Sequence[float] | None = None,
     protocol: Protocol = "davis",
     store: str | Path | None = None,
     keep: str | Sequence[str] = (),
@@ -101,7 +102,7 @@ def sweep(
         is swept alone.
     preset
         Published settings by name, see `track`: what the other parameters mean where they are not given.
-    top_k, radius, n_last, temperature, convention, upsample
+    top_k, radius, n_last, temperature, convention, upsample, radius_pixels
         See `tedlens.ted.Propagation`. A list makes an axis of that name.
     protocol
         Which frames are scored, see `evaluate`.
@@ -170,6 +171,7 @@ def sweep(
         "temperature": temperature,
         "convention": convention,
         "upsample": upsample,
+        "radius_pixels": radius_pixels,
         "protocol": protocol,
         "keep": keep,
         "components": components,
@@ -184,7 +186,7 @@ def sweep(
         noise,
         versions() | grid.fixed | interventions_said([grid.said_interventions]),
     )
-    return scores.isel({name: 0 for name in SETTINGS if is_one(words[name])})
+    return scores.isel({name: 0 for name in grid.settings if is_one(words[name])})
 
 
 def _computed(

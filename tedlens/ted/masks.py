@@ -121,6 +121,7 @@ def label_clip(
     Given are the first frame's mask (H, W), or masks (frame, H, W), of which each object's first is taken; frames
     before the first of them are background. `keys` are those of `propagate_labels`.
     """
+    how = how.on(feats.shape[-2], masks.shape[-2])
     start = _Start.of(masks, feats)
     known = slice(start.frame, None)
     soft = propagate_labels(
@@ -145,6 +146,7 @@ def label_clip_fused(
 
     Appearance is resampled to motion's grid. `masks` are those of `label_clip`.
     """
+    how = how.on(motion.shape[-2], masks.shape[-2])
     start = _Start.of(masks, motion)
     r_m, r_a = (part[start.frame :] for part in unit_parts(motion, appearance))
     soft = propagate_fused_labels(r_m, r_a, lams, start.labels[0], entries=start.entries, **how.said())
