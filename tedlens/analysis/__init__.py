@@ -5,7 +5,7 @@ from tedlens.analysis.decomposition import decomposition, votes
 from tedlens.analysis.effects import effects
 from tedlens.analysis.likeness import cka
 from tedlens.analysis.pca import pca
-from tedlens.analysis.references import references
+from tedlens.analysis.references import references, score_references
 from tedlens.analysis.similarity import similarity
 from tedlens.analysis.statistics import best_cell, clip_statistics, paired_difference
 from tedlens.analysis.tracks import swaps
@@ -22,6 +22,7 @@ __all__ = [
     "paired_difference",
     "pca",
     "references",
+    "score_references",
     "similarity",
     "swaps",
     "votes",

@@ -2,6 +2,7 @@
 
 from tedlens.sweeping.grid import Grid, Models, make_grid
 from tedlens.sweeping.plan import Plan, make_plan
+from tedlens.sweeping.references import reference_scores
 from tedlens.sweeping.store import describe_sweep, open_kept, open_sweep
 from tedlens.sweeping.sweep import sweep
 
@@ -14,5 +15,6 @@ __all__ = [
     "make_plan",
     "open_kept",
     "open_sweep",
+    "reference_scores",
     "sweep",
 ]

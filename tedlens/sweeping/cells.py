@@ -27,7 +27,8 @@ Labels = npt.NDArray[np.uint8]
 Kept = dict[str, xr.Dataset]  # by path below the cell: "labels", "features/up_2"
 SCORES = ("J", "F", "JF", "identity")
 OF_CLIP = ("HOTA", "DetA", "AssA", "IDF1")  # without object and frame
-GRID = ("rows", "columns")  # of the features: coordinates over clip and block
+# What the score owes to the grid and size that features have: whole numbers over clip and, of cells, block.
+GRID = dict.fromkeys(("rows", "columns"), ("clip", "block")) | {f"input_{side}": ("clip",) for side in "yx"}
 # In the order of joined scores.
 AXES = ("clip", "intervention", "block", "tau", "lam", "seed", *SETTINGS, "object", "frame")
 
@@ -88,7 +89,8 @@ def kept_cells(
                 kept |= _kept_features(features, models.swept, clip, tau, seed, grid.components)
             grids = np.array([features[block].shape[-2:] for block in grid.block])
             place: dict[str, Any] = {"clip": clip.name, "tau": tau, "seed": seed}
-            place |= {name: ("block", grids[:, axis]) for axis, name in enumerate(GRID)}
+            place |= {name: ("block", grids[:, axis]) for axis, name in enumerate(("rows", "columns"))}
+            place |= {f"input_{side}": size for side, size in zip("yx", swept.input_size, strict=True)}
             yield _labelled(scores, grid).assign_coords(place), kept
 
 
@@ -153,16 +155,16 @@ def _labelled(scores: list[xr.Dataset], grid: Grid) -> xr.Dataset:
 def join_cells(cells: Iterable[xr.Dataset], axes: Mapping[str, Sequence[Any]]) -> xr.Dataset:
     """Scores over all `axes` from cells in any order.
 
-    NaN where a clip has fewer objects or frames than another, and where there is no cell; there ``rows`` and
-    ``columns`` are 0.
+    NaN where a clip has fewer objects or frames than another, and where there is no cell; there the sizes of `GRID`
+    are 0.
     """
     coords = {name: list(values) for name, values in axes.items()}
     dims = dict.fromkeys(SCORES, tuple(coords))
     dims |= dict.fromkeys(OF_CLIP, tuple(name for name in coords if name not in ("object", "frame")))
     empty = {name: (over, np.full([len(coords[axis]) for axis in over], np.nan)) for name, over in dims.items()}
-    grids = {name: (("clip", "block"), np.zeros((len(coords["clip"]), len(coords["block"])), int)) for name in GRID}
+    grids = {name: (over, np.zeros([len(coords[axis]) for axis in over], int)) for name, over in GRID.items()}
     joined = xr.Dataset(empty, coords | grids)
-    dims |= dict.fromkeys(GRID, ("clip", "block"))
+    dims |= GRID
     indices = {name: joined.get_index(name) for name in coords}
     for cell in cells:
         # One cell, or many that were joined before: with settings of one value as scalars.

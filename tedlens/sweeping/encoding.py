@@ -51,7 +51,7 @@ class Cell:
             mean = {"JF": (list(axes), (each["J"][1] + each["F"][1]) / 2)}
             place = {name: self.about[name] for name in ("clip", "tau", "seed")}
             # A cell that was written before its grid was noted has none.
-            grids = {name: ("block", values) for name, values in self.about.get("grid", {}).items()}
+            grids = {name: (GRID[name][1:], value) for name, value in self.about.get("grid", {}).items()}
             return xr.Dataset(each | whole | mean, axes | place | grids)
         except Exception as error:  # checksums agree, so no accident wrote this
             raise TedlensError(f"The scores of cell {self.key} are not what a sweep writes ({error}).") from error

@@ -134,6 +134,22 @@ def label_clip(
     return start.masks(soft, input_size, how.upsample)
 
 
+def grid_masks(
+    masks: npt.NDArray[np.uint8], grid: tuple[int, int], input_size: tuple[int, int], upsample: Upsample = "dift"
+) -> npt.NDArray[np.uint8]:
+    """Masks (frame, H, W) as cells of a grid can show them: each frame's true shares of every cell, enlarged as a
+    track's soft labels are.
+    """
+    start = _Start.of(masks, torch.empty(1, 1, *grid))
+    return start.masks(cell_shares(masks[start.frame :], grid, start.ids), input_size, upsample)
+
+
+def cell_shares(masks: npt.NDArray[np.uint8], grid: tuple[int, int], ids: Sequence[int]) -> Tensor:
+    """Share of every cell (frame, 1 + object, y, x) that is background, and that is each of these objects."""
+    maps = [F.adaptive_avg_pool2d(torch.from_numpy(masks == number).float(), grid) for number in [0, *ids]]
+    return torch.stack(maps, dim=1)
+
+
 def label_clip_fused(
     motion: Tensor,
     appearance: Tensor,
