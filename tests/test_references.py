@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 import torch
 import xarray as xr
@@ -113,3 +114,90 @@ def test_what_does_not_belong_together_is_refused(
 ) -> None:
     with pytest.raises(tl.TedlensError, match=words):
         tl.reference_scores(*change(*swept))
+
+
+# --- in figures and tables ------------------------------------------------------------------------
+
+
+def levels(figure: go.Figure) -> list[float]:
+    """Heights of horizontal lines."""
+    return sorted(shape.y0 for shape in figure.layout.shapes if shape.y0 == shape.y1)
+
+
+def test_curves_show_them_on_the_finest_grid(swept: tuple[list[tl.Clip], xr.Dataset], against: xr.Dataset) -> None:
+    scores = swept[1].sel(radius=2)
+    means = 100 * against.sel(radius=2)["J"].mean(["object", "frame"]).mean("clip")
+    both = tl.plots.tau_curve(scores, metric="J", references=against)
+    assert levels(both) == pytest.approx(sorted(means.sel(block="up_2").values))
+    said = [annotation.text for annotation in both.layout.annotations]
+    assert "<i>on the grid of up_2:</i>" in said
+    assert f"ceiling of the grid {float(means.sel(block='up_2', features=CEILING)):.0f}" in said
+    one = tl.plots.tau_curve(scores.sel(block="up_1"), metric="J", references=against)
+    assert levels(one) == pytest.approx(sorted(means.sel(block="up_1").values))
+    heights = [annotation.y for annotation in one.layout.annotations]
+    assert min(np.diff(heights)) > 0  # names do not lie on one another
+    bars = tl.plots.setting_bars(swept[1].sel(block="up_2", tau=100), "radius", metric="J", references=against)
+    assert len(levels(bars)) == len(NAMES)
+
+
+def test_a_map_shows_shares_and_greys_what_tells_nothing(
+    swept: tuple[list[tl.Clip], xr.Dataset], against: xr.Dataset
+) -> None:
+    scores = swept[1].sel(radius=2)
+    means = 100 * against.sel(radius=2)["J"].mean(["object", "frame"]).mean("clip")
+    mean = 100 * scores["J"].mean(["object", "frame", "seed"]).mean("clip").transpose("block", "tau")
+    [heat] = tl.plots.tau_block_map(scores, metric="J", references=against).data
+    np.testing.assert_allclose(heat.z, 100 * mean / means.sel(features=CEILING).values[:, None])
+    np.testing.assert_allclose(heat.customdata, mean)
+    assert "% of ceiling" in heat.colorbar.title.text
+    near = against.where(against["features"] != "place", against.sel(features=CEILING))  # place alone comes near
+    near = xr.where(against["block"] == "up_1", near, against, keep_attrs=True)
+    figure = tl.plots.tau_block_map(scores, metric="J", references=near)
+    [heat] = figure.data
+    assert np.isnan(heat.z[0]).all()
+    assert np.isfinite(heat.z[1]).all()
+    assert [(s.y0, s.y1) for s in figure.layout.shapes if s.fillcolor == "#D9D9D9"] == [(-0.5, 0.5)]
+    assert "place alone comes near the ceiling" in figure.layout.annotations[0].text
+
+
+def test_many_layers_are_legible() -> None:
+    names = [f"block_{number}.attn" for number in range(42)]
+    rng = np.random.default_rng(0)
+    axes = {"block": names, "tau": [100, 600], "clip": ["a", "b"], "seed": [0], "object": [1], "frame": [1]}
+    scores = xr.Dataset({"JF": (list(axes), rng.random([len(each) for each in axes.values()]))}, axes)
+    figure = tl.plots.tau_block_map(scores)
+    assert list(figure.data[0].y) == names
+    assert figure.layout.yaxis.dtick == 1  # every row has its name
+    assert figure.layout.yaxis.tickfont.size * len(names) < figure.layout.height
+    curves = tl.plots.tau_curve(scores)
+    assert curves.layout.legend.orientation == "v"
+    assert curves.layout.height > 20 * len(names)
+    colours = [trace.line.color for trace in curves.data if trace.fill is None]
+    assert len(set(colours)) == len(names)
+
+
+def test_tables_have_them_below(swept: tuple[list[tl.Clip], xr.Dataset], against: xr.Dataset) -> None:
+    scores = swept[1]
+    table = tl.plots.main_table(scores, metric="J", columns="tau", references=against)
+    assert table.attrs["references"] == len(NAMES) * 4
+    means = 100 * against["J"].mean(["object", "frame"]).mean("clip")
+    for tau in (100, 600):
+        found = table.loc[("ceiling of the grid, up_2", 5), (tau, "mean")]
+        assert found == pytest.approx(float(means.sel(features=CEILING, block="up_2", radius=5)))
+    lines = tl.plots.latex_table(table).splitlines()
+    assert any(r"\textbf" in line for line in lines)
+    assert not any(r"\textbf" in line for line in lines if "ceiling" in line or "true" in line or "place" in line)
+    one = tl.plots.main_table(scores.sel(radius=2, block="up_2"), metric="J", references=against)
+    assert one.index.tolist() == ["J", "place", "colour", "true velocity", "true masks", "ceiling of the grid"]
+
+
+def test_references_of_other_scores_are_refused(swept: tuple[list[tl.Clip], xr.Dataset], against: xr.Dataset) -> None:
+    scores = swept[1]
+    with pytest.raises(tl.TedlensError, match=r"The references have no clip similar-cross-1"):
+        tl.plots.tau_curve(scores, references=against.isel(clip=[0]))
+    with pytest.raises(tl.TedlensError, match="have an axis radius and the scores do not say theirs"):
+        tl.plots.tau_curve(scores.isel(radius=0, drop=True), references=against)
+    with pytest.raises(tl.TedlensError, match="no features"):
+        tl.plots.main_table(scores, references=scores)
+    with pytest.raises(tl.TedlensError, match="no axis block"):
+        tl.plots.tau_block_map(scores.sel(block="up_2"))

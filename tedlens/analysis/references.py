@@ -21,7 +21,7 @@ from tedlens.labels import object_ids, on_grid
 from tedlens.metrics import Protocol, evaluate
 from tedlens.probing import cell_centres, places
 from tedlens.provenance import clip_provenance
-from tedlens.ted import Propagation, cell_shares, grid_masks, propagate
+from tedlens.ted import Propagation, cell_shares, grid_masks, label_clip, unit
 
 Reference = Literal["place", "colour", "velocity", "masks"]
 CEILING = "ceiling"
@@ -106,7 +106,7 @@ def score_references(
     assert clip.masks is not None
     size = (clip.height, clip.width) if input_size is None else input_size
     tracks = {
-        str(name): propagate(each.assign_attrs(input_size=list(size)), clip.masks, **how.said()).values
+        str(name): label_clip(unit(torch.from_numpy(each.values)), clip.masks, size, how)
         for name, each in found.items()
     } | {CEILING: grid_masks(clip.masks, grid, size, how.upsample)}
     return {
