@@ -187,7 +187,7 @@ def test_tables_have_them_below(swept: tuple[list[tl.Clip], xr.Dataset], against
     lines = tl.plots.latex_table(table).splitlines()
     assert any(r"\textbf" in line for line in lines)
     assert not any(r"\textbf" in line for line in lines if "ceiling" in line or "true" in line or "place" in line)
-    one = tl.plots.main_table(scores.sel(radius=2, block="up_2"), metric="J", references=against)
+    one = tl.plots.main_table(scores.sel(radius=2, block="up_2", tau=100), metric="J", references=against)
     assert one.index.tolist() == ["J", "place", "colour", "true velocity", "true masks", "ceiling of the grid"]
 
 
@@ -195,7 +195,7 @@ def test_references_of_other_scores_are_refused(swept: tuple[list[tl.Clip], xr.D
     scores = swept[1]
     with pytest.raises(tl.TedlensError, match=r"The references have no clip similar-cross-1"):
         tl.plots.tau_curve(scores, references=against.isel(clip=[0]))
-    with pytest.raises(tl.TedlensError, match="have an axis radius and the scores do not say theirs"):
+    with pytest.raises(tl.TedlensError, match="have an axis radius, and the scores do not say theirs"):
         tl.plots.tau_curve(scores.isel(radius=0, drop=True), references=against)
     with pytest.raises(tl.TedlensError, match="no features"):
         tl.plots.main_table(scores, references=scores)

@@ -16,7 +16,7 @@ from tedlens.errors import TedlensError
 from tedlens.plots.style import PLAIN_METRICS
 from tedlens.sweeping import open_sweep
 from tedlens.sweeping.clips import Clips, clip_sha256, clip_sources
-from tedlens.sweeping.store import open_kept, swept_clips
+from tedlens.sweeping.opening import open_kept, swept_clips
 
 
 @dataclass(frozen=True)

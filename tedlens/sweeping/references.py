@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,6 +15,8 @@ from tedlens.sweeping.cells import GRID, OF_CLIP, SCORES
 from tedlens.sweeping.clips import Clips, clip_sources
 from tedlens.ted import Propagation
 from tedlens.ted.settings import SETTINGS
+
+FILL = {**dict.fromkeys((*SCORES, *OF_CLIP), np.nan), **dict.fromkeys(GRID, 0)}
 
 
 def reference_scores(clips: Clips, scores: xr.Dataset) -> xr.Dataset:
@@ -33,7 +36,7 @@ def reference_scores(clips: Clips, scores: xr.Dataset) -> xr.Dataset:
     -------
     Dataset
         The scores of a sweep over ``features`` (place, colour, velocity where all clips know it, masks, ceiling),
-        clip, block, those settings of propagation that are axes of `scores`, object and frame. ``rows`` and
+        (model,) clip, block, those settings of propagation that are axes of `scores`, object and frame. ``rows`` and
         ``columns`` of the grids lie along clip and block.
 
     Raises
@@ -48,6 +51,12 @@ def reference_scores(clips: Clips, scores: xr.Dataset) -> xr.Dataset:
     >>> tl.plots.tau_curve(scores, references=against)  # doctest: +SKIP
     >>> tl.plots.tau_block_map(scores, references=against)  # doctest: +SKIP
     """
+    if "model" in scores.dims:
+        each = {name: _of_model(scores, name) for name in scores["model"].values}
+        against = [reference_scores(clips, of_model) for of_model in each.values()]
+        along = xr.Variable("model", list(each))
+        how: dict[str, Any] = {"join": "outer", "coords": "different", "compat": "equals", "combine_attrs": "drop"}
+        return xr.concat(against, along, fill_value=FILL, **how)
     if not {"clip", "block"} <= set(scores.dims) or not GRID.keys() <= set(scores.coords):
         raise TedlensError(
             "These scores do not say on which grids they were made (coordinates rows and columns over clip and block); "
@@ -67,6 +76,12 @@ def reference_scores(clips: Clips, scores: xr.Dataset) -> xr.Dataset:
     kept = {name: scores[name] for name in (*GRID, *(s for s in SETTINGS if s in scores.coords))}
     order = ("features", "clip", "block", *axes, "object", "frame")
     return joined.transpose(*order, missing_dims="ignore").assign_coords(kept).assign_attrs(scores.attrs)
+
+
+def _of_model(scores: xr.Dataset, name: str) -> xr.Dataset:
+    """One model's scores, of the blocks that it has."""
+    one = scores.sel(model=name)
+    return one.isel(block=(one["rows"] > 0).any([d for d in one["rows"].dims if d != "block"]).values)
 
 
 def _named(clips: Clips, names: list[str]) -> list[Clip]:
