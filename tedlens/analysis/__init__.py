@@ -4,6 +4,7 @@ from tedlens.analysis.decoding import decode, object_features
 from tedlens.analysis.decomposition import decomposition, votes
 from tedlens.analysis.effects import effects
 from tedlens.analysis.likeness import cka
+from tedlens.analysis.motion_filter import motion_filter
 from tedlens.analysis.pca import pca
 from tedlens.analysis.references import references, score_references
 from tedlens.analysis.similarity import similarity
@@ -18,6 +19,7 @@ __all__ = [
     "decode",
     "decomposition",
     "effects",
+    "motion_filter",
     "object_features",
     "paired_difference",
     "pca",
