@@ -50,7 +50,9 @@ def of_these(references: xr.Dataset, scores: xr.Dataset) -> xr.Dataset:
             raise TedlensError(
                 f"The references have no {axis} {', '.join(lacking)}; give tl.reference_scores(clips, scores) of these."
             )
-        references = references.sel({axis: wanted})
+        # Where each clip has a value of its own, references of a clip are taken at that.
+        own = scores[axis].dims == ("clip",) and axis != "clip"
+        references = references.sel({axis: scores[axis].variable if own else wanted})
     return references
 
 

@@ -68,9 +68,9 @@ def lambda_curve(scores: xr.Dataset, *, metric: str = "JF", references: xr.Datas
     return _finished(styled(figure, width=520, height=360), scores, metric, references)
 
 
-def overlap_bars(scores: xr.Dataset, *, metric: str = "JF") -> go.Figure:
+def overlap_bars(scores: xr.Dataset, *, metric: str = "JF", references: xr.Dataset | None = None) -> go.Figure:
     """Score by ``overlap`` of the windows: bars as in `setting_bars`."""
-    return setting_bars(scores, "overlap", metric=metric)
+    return setting_bars(scores, "overlap", metric=metric, references=references)
 
 
 def setting_bars(
@@ -98,7 +98,7 @@ def setting_bars(
     return _finished(figure, scores, metric, references)
 
 
-def decoding_curves(decoded: xr.Dataset, *, x: str = "tau") -> go.Figure:
+def decoding_curves(decoded: xr.Dataset, *, x: str = "tau", references: xr.Dataset | None = None) -> go.Figure:
     """What can be read out where: a panel for each target, a line for each block, against noise level.
 
     Parameters
@@ -108,6 +108,8 @@ def decoding_curves(decoded: xr.Dataset, *, x: str = "tau") -> go.Figure:
         chance is cut off: it is no worse than chance.
     x
         ``"tau"`` or ``"log_snr"``, as for `tau_curve`.
+    references
+        From `decode`, too, of features that need no model, at one level: a dotted line for each of its blocks.
     """
     targets = [str(target) for target in decoded["target"].values]
     columns = min(3, len(targets))
@@ -125,10 +127,22 @@ def decoding_curves(decoded: xr.Dataset, *, x: str = "tau") -> go.Figure:
             line.update(legendgroup=cell.name, showlegend=number == 0)
             figure.add_traces([band, line], rows=[place["row"]] * 2, cols=[place["col"]] * 2)
         figure.add_hline(y=chance, line={"color": "#999999", "width": 1}, opacity=1, layer="below", **place)
+        if references is not None:
+            _draw_decoded(figure, references["score"].sel(target=target).isel(tau=0), number, place, chance)
         figure.update_yaxes(title="R<sup>2</sup>" if r2 else "accuracy", range=[chance - 0.25, 1.05], **place)
     noise_axis(figure, x, short=True)
     styled(figure, width=70 + 240 * columns, height=100 + 210 * rows)
     return figure.update_layout(margin={"t": 60}, legend={"y": 1 + 34 / (210 * rows)})
+
+
+def _draw_decoded(figure: go.Figure, levels: xr.DataArray, number: int, place: dict[str, int], chance: float) -> None:
+    """What features that need no model tell of a target, as dotted lines; one of nothing is left out of its panel."""
+    for block, dash in zip(levels["block"].values, ("dot", "dash", "dashdot"), strict=False):
+        shown = float(levels.sel(block=block))
+        line = {"color": "#777777", "width": 1.5, "dash": dash}
+        figure.add_hline(y=max(shown, chance - 0.25), line=line, opacity=1, layer="below", **place)
+        if number == 0:  # a line across has no entry in the legend of its own
+            figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=f"{block} alone", **place)
 
 
 # --- parts ----------------------------------------------------------------------------------------
