@@ -13,23 +13,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import xarray as xr
 from tqdm.auto import tqdm
 
-from tedlens.analysis import decode, object_features, references, score_references, without_temporal_layers
+from tedlens.analysis import decode, object_features, references, score_references
 from tedlens.analysis.statistics import greatest
 from tedlens.clip import Clip
 from tedlens.datasets import similar
 from tedlens.errors import TedlensError
+from tedlens.interventions import intervened
+from tedlens.interventions.ablation import TEMPORAL
 from tedlens.metrics import evaluate
 from tedlens.models.base import DiffusionModel
 from tedlens.models.mini import recipe
 from tedlens.models.structure import outline
 from tedlens.probing import probe
-from tedlens.provenance import clip_provenance
 from tedlens.sweeping import sweep
 from tedlens.ted import propagate
 
@@ -249,21 +249,17 @@ def on_grid_of(setup: Setup, clips: Sequence[Source], cell: dict[str, Any], grid
 def cut(setup: Setup, clips: Sequence[Source], cell: dict[str, Any]) -> xr.Dataset:
     """Motion features with less to tell them how things move: (check, tau, ..).
 
-    Of a model that saw the frames in another order, and of one without the layers that mix frames.
+    Of a model that saw the frames of each window in another order, and of one without the layers that mix frames.
     """
-    how: dict[str, Any] = {"tau": cell["tau"], "blocks": cell["block"], "seed": list(setup.seeds)}
+    how: dict[str, Any] = {"tau": cell["tau"], "blocks": cell["block"], "seeds": setup.seeds}
+    scores = setup.sweep(None, clips, motion=setup.motion, interventions=cuts(cell["block"]), **how)
+    return scores.squeeze("block").reset_coords(drop=True).rename(intervention="check")
 
-    def alone(model: DiffusionModel, clip: Clip, **how: Any) -> xr.DataTree:
-        with without_temporal_layers(model):
-            return probe(model, clip, **how)
 
-    views = dict(zip(CUTS, (_probe_shuffled, alone), strict=True))
-    each: dict[str, dict[str, xr.Dataset]] = {name: {} for name in views}
-    for clip in (make() for make in clips):
-        for name, view in views.items():
-            features = view(setup.motion, clip, **how)[cell["block"]].to_dataset()["features"]
-            each[name][clip.name] = _over_seeds(features, clip)
-    return joined("check", {name: joined("clip", scores) for name, scores in each.items()})
+def cuts(block: str) -> dict[str, dict[str, Any]]:
+    """Interventions by the names of the checks, for features of a block."""
+    shuffled = {"patch": {"layers": block, "source": "shuffled"}}
+    return dict(zip(CUTS, (shuffled, {"ablate": TEMPORAL}), strict=True))
 
 
 def over_noise(setup: Setup, name: str, alone: xr.Dataset, choice: Choice) -> xr.Dataset:
@@ -318,18 +314,12 @@ def decoding_checks(setup: Setup, choice: Choice) -> xr.Dataset:
 
     At the cells that were chosen for tracking: with either cut, and of the image model, to which a frame is all.
     """
-    seed = setup.seeds[0]
-    how: dict[str, Any] = {"tau": choice.motion["tau"], "blocks": choice.motion["block"], "seed": seed}
+    seed, block = setup.seeds[0], choice.motion["block"]
+    how: dict[str, Any] = {"tau": choice.motion["tau"], "blocks": block, "seed": seed}
     of_image = {"tau": choice.appearance["tau"], "blocks": choice.appearance["block"], "seed": seed}
-
-    def alone(clip: Clip) -> xr.DataTree:
-        with without_temporal_layers(setup.motion):
-            return probe(setup.motion, clip, **how)
-
+    models = [setup.motion, *(intervened(setup.motion, said) for said in cuts(block).values())]
     views: list[Callable[[Clip], xr.DataTree]] = [
-        partial(probe, setup.motion, **how),
-        partial(_probe_shuffled, setup.motion, **how),
-        alone,
+        *(partial(probe, model, **how) for model in models),
         partial(probe, setup.appearance, **of_image),
     ]
     clips = list(_drifting(setup))
@@ -415,25 +405,6 @@ def _over_seeds(
             "seed", {seed: _score(one if moved is None else moved(one, clip), clip) for seed, one in each.items()}
         )
     return joined("tau", by_tau)
-
-
-def _probe_shuffled(model: DiffusionModel, clip: Clip, **how: Any) -> xr.DataTree:
-    """Features of a clip, frame by frame, where the model saw its frames in another order."""
-    rest = np.random.default_rng(_truth(clip).attrs["seed"]).permutation(np.arange(1, len(clip)))
-    order = np.concatenate([[0], rest])  # the first stays: the model is conditioned on it
-    seen = probe(model, Clip(clip.frames[order]), **how)
-
-    def in_order(features: xr.Dataset) -> xr.Dataset:
-        if not features:  # the root of the tree
-            return features
-        features = features.isel(frame=np.argsort(order)).assign_coords(frame=np.arange(len(order)))
-        # They are of this clip again, frame by frame, so that they are matched with its masks.
-        return features.assign(features=features["features"].assign_attrs(of_clip))
-
-    of_clip = {**clip_provenance(clip), "seen_in_order": order.tolist()}
-    tree: xr.DataTree = seen.map_over_datasets(in_order)
-    tree.attrs |= of_clip
-    return tree
 
 
 def _best(scores: xr.Dataset, axes: list[str]) -> dict[str, Any]:

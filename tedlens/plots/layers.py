@@ -19,6 +19,7 @@ from tedlens.plots.style import AXES, METRICS, SEQUENTIAL, styled
 LEAST_ROOM = 20  # points of 100 between place and the ceiling, below which a grid tells nothing
 NO_ROOM = "#D9D9D9"
 FEW = 12  # rows and columns, at most, whose numbers are written in
+MANY = 80  # rows, above which the block that a layer is in has a name, and the layer itself one where the pointer is
 
 Array = npt.NDArray[Any]
 
@@ -60,9 +61,12 @@ def tau_block_map(scores: xr.Dataset, *, metric: str = "JF", references: xr.Data
     figure.update_xaxes(title=AXES[along], type="category")
     figure.update_yaxes(title=AXES["block"], type="category", dtick=1, automargin=True)
     rows = len(values)
-    height = min(34, max(15, 900 // rows)) * rows
+    height = min(34, max(15, 900 // rows)) * rows if rows <= MANY else 2 * rows
     styled(figure, width=520, height=110 + height)
-    figure.update_yaxes(tickfont_size=min(13, int(0.72 * height / rows)))
+    if rows <= MANY:
+        figure.update_yaxes(tickfont_size=min(13, int(0.72 * height / rows)))
+    else:
+        _name_blocks(figure, [str(block) for block in mean["block"].values])
     figure.update_traces(colorbar={"len": min(260, height), "y": 1, "yanchor": "top"})
     if not room.all():
         said = "grey: grids on which place alone comes near the ceiling"
@@ -97,6 +101,24 @@ def _heat(shown: Array, scores: Array, levels: Array, blocks: Array, title: str)
         hovertemplate=f"%{{x}}, %{{y}}: %{{customdata:.1f}}{share}<extra></extra>",
         hoverongaps=True,
     )
+
+
+def _name_blocks(figure: go.Figure, layers: list[str]) -> None:
+    """Names of blocks beside all their layers, with lines between them; the heat map's rows are numbered for it."""
+    starts: dict[str, list[int]] = {}
+    for row, layer in enumerate(layers):
+        starts.setdefault(layer.split(".", 1)[0], []).append(row)
+    figure.update_yaxes(
+        type="linear",
+        tickvals=[(rows[0] + rows[-1]) / 2 for rows in starts.values()],
+        ticktext=list(starts),
+        range=[-0.5, len(layers) - 0.5],
+        dtick=None,
+    )
+    figure.update_traces(y=list(range(len(layers))), text=[[name] * len(figure.data[0].x) for name in layers])
+    figure.update_traces(hovertemplate=str(figure.data[0].hovertemplate).replace("%{y}", "%{text}"))
+    for rows in list(starts.values())[1:]:
+        figure.add_hline(y=rows[0] - 0.5, line={"color": "white", "width": 1}, opacity=1)
 
 
 def _frame_best(figure: go.Figure, shown: Array) -> None:
