@@ -211,6 +211,30 @@ def test_attention_explorer_asks_a_model(
     assert (explorer.maps.data[0].z == shown).all()
 
 
+def test_prediction_explorer_shows_input_and_predictions(
+    stored: tuple[Path, Clip], looking: tuple[Any, list[xr.DataArray]]
+) -> None:
+    _, clip = stored
+    model = looking[0]
+    models = {"intact": model, "cut": tl.ablate(model, "temporal layers")}
+    explorer = tl.widgets.prediction_explorer(models, clip, tau=[0, 800])
+    explorer.go_to(None, 800, 20)
+    explorer.frame.value = 5
+    assert [note.text for note in explorer.pictures.figure.layout.annotations] == [
+        "frame 5", "clip", "noisy input", "intact", "cut",
+    ]  # fmt: skip
+    shown = [picture.source for picture in explorer.pictures.data]
+    predictions = {name: tl.predict(each, clip, tau=800) for name, each in models.items()}
+    expected = tl.plots.prediction_strip(clip, predictions, frames=[5])
+    assert [shown[0], *shown[2:]] == [picture.source for picture in expected.data]
+    scores = tl.prediction_scores(models["cut"], clip, tau=[0, 800])
+    line = next(line for line in explorer.curves.data if line.name == "cut")
+    np.testing.assert_allclose(line.y, scores["psnr"].mean(["seed", "frame"]))
+    noisy = explorer.shown[800]["noisy input"].frames.astype(float)
+    clean = explorer.shown[0]["noisy input"].frames.astype(float)
+    assert np.abs(noisy - clip.frames).mean() > 3 * np.abs(clean - clip.frames).mean()
+
+
 # --- saving -----------------------------------------------------------------------------------------
 
 
@@ -274,6 +298,7 @@ def test_what_does_not_fit_is_said_in_the_widget(
         (widgets.attention_explorer(maps[0].isel(y=0), clip), "not of all heads and queries"),
         (widgets.attention_explorer(labels, clip), "no maps of attention"),
         (widgets.attention_explorer(model, clip), "tau= and layers="),
+        (widgets.prediction_explorer(model, clip, tau=[1000]), "tau=1000 is not a training timestep"),
         (widgets.attention_explorer(model, clip, tau=10, layers="up_2.resnets.0"), "no attention in up_2.resnets.0"),
     ):
         assert said in sentence(explorer)

@@ -11,7 +11,15 @@ if missing:
 from tedlens.widgets.attention import attention_explorer  # noqa: E402
 from tedlens.widgets.decomposition import decomposition_explorer  # noqa: E402
 from tedlens.widgets.pca import pca_explorer  # noqa: E402
+from tedlens.widgets.predictions import prediction_explorer  # noqa: E402
 from tedlens.widgets.tau import tau_explorer  # noqa: E402
 from tedlens.widgets.tracks import track_explorer  # noqa: E402
 
-__all__ = ["attention_explorer", "decomposition_explorer", "pca_explorer", "tau_explorer", "track_explorer"]
+__all__ = [
+    "attention_explorer",
+    "decomposition_explorer",
+    "pca_explorer",
+    "prediction_explorer",
+    "tau_explorer",
+    "track_explorer",
+]
