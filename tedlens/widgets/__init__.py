@@ -10,6 +10,7 @@ if missing:
 
 from tedlens.widgets.attention import attention_explorer  # noqa: E402
 from tedlens.widgets.decomposition import decomposition_explorer  # noqa: E402
+from tedlens.widgets.masks import mask_editor  # noqa: E402
 from tedlens.widgets.pca import pca_explorer  # noqa: E402
 from tedlens.widgets.predictions import prediction_explorer  # noqa: E402
 from tedlens.widgets.tau import tau_explorer  # noqa: E402
@@ -18,6 +19,7 @@ from tedlens.widgets.tracks import track_explorer  # noqa: E402
 __all__ = [
     "attention_explorer",
     "decomposition_explorer",
+    "mask_editor",
     "pca_explorer",
     "prediction_explorer",
     "tau_explorer",

@@ -41,6 +41,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         super().__init__()
         self.hint, self.message = ipywidgets.HTML(), ipywidgets.HTML()
         self.save = ipywidgets.Button(description="Save this view", tooltip="As PNG, and as PDF of a column's width")
+        self.save.layout = {"width": "auto", "flex": "none"}
         self.save.on_click(lambda button: self.explain(self.save_view))
         self._base = {*vars(self), "_base"}  # all else is the subclass's
         close_those_before(self)
