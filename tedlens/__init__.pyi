@@ -38,6 +38,7 @@ from .store import load as load
 from .store import save as save
 from .sweeping import open_kept as open_kept
 from .sweeping import open_sweep as open_sweep
+from .sweeping import reference_scores as reference_scores
 from .sweeping import sweep as sweep
 from .ted import fuse as fuse
 from .ted import propagate as propagate

@@ -380,6 +380,9 @@ def track(
     radius: Annotated[
         int | None, typer.Option(min=1, help="Reach of the window, in cells; by default it follows the grid.")
     ] = None,
+    radius_pixels: Annotated[
+        float | None, typer.Option(help="The same in pixels of the clip, in place of --radius.", show_default=False)
+    ] = None,
     n_last: Annotated[int, typer.Option(min=1, help="Last frames that serve as references.")] = 20,
     temperature: Annotated[float, typer.Option(help="Of the votes' softmax.")] = 0.1,
     convention: Annotated[Convention, typer.Option(help="Window and references, as in DIFT or in CRW.")] = "dift",

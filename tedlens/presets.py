@@ -152,6 +152,8 @@ def track_words(preset: str, said: Mapping[str, Any]) -> dict[str, Any]:
     words = dict(preset_named(preset).words)
     if any(said.get(name) is not None for name in NOISE):
         words.pop("tau", None)
+    if said.get("radius_pixels") is not None:
+        words.pop("radius", None)
     return words | dict(said)
 
 
@@ -161,6 +163,8 @@ def sweep_words(preset: str, said: Mapping[str, Any]) -> dict[str, Any]:
     words = as_sweep(track_words(preset, {}), **given)
     if any(said.get(name) is not None for name in NOISE):
         words.pop("tau", None)
+    if said.get("radius_pixels") is not None:
+        words.pop("radius", None)
     return words | dict(said)
 
 

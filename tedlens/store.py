@@ -26,7 +26,8 @@ from tedlens.escaping import printable
 MARK = ".tedlens"  # file in a folder of results
 KIND = "tedlens_result"  # attribute of a Zarr store: which of xarray's kinds was saved
 MOST_LABELS = 10**8  # values of a coordinate
-SWEEP = "tedlens_sweep"  # attribute of the store of a sweep, which is no result and is replaced by none
+# Attributes of the stores of sweeps, of one model or several, which are no results and are replaced by none.
+SWEEPS = ("tedlens_sweep", "tedlens_models")
 
 
 def save(result: xr.DataTree | xr.Dataset | xr.DataArray, path: str | Path) -> Path:
@@ -82,7 +83,7 @@ def load(path: str | Path) -> Any:
     about = store_attributes(Path(path))
     if about is None:
         raise TedlensError(f"There is no Zarr v3 store at {path}; give the path of what tl.save() or a sweep wrote.")
-    if SWEEP in about:
+    if not about.keys().isdisjoint(SWEEPS):
         from tedlens.sweeping import open_sweep  # a sweep saves through this module
 
         return open_sweep(path)

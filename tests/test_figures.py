@@ -19,7 +19,7 @@ import tedlens as tl
 from tedlens.cli import main, rich_table
 from tedlens.figures import Made, write_figures
 from tedlens.figures.drawing import draw_all
-from tedlens.figures.stores import known_clips, open_sweeps
+from tedlens.figures.stores import known_clips, open_sweeps, read_against
 from tedlens.plots import export
 
 CLIPS, TAUS = 6, [100, 500, 900]
@@ -86,14 +86,36 @@ def test_figures_hold_the_numbers_of_the_store(stores: Path) -> None:
     assert [note.text for note in figures["pca_map"].layout.annotations if "τ" in note.text] == ["τ = 100", "τ = 900"]
 
 
-def test_what_a_figure_does_not_show_is_at_the_best_cell(stores: Path) -> None:
+def on_others(each: xr.DataArray, along: str) -> xr.DataArray:
+    """Scores (clip, ..) along an axis, each clip's at what is best on the others, by hand."""
+    parts = []
+    for clip in each["clip"].values:
+        others = each.sel(clip=[c for c in each["clip"].values if c != clip]).mean("clip")
+        best = others.where(others == others.max(), drop=True).squeeze()
+        parts.append(
+            each.sel(clip=clip, **{d: best[d].item() for d in others.dims if d != along}).reset_coords(drop=True)
+        )
+    return 100 * xr.concat(parts, "clip").mean("clip")
+
+
+def test_what_a_figure_does_not_show_is_chosen_on_other_clips(stores: Path) -> None:
     figures, _ = drawn(stores, "fused")
     scores = tl.open_sweep(stores / "fused.zarr").squeeze(["tau"])
-    each = scores["J"].mean("frame").mean("object").mean(["seed", "clip"])
-    best = {axis: each[axis][place].item() for axis, place in each.argmax(...).items()}
+    each = scores["J"].mean("frame").mean("object").mean("seed")
     (curve,) = (trace for trace in figures["lambda_curve"].data if trace.mode == "lines+markers")
-    np.testing.assert_allclose(curve.y, 100 * each.sel(radius=best["radius"], block=best["block"]))
-    np.testing.assert_allclose(figures["radius_bars"].data[0].y, 100 * each.sel(lam=best["lam"], block=best["block"]))
+    np.testing.assert_allclose(curve.y, on_others(each, "lam"))
+    np.testing.assert_allclose(figures["radius_bars"].data[0].y, on_others(each, "radius"))
+
+
+def test_one_clip_has_no_others_and_that_is_said(stores: Path, tmp_path: Path) -> None:
+    sweep(
+        tmp_path / "one.zarr", 1, motion=tiny.Toy(), appearance=tiny.Toy(window=None), tau=500, lam=[0, 1], top_k=[1, 2]
+    )
+    [one] = open_sweeps([tmp_path / "one.zarr"], "J")
+    assert one.held("lam").endswith("chosen on the same clip")
+    assert "same clip" not in next(open_sweeps([stores / "fused.zarr"], "J")).held("lam")
+    with pytest.raises(tl.TedlensError, match=r"one clip, so .* cannot be chosen on others"):
+        tl.analysis.chosen_on_others(one.scores, ["lam"], "J")
 
 
 def test_kinds_of_features_side_by_side(stores: Path) -> None:
@@ -102,18 +124,34 @@ def test_kinds_of_features_side_by_side(stores: Path) -> None:
     assert len(curves) == 2  # fused has one noise level
     for (name, heights), kind in zip(curves.items(), ("motion", "appearance"), strict=True):
         assert name.startswith(kind)
-        every = mean(tl.open_sweep(stores / f"{kind}.zarr"))
-        np.testing.assert_allclose(heights, every[np.argmax(every.max(1))])
+        each = tl.open_sweep(stores / f"{kind}.zarr")["J"].mean("frame").mean("object").mean("seed")
+        np.testing.assert_allclose(heights, on_others(each, "tau"))
     assert not any("features_curve" in names for names in left_out.values())
+
+
+def test_with_clips_scores_stand_beside_references(stores: Path, tmp_path: Path) -> None:
+    made = write_figures(
+        [stores / f"{name}.zarr" for name in ("motion", "appearance")], tmp_path / "out", clips=clips()
+    )
+    assert {"motion_tau_block_share.html", "features_curve.html"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
+    tables = list(made.tables.values())
+    assert all(any("ceiling of the grid" in str(row) for row in table.index) for table in tables)
+    sweeps = [read_against(sweep, {c.name: c for c in clips()}) for sweep in open_sweeps([stores / "motion.zarr"], "J")]
+    figures, _ = draw_all(sweeps, {}, make_clip(0).name)
+    said = [note.text for note in figures["tau_curve"][0].layout.annotations]
+    assert any(text.startswith("ceiling of the grid") for text in said)
+    assert any(text.startswith("place") for text in said)
 
 
 def test_overlaps_side_by_side(stores: Path) -> None:
     figures, _ = drawn(stores, "overlap-0", "overlap-2")
     scores = [tl.open_sweep(stores / f"overlap-{overlap}.zarr") for overlap in (0, 2)]
-    both = np.stack([mean(each) for each in scores])  # overlap, block
+    joined = xr.concat(scores, xr.Variable("overlap", [0, 2])).squeeze("tau")
     (bars,) = figures["overlap_bars"].data
     assert list(bars.x) == ["0", "2"]
-    np.testing.assert_allclose(bars.y, both[:, both.mean(0).argmax()] if both.ndim > 1 else both)
+    np.testing.assert_allclose(bars.y, on_others(joined["J"].mean("frame").mean("object").mean("seed"), "overlap"))
 
 
 def test_with_clips_features_are_taken_apart(stores: Path) -> None:

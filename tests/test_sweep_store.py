@@ -129,6 +129,9 @@ def test_an_unfinished_sweep_can_be_opened(tmp_path: Path, monkeypatch: pytest.M
     done = opened["J"].notnull().any(["block", "top_k", "object", "frame"])
     assert int(done.sum()) == 7
     whole = toy_sweep()
+    assert opened["rows"].values.tolist() == [[12], [12], [0]]  # of a clip of which nothing is done
+    assert (whole["columns"] == 12).all()
+    opened, whole = (each.drop_vars(["rows", "columns", "input_y", "input_x"]) for each in (opened, whole))
     xr.testing.assert_equal(
         opened["F"].where(done, drop=False), whole["F"].sel(object=opened["object"], frame=opened["frame"]).where(done)
     )
@@ -295,6 +298,7 @@ class RenamedToy(tiny.Toy):
     [
         ({"overlap": 0}, "overlap=2, and now overlap=0"),
         ({"size": 16}, "size=None, and now size=16"),
+        ({"radius_pixels": 4, "radius": "grid"}, "window_in=None, and now window_in='pixels of the clip'"),
         ({"protocol": "all"}, "protocol='davis', and now protocol='all'"),
         ({"motion": OtherToy}, "motion_weights_sha256="),
         ({"appearance": ImageToy, "motion": None}, "appearance_dtype=None, and now"),

@@ -24,6 +24,7 @@ from tedlens.ted import (
     propagation,
     unit,
 )
+from tedlens.ted.settings import SETTINGS
 
 
 def defined(feats: torch.Tensor, first: torch.Tensor, top_k: int, radius: int, n_last: int, T: float, how: str) -> Any:
@@ -538,12 +539,63 @@ def test_pictures_and_features_of_another_clip_are_refused() -> None:
 )
 def test_every_signature_says_the_same_settings(function: Any) -> None:
     taken = inspect.signature(function).parameters
-    assert {name: taken[name].default for name in Propagation().said()} == Propagation().said()
+    assert {name: taken[name].default for name in SETTINGS} == {n: getattr(Propagation(), n) for n in SETTINGS}
 
 
 def test_settings_follow_the_grid() -> None:
-    assert [Propagation().on(rows).radius for rows in (60, 32, 16, 2)] == [15, 8, 4, 1]
-    assert Propagation(radius=3).on(60) == Propagation(radius=3)
+    assert [Propagation().on(rows, 480).radius for rows in (60, 32, 16, 2)] == [15, 8, 4, 1]
+    assert Propagation(radius=3).on(60, 480) == Propagation(radius=3)
+    how = Propagation(radius_pixels=40)
+    assert [how.on(rows, 480) for rows in (60, 32, 4)] == [Propagation(radius=radius) for radius in (5, 3, 1)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"radius": 4, "radius_pixels": 32.0}, "radius=4 and radius_pixels=32 both say how far the window reaches"),
+        ({"radius_pixels": 0}, "radius_pixels=0 is out of range"),
+        ({"radius_pixels": float("nan")}, "radius_pixels=nan is out of range"),
+    ],
+)
+def test_one_window_is_given(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(tl.TedlensError, match=words):
+        Propagation(**wrong)
+
+
+def test_a_window_in_pixels_is_the_same_everywhere() -> None:
+    """By each entrance, on two grids: pixels of the clip in place of cells, whatever size the model sees it in."""
+    clip = tl.datasets.similar(0, frames=4, size=64)
+    assert clip.masks is not None
+    model = tl.load_video_model("mini")
+    feats = tl.probe(model, clip, tau=100, blocks=["up_1", "up_2"])
+    radius = {"up_1": 3, "up_2": 6}  # of 8 and of 16 rows
+    for block, cells in radius.items():
+        one = feats[block]["features"].squeeze(["tau", "seed"])
+        labels = tl.propagate(one, clip.masks, radius_pixels=23)
+        xr.testing.assert_identical(labels, tl.propagate(one, clip.masks, radius=cells))
+        assert labels.attrs["radius"] == cells
+        assert "radius_pixels" not in labels.attrs
+        how: dict[str, Any] = {"motion": model, "lam": 1, "tau": 100, "block": block}
+        np.testing.assert_array_equal(tl.track(clip, radius_pixels=23, **how)["labels"], labels)
+        np.testing.assert_array_equal(tl.propagate_fused(one, one, clip.masks, lam=1, radius_pixels=23)[0], labels)
+        matches = tl.analysis.decomposition(one, one, clip.masks, radius_pixels=23)
+        xr.testing.assert_identical(matches, tl.analysis.decomposition(one, one, clip.masks, radius=cells))
+        query = xr.Dataset({"x": ("query", [30.0]), "y": ("query", [30.0]), "frame": ("query", [0])})
+        points = tl.propagate_points(one, query, radius_pixels=23)
+        xr.testing.assert_identical(points, tl.propagate_points(one, query, radius=cells))
+    sweep: dict[str, Any] = {"motion": model, "tau": 100, "progress": False}
+    scores = tl.sweep(clip, blocks=list(radius), radius_pixels=[23, 8], **sweep)
+    assert scores["JF"].dims == ("clip", "block", "tau", "seed", "radius_pixels", "object", "frame")
+    for block, cells in radius.items():
+        apart = tl.sweep(clip, blocks=block, radius=cells, **sweep)["JF"].squeeze("block")
+        np.testing.assert_array_equal(scores["JF"].sel(block=block, radius_pixels=23), apart)
+
+
+def test_a_window_in_pixels_takes_the_place_of_a_presets() -> None:
+    clip = tl.datasets.similar(0, frames=3, size=32)
+    how: dict[str, Any] = {"appearance": "mini", "preset": "dift-adm", "appearance_block": "up_0", "size": 32}
+    how["appearance_samples"] = 1
+    assert [tl.track(clip, **how, **more).attrs["radius"] for more in ({}, {"radius_pixels": 4})] == [15, 1]
 
 
 @pytest.mark.parametrize(("name", "value"), [("tau", 550), ("sigma", 2.0), ("log_snr", -1.0)])

@@ -41,6 +41,7 @@ def decomposition(
     temperature: float = 0.1,
     convention: Convention = "dift",
     upsample: Upsample = "dift",
+    radius_pixels: float | None = None,
 ) -> xr.Dataset:
     """How well each object is matched by motion and by appearance, in every cell, for all lambdas at once.
 
@@ -61,7 +62,7 @@ def decomposition(
         Of that propagation; not used where `mask` has all frames.
     truth
         (frame, H, W), to judge by; by default `mask`, where it has all frames.
-    radius, n_last, convention
+    radius, radius_pixels, n_last, convention
         What a cell sees, see `propagate`.
 
     Returns
@@ -90,8 +91,9 @@ def decomposition(
     frames, grid = motion.sizes["frame"], (motion.sizes["y"], motion.sizes["x"])
     if frames < 2:
         raise TedlensError("The features have one frame, which is given; give at least two, so that there are votes.")
-    how = Propagation(top_k, radius, n_last, temperature, convention, upsample).on(grid[0])
     masks = np.asarray(mask)
+    how = Propagation(top_k, radius, n_last, temperature, convention, upsample, radius_pixels)
+    how = how.on(grid[0], masks.shape[-2])
     if masks.ndim == 2:
         about |= {"lam": lam, "top_k": top_k, "temperature": temperature, "upsample": upsample}
         tracked = propagate_fused(motion, appearance, masks, lam=lam, **how.said())

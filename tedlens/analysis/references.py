@@ -1,7 +1,8 @@
 """What a comparison of features is read against: place, colour, true velocity and true masks in their stead.
 
-Features that keep objects apart by place or colour do not need motion, and the true masks themselves are a ceiling on a
-coarse grid. So these, on the same grid and propagated with the same settings, stand beside every score.
+Features that keep objects apart by place or colour do not need motion; and on a coarse grid the truth itself scores
+low. So these, on the same grid and propagated with the same settings, and the ceiling of that grid stand beside every
+score.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import xarray as xr
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.labels import object_ids, on_grid
+from tedlens.metrics import Protocol, evaluate
 from tedlens.probing import cell_centres, places
 from tedlens.provenance import clip_provenance
+from tedlens.ted import Propagation, cell_shares, grid_masks, label_clip, unit
 
 Reference = Literal["place", "colour", "velocity", "masks"]
+CEILING = "ceiling"
 REFERENCES: tuple[Reference, ...] = get_args(Reference)
 Maps = npt.NDArray[np.float32]  # (frame, channel, y, x)
 
@@ -42,7 +46,7 @@ def references(clip: Clip, grid: tuple[int, int]) -> dict[Reference, xr.DataArra
         - ``place``: where a cell is in the picture, and nothing of what it shows;
         - ``colour``: the mean pixel of each cell;
         - ``velocity``: the true velocity of the object at the cell's centre, or that there is none;
-        - ``masks``: each true object's share of the cell: the ceiling.
+        - ``masks``: each true object's share of the cell: what propagation makes of perfect features.
 
         Numbers of the first three are turned into angles, so that the similarity of two cells falls as they differ.
 
@@ -58,9 +62,56 @@ def references(clip: Clip, grid: tuple[int, int]) -> dict[Reference, xr.DataArra
     made: dict[Reference, Maps] = {"place": _place(len(clip), grid), "colour": _colour(clip, grid)}
     if clip.objects is not None and "velocity" in clip.objects:
         made["velocity"] = _velocity(clip.masks, clip.objects, grid)
-    made["masks"] = _shares(clip.masks, grid)
+    made["masks"] = cell_shares(clip.masks, grid, object_ids(clip.masks)).numpy()
     about = clip_provenance(clip)
     return {name: _labelled(maps, clip).assign_attrs(about | {"block": name}) for name, maps in made.items()}
+
+
+def score_references(
+    clip: Clip,
+    grid: tuple[int, int],
+    how: Propagation | None = None,
+    *,
+    input_size: tuple[int, int] | None = None,
+    protocol: Protocol = "davis",
+) -> dict[str, xr.Dataset]:
+    """What `references` score as tracks, and ``"ceiling"``: the true masks as the grid can show them.
+
+    The ceiling is each frame's true share of every cell, enlarged to pixels as tracks are. Features that are
+    propagated lie below it wherever they say no more than what is in a cell; true masks as features (``masks``) do
+    too, as propagation blurs them.
+
+    Parameters
+    ----------
+    clip, grid
+        See `references`.
+    how
+        Settings of propagation; by default those of `propagate`.
+    input_size
+        Pixels (y, x) of the frames that the model sees, over which masks are enlarged; by default the clip's.
+    protocol
+        See `evaluate`.
+
+    Returns
+    -------
+    dict of what `evaluate` gives, by the names of `references`, and ``"ceiling"``.
+
+    Raises
+    ------
+    TedlensError
+        As `references` and `evaluate`.
+    """
+    how = how or Propagation()
+    found = references(clip, grid)
+    assert clip.masks is not None
+    size = (clip.height, clip.width) if input_size is None else input_size
+    tracks = {
+        str(name): label_clip(unit(torch.from_numpy(each.values)), clip.masks, size, how)
+        for name, each in found.items()
+    } | {CEILING: grid_masks(clip.masks, grid, size, how.upsample)}
+    return {
+        name: evaluate(track, clip.masks, protocol=protocol, objects=clip.objects) for name, track in tracks.items()
+    }
 
 
 def _labelled(maps: Maps, clip: Clip) -> xr.DataArray:
@@ -97,10 +148,3 @@ def _velocity(masks: npt.NDArray[np.uint8], truth: xr.Dataset, grid: tuple[int, 
         for axis in (0, 1):
             values[:, 1 + axis] = np.where(here, each[:, axis, None, None], values[:, 1 + axis])
     return _angles(values, 1)
-
-
-def _shares(masks: npt.NDArray[np.uint8], grid: tuple[int, int]) -> Maps:
-    ids = [0, *object_ids(masks)]
-    maps = np.stack([masks == number for number in ids], axis=1).astype(np.float32)
-    shares: Maps = F.adaptive_avg_pool2d(torch.from_numpy(maps), grid).numpy()
-    return shares

@@ -129,6 +129,47 @@ def best_cell(
     )
 
 
+def chosen_on_others(scores: xr.Dataset, along: Sequence[str], metric: str = "JF") -> xr.Dataset:
+    """Scores along some axes, where every other axis has, for each clip, the value that is best on the other clips.
+
+    A block that is chosen on the clips it is shown for looks better than it is; this uses all clips for both.
+
+    Parameters
+    ----------
+    scores
+        Of a sweep over clips and whatever is to be chosen.
+    along
+        Axes to keep, for example ``["tau"]``.
+    metric
+        See `clip_statistics`.
+
+    Returns
+    -------
+    Dataset
+        Scores over clip, seed, object, frame and `along`. What was chosen for a clip stands in coordinates along clip.
+
+    Raises
+    ------
+    TedlensError
+        For one clip alone, where there is something to choose.
+    """
+    each = _clip_scores(scores, metric)
+    chosen = [str(d) for d in each.dims if d not in ("clip", *along)]
+    if not any(each.sizes[axis] > 1 for axis in chosen):
+        return scores.squeeze(chosen)
+    if each.sizes["clip"] < 2:
+        raise TedlensError(
+            f"There is one clip, so {', '.join(chosen)} cannot be chosen on others; give more, or choose with .sel."
+        )
+    parts = []
+    for number, clip in enumerate(each["clip"].values):
+        best = greatest(each.drop_isel(clip=number).mean("clip"))
+        parts.append(scores.sel({"clip": [clip]} | {axis: best[axis] for axis in chosen}))
+    about = {axis: ("clip", [part[axis].item() for part in parts]) for axis in chosen}
+    bare = [part.drop_vars(chosen) for part in parts]
+    return xr.concat(bare, "clip", coords="different", compat="equals", join="outer").assign_coords(about)
+
+
 def greatest(means: xr.DataArray) -> dict[str, Any]:
     """Where a mean is greatest: the value on each axis."""
     chosen = means.isel(means.fillna(-np.inf).argmax(...)) if means.ndim else means

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 import xarray as xr
 from tqdm.auto import tqdm
 
-from tedlens.analysis import decode, object_features, references, without_temporal_layers
+from tedlens.analysis import decode, object_features, references, score_references, without_temporal_layers
 from tedlens.analysis.statistics import greatest
 from tedlens.clip import Clip
 from tedlens.datasets import similar
@@ -220,8 +220,9 @@ def reference_scores(setup: Setup, clips: Sequence[Source], grid: tuple[int, int
     """What place, colour, true velocity and true masks reach on a grid: (features, ..)."""
     found: dict[str, dict[str, xr.Dataset]] = {}
     for clip in (make() for make in clips):
-        for kind, features in references(clip, grid).items():
-            found.setdefault(kind, {})[clip.name] = _score(features, clip).expand_dims(seed=list(setup.seeds))
+        for kind, scores in score_references(clip, grid).items():
+            one = scores.reset_coords(drop=True).expand_dims(seed=list(setup.seeds))
+            found.setdefault(kind, {})[clip.name] = one
     return joined("features", {kind: joined("clip", each) for kind, each in found.items()})
 
 
@@ -373,8 +374,8 @@ def _alone(setup: Setup, name: str, clips: Sequence[Source], seeds: Sequence[int
     found = {}
     for kind, model in (("motion", setup.motion), ("appearance", setup.appearance)):
         scores = setup.sweep(f"{name}-{kind}", clips, **{kind: model}, blocks=_up(model), tau=setup.taus, seeds=seeds)
-        # Two schedules have tau in common, not sigma.
-        found[kind] = scores.drop_vars(["sigma", "log_snr"])
+        # Two schedules have tau in common, not sigma; and blocks of one name differ in their grids.
+        found[kind] = scores.drop_vars(["sigma", "log_snr", "rows", "columns"])
     return joined("features", found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from itertools import chain
 
@@ -10,14 +11,16 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from tedlens import plots
-from tedlens.analysis import decode, decomposition, object_features, votes
+from tedlens.analysis import decode, decomposition, object_features, references, votes
 from tedlens.analysis.decoding import TARGETS
-from tedlens.analysis.statistics import clip_statistics, greatest
+from tedlens.analysis.references import CEILING
+from tedlens.analysis.statistics import clip_statistics
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.figures.stores import Sweep
+from tedlens.plots.against import draw_references, of_these
 from tedlens.plots.style import PLAIN_METRICS
-from tedlens.sweeping.grid import SETTINGS
+from tedlens.ted.settings import SETTINGS
 
 STRIP_TAUS = (100, 800)  # low noise, where appearance shows, and high, where motion is left
 LEAST_DECODED = 6  # clips, so that there are two folds
@@ -48,7 +51,9 @@ def file_prefix(sweep: Sweep, sweeps: Sequence[Sweep]) -> str:
 
 def _of_one(sweep: Sweep, prefix: str, clips: Mapping[str, Clip], shown: str) -> Iterator[tuple[str, Maker]]:
     yield f"{prefix}tau_curve", partial(_curve, sweep, plots.tau_curve, "tau", "block")
-    yield f"{prefix}tau_block_map", partial(_curve, sweep, plots.tau_block_map, "block", "tau")
+    yield f"{prefix}tau_block_map", partial(_curve, sweep, plots.tau_block_map, "block", "tau", against=False)
+    if sweep.against is not None:
+        yield f"{prefix}tau_block_share", partial(_curve, sweep, plots.tau_block_map, "block", "tau")
     if sweep.kind == "fused":
         yield f"{prefix}lambda_curve", partial(_curve, sweep, plots.lambda_curve, "lam")
     for axis in (axis for axis in SETTINGS if axis in sweep.scores.dims):
@@ -66,9 +71,10 @@ def _of_several(sweeps: Sequence[Sweep], clip: Clip | None, shown: str) -> Itera
     yield "margin_curves", lambda: (plots.margin_curves(weighed()), f"margins of each object, {_split(weighed())}")
 
 
-def _curve(sweep: Sweep, draw: Callable[..., go.Figure], *axes: str) -> Drawn:
-    """A figure of scores along the first of some axes."""
-    return draw(sweep.over(*axes), metric=sweep.metric), f"{sweep.words} by {' and '.join(axes)}{sweep.held(*axes)}"
+def _curve(sweep: Sweep, draw: Callable[..., go.Figure], *axes: str, against: bool = True) -> Drawn:
+    """A figure of scores along the first of some axes, with what they are read `against`, where it is known."""
+    figure = draw(sweep.over(*axes), metric=sweep.metric, references=sweep.against if against else None)
+    return figure, f"{sweep.words} by {' and '.join(axes)}{sweep.held(*axes)}"
 
 
 def _features_curve(sweeps: Sequence[Sweep]) -> Drawn:
@@ -81,7 +87,21 @@ def _features_curve(sweeps: Sequence[Sweep]) -> Drawn:
     joined = xr.concat(_same_clips(scores), xr.Variable("features", list(kinds)), join="outer", combine_attrs="drop")
     held = "; ".join(f"{kind}{sweep.held('tau')}" for kind, sweep in kinds.items())
     metric = sweeps[0].metric
-    return plots.tau_curve(joined, metric=metric), f"{PLAIN_METRICS[metric]} by tau: {held}"
+    figure = plots.tau_curve(joined, metric=metric)
+    known = [sweep for sweep in kinds.values() if sweep.against is not None]
+    if len(known) == len(kinds):  # kinds differ in their grids: the finest's references are the strictest
+        finest = max(known, key=_ceiling)
+        assert finest.against is not None
+        draw_references(figure, finest.against, finest.over("tau"), metric)
+        held += f"; dotted: on the grid of {finest.kind}"
+    return figure, f"{PLAIN_METRICS[metric]} by tau: {held}"
+
+
+def _ceiling(sweep: Sweep) -> float:
+    """What the grid of a curve over tau can show at best."""
+    assert sweep.against is not None
+    found = of_these(sweep.against, sweep.over("tau")).sel(features=CEILING)
+    return float(clip_statistics(found, sweep.metric)["mean"].max())
 
 
 def _overlap_bars(sweeps: Sequence[Sweep]) -> Drawn:
@@ -93,10 +113,8 @@ def _overlap_bars(sweeps: Sequence[Sweep]) -> Drawn:
     joined = xr.concat(scores, xr.Variable("overlap", list(overlaps)), join="inner", combine_attrs="drop")
     if not all(joined.sizes.values()):
         raise TedlensError("The stores have no cell in common")
-    metric = sweeps[0].metric
-    best = greatest(clip_statistics(joined, metric)["mean"].mean("overlap"))
-    held = ", ".join(f"{axis} {value}" for axis, value in best.items())
-    return plots.overlap_bars(joined.sel(best), metric=metric), f"{PLAIN_METRICS[metric]} by overlap at {held}"
+    whole = replace(sweeps[0], scores=joined.assign_attrs(sweeps[0].scores.attrs), against=None)
+    return _curve(whole, plots.overlap_bars, "overlap")
 
 
 def _same_clips(scores: Sequence[xr.Dataset]) -> list[xr.Dataset]:
@@ -129,8 +147,31 @@ def _decoding_curves(sweep: Sweep, clips: Mapping[str, Clip]) -> Drawn:
     several = any(len(clip.object_ids) > 1 for clip in known.values())
     targets = [target for target in TARGETS if several or target != "identity"]
     truths = [clip.objects for clip in known.values() if clip.objects is not None]
-    decoded = decode(pooled, truths, targets=targets, folds=min(5, len(known) // 3))
-    return plots.decoding_curves(decoded), f"what linear probes read from {sweep.kind} features, {len(known)} clips"
+    folds = min(5, len(known) // 3)
+    decoded = decode(pooled, truths, targets=targets, folds=folds)
+    place = decode([_places(clip) for clip in known.values()], truths, targets=targets, folds=folds)
+    figure = plots.decoding_curves(decoded, references=place)
+    said = (
+        f"what linear probes read from {sweep.kind} features, {len(known)} clips; dotted: from an object's place alone"
+    )
+    told = [target for target in targets if target != "position" and _tells(place, target)]
+    if told:
+        said += f", which tells {' and '.join(told)} in these clips, so that they do not show that features do"
+    return figure, said
+
+
+def _places(clip: Clip) -> xr.DataArray:
+    """Where each object is, as features of a grid of two pixels a cell, pooled like any others."""
+    place = references(clip, (max(clip.height // 2, 1), max(clip.width // 2, 1)))["place"]
+    pooled = object_features(place.expand_dims(tau=[0], seed=[0]), clip)
+    assert isinstance(pooled, xr.DataArray)
+    return pooled
+
+
+def _tells(decoded: xr.Dataset, target: str) -> bool:
+    """Whether a target is read half as well as can be, or better."""
+    one = decoded.sel(target=target).squeeze()
+    return float(one["score"]) > (0.5 if str(one["measure"].item()) == "R2" else 0.75)
 
 
 def _object_features(sweep: Sweep, clip: Clip) -> xr.DataTree:
@@ -138,7 +179,7 @@ def _object_features(sweep: Sweep, clip: Clip) -> xr.DataTree:
     by_block: dict[str, list[xr.DataArray]] = {}
     for tau in sweep.scores["tau"].values.tolist():
         for block, features in sweep.features(clip.name, tau, int(sweep.scores["seed"][0])).items():
-            pooled = object_features(features, clip)
+            pooled = object_features(features, clip, sides=True)
             assert isinstance(pooled, xr.DataArray)
             by_block.setdefault(block, []).append(pooled)
     blocks = sweep.scores[

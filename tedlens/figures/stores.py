@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
-from tedlens.analysis.statistics import clip_statistics, greatest
+from tedlens.analysis.statistics import chosen_on_others, clip_statistics, greatest
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.plots.style import PLAIN_METRICS
-from tedlens.sweeping import open_sweep
+from tedlens.sweeping import open_sweep, reference_scores
 from tedlens.sweeping.clips import Clips, clip_sha256, clip_sources
-from tedlens.sweeping.store import open_kept, swept_clips
+from tedlens.sweeping.opening import open_kept, swept_clips
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Scores of a store, and the cell of greatest mean, at which a figure holds what it does not show."""
+    """Scores of a store, and what figures of them hold fixed: chosen for each clip on the other ones."""
 
     path: str
     name: str  # of its files, where there are several stores
     metric: str
     scores: xr.Dataset
+    against: xr.Dataset | None = None  # what they are read against, where the clips are known
 
     @property
     def kind(self) -> str:
@@ -36,18 +39,27 @@ class Sweep:
 
     @cached_property
     def best(self) -> dict[str, Any]:
-        """The value on each swept axis."""
+        """The cell of greatest mean over all clips: what pictures of one clip show."""
         return greatest(clip_statistics(self.scores, self.metric)["mean"])
 
     def over(self, *axes: str) -> xr.Dataset:
-        """Scores along some axes, of which the first must have been swept, at the best cell's value of all others."""
+        """Scores along some axes, of which the first must have been swept; all others are chosen on other clips."""
         if self.scores.sizes.get(axes[0], 1) < 2:
             raise TedlensError(f"The store {self.name} has one {axes[0]} only")
+        if self.scores.sizes["clip"] > 1:
+            return chosen_on_others(self.scores, axes, self.metric)
         return self.scores.sel({axis: value for axis, value in self.best.items() if axis not in axes})
 
     def held(self, *axes: str) -> str:
-        """What is held at the best cell's value where these axes are shown, in words."""
-        others = [f"{axis} {value}" for axis, value in self.best.items() if axis not in axes]
+        """What is held fixed where these axes are shown, in words: for how many clips which value was chosen."""
+        over, others = self.over(*axes), []
+        held = [axis for axis in self.best if axis not in axes]
+        for axis in held:
+            counts = Counter(np.atleast_1d(over[axis].values).tolist()).most_common()
+            several = [f"{value} for {count} clip{'s' * (count > 1)}" for value, count in counts]
+            others.append(f"{axis} {counts[0][0] if len(counts) == 1 else ', '.join(several)}")
+        if self.scores.sizes["clip"] == 1 and any(self.scores.sizes[axis] > 1 for axis in held):
+            others.append("chosen on the same clip")
         return f" at {', '.join(others)}" if others else ""
 
     @property
@@ -78,6 +90,14 @@ def open_sweeps(stores: Sequence[str | Path], metric: str) -> Iterator[Sweep]:
         if not scores[metric].notnull().any():
             raise TedlensError(f"{store} holds no scores yet; run its sweep first.")
         yield Sweep(str(store), name, metric, scores)
+
+
+def read_against(sweep: Sweep, clips: Mapping[str, Clip]) -> Sweep:
+    """The same with its references, where all of its clips are known and it is done."""
+    names = [str(name) for name in sweep.scores["clip"].values]
+    if not set(names) <= set(clips) or not (sweep.scores["rows"] > 0).all():
+        return sweep
+    return replace(sweep, against=reference_scores([clips[name] for name in names], sweep.scores))
 
 
 def known_clips(clips: Clips, sweeps: Sequence[Sweep]) -> dict[str, Clip]:

@@ -11,7 +11,7 @@ from tedlens import plots
 from tedlens.errors import TedlensError
 from tedlens.escaping import in_markdown
 from tedlens.figures.drawing import Figures, draw_all, file_prefix
-from tedlens.figures.stores import Sweep, known_clips, open_sweeps
+from tedlens.figures.stores import Sweep, known_clips, open_sweeps, read_against
 from tedlens.plots.style import PLAIN_METRICS
 from tedlens.plots.tables import markdown_table, plain_table, write_table
 from tedlens.store import check_free, whole_folder
@@ -44,7 +44,8 @@ def write_figures(
 
     Of each store a table and, where it was swept, the score over tau, over lambda, over tau and block, and by each
     setting. Of stores that differ in the kind of features or in the overlap of windows, these side by side. And
-    where features were kept, their principal components; with the clips, decomposition and decoding.
+    where features were kept, their principal components. With the clips: what scores are read against, maps as shares
+    of the grid's ceiling, decomposition and decoding.
 
     Parameters
     ----------
@@ -60,7 +61,8 @@ def write_figures(
     Returns
     -------
     Made
-        What a figure holds fixed is the best cell's value; the page says so, and names what was left out and why.
+        What a curve holds fixed is chosen for each clip on the others; the page says so, and names what was left out
+        and why.
 
     Raises
     ------
@@ -72,6 +74,7 @@ def write_figures(
     check_free(out)
     sweeps = list(open_sweeps(stores, metric))
     found = known_clips(clips, sweeps)
+    sweeps = [read_against(sweep, found) for sweep in sweeps]
     shown = clip or str(sweeps[0].scores["clip"].values[0])
     if not any(shown in sweep.scores["clip"] for sweep in sweeps):
         known = ", ".join(map(str, sweeps[0].scores["clip"].values))
@@ -96,7 +99,8 @@ def _table(sweep: Sweep) -> pd.DataFrame:
     # A row needs a name, also where nothing but noise levels was swept.
     if set(several) <= {"tau"} and "block" in single:
         single.pop("block")
-    return plots.main_table(sweep.scores.sel(single), metric=sweep.metric, columns="tau" if "tau" in several else None)
+    across = "tau" if "tau" in several else None
+    return plots.main_table(sweep.scores.sel(single), metric=sweep.metric, columns=across, references=sweep.against)
 
 
 def _page(
@@ -112,8 +116,9 @@ def _page(
         )
     lines += [
         "",
-        "Scores are means and standard errors over clips. What a figure holds fixed has its value in the cell of",
-        "greatest mean, chosen on the same clips; `tl.analysis.best_cell` chooses on others.",
+        "Scores are means and standard errors over clips. What a curve holds fixed was chosen, for each clip, on the",
+        "other clips. With the clips (`--clips`), beside them stands what place, colour, true velocity, true masks and",
+        "the ceiling of the grid reach with the same settings.",
         "",
     ]
     for title, table in tables.items():

@@ -1,9 +1,10 @@
 """Pure functions from labelled results to plotly figures, in one house style."""
 
 from tedlens.plots.attention import attention_map, head_map
-from tedlens.plots.curves import decoding_curves, lambda_curve, overlap_bars, setting_bars, tau_block_map, tau_curve
+from tedlens.plots.curves import decoding_curves, lambda_curve, overlap_bars, setting_bars, tau_curve
 from tedlens.plots.effects import effect_map
 from tedlens.plots.export import notebook_renderer, save_figures
+from tedlens.plots.layers import tau_block_map
 from tedlens.plots.likeness import cka_map
 from tedlens.plots.maps import decomposition, margin_curves, similarity_map
 from tedlens.plots.pictures import overlay, pca_map

@@ -1,4 +1,4 @@
-"""Curves, bars and maps of scores over what was swept."""
+"""Curves and bars of scores over what was swept."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from tedlens.analysis.statistics import clip_statistics
 from tedlens.errors import TedlensError
+from tedlens.plots.against import draw_references
 from tedlens.plots.style import (
     AXES,
     COLOURS,
@@ -19,55 +20,64 @@ from tedlens.plots.style import (
     DASHES_IN_TURN,
     METRICS,
     NAMES,
-    OTHERS,
-    SEQUENTIAL,
     SYMBOLS,
     SYMBOLS_IN_TURN,
     band_colour,
+    in_turn,
     styled,
 )
 
+LEGEND_ABOVE = 6  # lines, at most: more have their legend beside the figure
 UNITS = {"tau": "τ = ", "lam": "λ = ", "log_snr": "log SNR = "}
 
 
-def tau_curve(scores: xr.Dataset, *, metric: str = "JF", x: str = "tau") -> go.Figure:
+def tau_curve(
+    scores: xr.Dataset, *, metric: str = "JF", x: str | None = None, references: xr.Dataset | None = None
+) -> go.Figure:
     """Score against noise level: one line for each cell of the other swept axes, a band for the standard error.
 
     Parameters
     ----------
     scores
-        From `evaluate`, joined along ``tau`` and perhaps ``clip``, ``seed``, ``features`` (motion,
-        appearance, fused), ``block``, ... Bands are standard errors over clips.
+        From `sweep`, or from `evaluate` joined along ``tau`` and perhaps ``clip``, ``seed``, ``features`` (motion,
+        appearance, fused), ``block``, ``model``, ... Bands are standard errors over clips.
     metric
         ``"J"``, ``"F"``, ``"JF"``, ``"identity"``, ``"HOTA"``, ``"DetA"``, ``"AssA"`` or ``"IDF1"``.
     x
-        ``"tau"``, or ``"log_snr"``, on which models with different schedules compare. Noise grows to the
-        right in both.
+        ``"tau"``, or ``"log_snr"``, on which models with different schedules compare; by default what was swept.
+        Noise grows to the right in both.
+    references
+        From `reference_scores`, of the same sweep: drawn as dotted lines. Where blocks or settings differ in them,
+        those of the highest ceiling are drawn, and named.
     """
-    _need(scores, "tau")
-    figure = go.Figure(curve_traces(scores, metric, x=x))
+    along = noise_axis_of(scores)
+    x = x or along
+    figure = go.Figure(curve_traces(scores, metric, along=along, x=x))
     noise_axis(figure, x)
     figure.update_yaxes(title=METRICS[metric], rangemode="tozero")
-    return styled(figure, width=520, height=360).update_layout(margin_r=22)  # room for the last tick's number
+    styled(figure, width=520, height=360).update_layout(margin_r=22)  # room for the last tick's number
+    return _finished(figure, scores, metric, references)
 
 
-def lambda_curve(scores: xr.Dataset, *, metric: str = "JF") -> go.Figure:
-    """Score against lambda, the weight of motion: lines and bands as in `tau_curve`, along ``lam``."""
+def lambda_curve(scores: xr.Dataset, *, metric: str = "JF", references: xr.Dataset | None = None) -> go.Figure:
+    """Score against lambda, the weight of motion: lines, bands and references as in `tau_curve`, along ``lam``."""
     _need(scores, "lam")
     figure = go.Figure(curve_traces(scores, metric, along="lam", x="lam"))
     figure.update_xaxes(title=AXES["lam"], range=[-0.03, 1.03])
     figure.update_yaxes(title=METRICS[metric], rangemode="tozero")
-    return styled(figure, width=520, height=360)
+    return _finished(styled(figure, width=520, height=360), scores, metric, references)
 
 
-def overlap_bars(scores: xr.Dataset, *, metric: str = "JF") -> go.Figure:
+def overlap_bars(scores: xr.Dataset, *, metric: str = "JF", references: xr.Dataset | None = None) -> go.Figure:
     """Score by ``overlap`` of the windows: bars as in `setting_bars`."""
-    return setting_bars(scores, "overlap", metric=metric)
+    return setting_bars(scores, "overlap", metric=metric, references=references)
 
 
-def setting_bars(scores: xr.Dataset, setting: str, *, metric: str = "JF") -> go.Figure:
+def setting_bars(
+    scores: xr.Dataset, setting: str, *, metric: str = "JF", references: xr.Dataset | None = None
+) -> go.Figure:
     """Score by a setting (an axis such as ``radius``): a bar for each cell of the other swept axes, with its standard
-    error.
+    error; references as in `tau_curve`.
     """
     _need(scores, setting)
     figure = go.Figure()
@@ -84,47 +94,11 @@ def setting_bars(scores: xr.Dataset, setting: str, *, metric: str = "JF") -> go.
         )
     figure.update_xaxes(title=AXES.get(setting, setting), type="category")
     figure.update_yaxes(title=METRICS[metric], rangemode="tozero")
-    return styled(figure, width=420, height=340).update_layout(bargap=0.4, bargroupgap=0.08)
+    styled(figure, width=420, height=340).update_layout(bargap=0.4, bargroupgap=0.08)
+    return _finished(figure, scores, metric, references)
 
 
-def tau_block_map(scores: xr.Dataset, *, metric: str = "JF") -> go.Figure:
-    """Score of every block at every noise level, as a heat map; its best cell is framed.
-
-    Parameters
-    ----------
-    scores
-        As for `tau_curve`, with ``block`` and ``tau`` the only swept axes besides clip and seed.
-    metric
-        ``"J"``, ``"F"``, ``"JF"``, ``"identity"``, ``"HOTA"``, ``"DetA"``, ``"AssA"`` or ``"IDF1"``.
-    """
-    _need(scores, "tau")
-    _need(scores, "block")
-    mean = clip_statistics(scores, metric)["mean"].sortby("tau")
-    others = [str(d) for d in mean.dims if d not in ("tau", "block")]
-    if others:
-        raise TedlensError(f"The scores were swept over {', '.join(others)} too; choose one value of each with .sel().")
-    values = 100 * mean.transpose("block", "tau").values
-    taus, blocks = [str(tau) for tau in mean["tau"].values], [str(block) for block in mean["block"].values]
-    heat = go.Heatmap(
-        x=taus,
-        y=blocks,
-        z=values,
-        colorscale=SEQUENTIAL,
-        colorbar={"title": {"text": METRICS[metric], "side": "top"}, "thickness": 12, "outlinewidth": 0},
-        texttemplate="%{z:.0f}" if len(taus) <= 12 else None,
-        hovertemplate="τ = %{x}, %{y}: %{z:.1f}<extra></extra>",
-    )
-    figure = go.Figure(heat)
-    if np.isfinite(values).any():
-        row, column = np.unravel_index(np.nanargmax(values), values.shape)
-        edge = {"x0": column - 0.5, "x1": column + 0.5, "y0": row - 0.5, "y1": row + 0.5}
-        figure.add_shape(type="rect", line={"color": "black", "width": 3}, fillcolor="rgba(0,0,0,0)", opacity=1, **edge)
-    figure.update_xaxes(title=AXES["tau"], type="category")
-    figure.update_yaxes(title=AXES["block"], type="category")
-    return styled(figure, width=520, height=110 + 34 * len(blocks)).update_layout(margin_r=70)
-
-
-def decoding_curves(decoded: xr.Dataset, *, x: str = "tau") -> go.Figure:
+def decoding_curves(decoded: xr.Dataset, *, x: str = "tau", references: xr.Dataset | None = None) -> go.Figure:
     """What can be read out where: a panel for each target, a line for each block, against noise level.
 
     Parameters
@@ -134,6 +108,8 @@ def decoding_curves(decoded: xr.Dataset, *, x: str = "tau") -> go.Figure:
         chance is cut off: it is no worse than chance.
     x
         ``"tau"`` or ``"log_snr"``, as for `tau_curve`.
+    references
+        From `decode`, too, of features that need no model, at one level: a dotted line for each of its blocks.
     """
     targets = [str(target) for target in decoded["target"].values]
     columns = min(3, len(targets))
@@ -151,10 +127,22 @@ def decoding_curves(decoded: xr.Dataset, *, x: str = "tau") -> go.Figure:
             line.update(legendgroup=cell.name, showlegend=number == 0)
             figure.add_traces([band, line], rows=[place["row"]] * 2, cols=[place["col"]] * 2)
         figure.add_hline(y=chance, line={"color": "#999999", "width": 1}, opacity=1, layer="below", **place)
+        if references is not None:
+            _draw_decoded(figure, references["score"].sel(target=target).isel(tau=0), number, place, chance)
         figure.update_yaxes(title="R<sup>2</sup>" if r2 else "accuracy", range=[chance - 0.25, 1.05], **place)
     noise_axis(figure, x, short=True)
     styled(figure, width=70 + 240 * columns, height=100 + 210 * rows)
     return figure.update_layout(margin={"t": 60}, legend={"y": 1 + 34 / (210 * rows)})
+
+
+def _draw_decoded(figure: go.Figure, levels: xr.DataArray, number: int, place: dict[str, int], chance: float) -> None:
+    """What features that need no model tell of a target, as dotted lines; one of nothing is left out of its panel."""
+    for block, dash in zip(levels["block"].values, ("dot", "dash", "dashdot"), strict=False):
+        shown = float(levels.sel(block=block))
+        line = {"color": "#777777", "width": 1.5, "dash": dash}
+        figure.add_hline(y=max(shown, chance - 0.25), line=line, opacity=1, layer="below", **place)
+        if number == 0:  # a line across has no entry in the legend of its own
+            figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=f"{block} alone", **place)
 
 
 # --- parts ----------------------------------------------------------------------------------------
@@ -169,11 +157,37 @@ def noise_axis(figure: go.Figure, x: str, *, short: bool = False) -> None:
         figure.update_xaxes(title=title, autorange="reversed")
 
 
+def noise_axis_of(scores: xr.Dataset) -> str:
+    """The axis of noise levels: tau, or log_snr where models with different schedules were swept at the same."""
+    if "tau" not in scores.dims and "log_snr" in scores.dims:
+        return "log_snr"
+    _need(scores, "tau")
+    return "tau"
+
+
+def _finished(figure: go.Figure, scores: xr.Dataset, metric: str, references: xr.Dataset | None) -> go.Figure:
+    """With what the scores are read against, and with a legend that is whole however many lines there are."""
+    if references is not None:
+        draw_references(figure, references, scores, metric)
+    named = [trace.name for trace in figure.data if trace.showlegend is not False and trace.name]
+    if len(named) > LEGEND_ABOVE:
+        layout, longest = figure.layout, max(map(len, named))
+        plot = layout.width - layout.margin.l - layout.margin.r
+        aside = layout.margin.r if references is not None else 12
+        figure.update_layout(
+            legend={"orientation": "v", "x": 1 + aside / plot, "xanchor": "left", "y": 1, "yanchor": "top"},
+            width=layout.width - layout.margin.r + aside + 60 + 7 * longest,
+            margin_r=aside + 60 + 7 * longest,
+            height=max(layout.height, 80 + 20 * len(named)),
+        )
+    return figure
+
+
 def curve_traces(scores: xr.Dataset, metric: str, *, along: str = "tau", x: str = "tau") -> list[go.Scatter]:
     """Band and line for each cell of the axes besides `along`; `x` is that axis or a coordinate along it."""
     statistics = clip_statistics(scores, metric).sortby(along)
-    if x not in statistics.coords:
-        known = [str(name) for name, c in statistics.coords.items() if c.dims == (along,)]
+    if x not in statistics.coords or along not in statistics[x].dims:
+        known = [str(name) for name, c in statistics.coords.items() if along in c.dims]
         raise TedlensError(f"The scores have no {x!r} along {along}; choose from {', '.join(known)}.")
     return [trace for cell in _cells(statistics, along) for trace in _line(cell, x)]
 
@@ -203,14 +217,14 @@ def _cells(statistics: xr.Dataset, along: str) -> list[_Cell]:
     values = list(product(*(statistics[d].values for d in swept)))
     cells = []
     for number, chosen in enumerate(dict(zip(swept, each, strict=True)) for each in values):
-        plain = ("features", "block", "intervention")  # whose values are names
+        plain = ("features", "block", "intervention", "model")  # whose values are names
         texts = [str(v) if d in plain else f"{AXES.get(d, d)} {v}" for d, v in chosen.items()]
         # Features have fixed colours; any other axis takes its turn, theirs last.
         kind = next((text for text in texts if text in COLOURS), None) if len(values) <= len(COLOURS) else None
         cells.append(
             _Cell(
                 ", ".join(NAMES.get(text, text) for text in texts),
-                COLOURS[kind] if kind else [*OTHERS, *COLOURS.values()][number % 8],
+                COLOURS[kind] if kind else in_turn(number, len(values)),
                 DASHES[kind] if kind else DASHES_IN_TURN[number % len(DASHES_IN_TURN)],
                 SYMBOLS[kind] if kind else SYMBOLS_IN_TURN[number % len(SYMBOLS_IN_TURN)],
                 {axis: v.item() if isinstance(v, np.generic) else v for axis, v in chosen.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import plotly.colors
 import plotly.graph_objects as go
 
 from tedlens.metrics import names
@@ -20,6 +21,7 @@ AXES = {
     "overlap": "overlap of windows (frames)",
     "top_k": "cells that vote (top-K)",
     "radius": "radius (cells)",
+    "radius_pixels": "radius (pixels)",
     "n_last": "frames referred to, besides the first",
     "temperature": "temperature",
     "convention": "convention",
@@ -56,6 +58,15 @@ def styled(figure: go.Figure, *, width: int, height: int) -> go.Figure:
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0},
     )
     return figure
+
+
+def in_turn(number: int, count: int) -> str:
+    """Colour of one of several lines: distinct ones for a few; for many, steps of a scale, in their order."""
+    few = [*OTHERS, *COLOURS.values()]
+    if count <= len(few):
+        return few[number]
+    red, green, blue = plotly.colors.sample_colorscale("Viridis", [number / (count - 1)], colortype="tuple")[0]
+    return f"#{round(255 * red):02X}{round(255 * green):02X}{round(255 * blue):02X}"
 
 
 def band_colour(colour: str, alpha: float = 0.18) -> str:

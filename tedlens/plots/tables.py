@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+import pandas as pd
 import xarray as xr
 
 from tedlens.analysis.statistics import clip_statistics
 from tedlens.errors import TedlensError
 from tedlens.escaping import in_latex, in_markdown, in_spreadsheet
+from tedlens.plots.against import TITLES, of_these
 from tedlens.plots.style import PLAIN_METRICS
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-
-def main_table(scores: xr.Dataset, *, metric: str = "JF", columns: str | None = None) -> pd.DataFrame:
+def main_table(
+    scores: xr.Dataset, *, metric: str = "JF", columns: str | None = None, references: xr.Dataset | None = None
+) -> pd.DataFrame:
     """Mean and standard error over clips, in percent: a row for each cell of what was swept.
 
     Parameters
@@ -28,12 +29,52 @@ def main_table(scores: xr.Dataset, *, metric: str = "JF", columns: str | None = 
         ``"J"``, ``"F"``, ``"JF"``, ``"identity"``, ``"HOTA"``, ``"DetA"``, ``"AssA"`` or ``"IDF1"``.
     columns
         A swept axis that runs across instead of down, for example the set of clips.
+    references
+        From `reference_scores`, of the same sweep: rows below the others, the same in every column of an axis that
+        they do not depend on.
 
     Returns
     -------
     DataFrame of numbers with two levels of columns: the values of `columns` (or the metric's name), and in each
-        ``mean`` and ``error``. ``to_csv`` writes it for a spreadsheet, `latex_table` for a paper.
+        ``mean`` and ``error``. ``to_csv`` writes it for a spreadsheet, `latex_table` for a paper. How many rows are
+        references stands in ``attrs["references"]``.
     """
+    table = _of_cells(scores, metric, columns)
+    if references is None:
+        return table
+    rows = _of_references(table, of_these(references, scores), metric)
+    both = pd.concat([table, rows])
+    both.attrs["references"] = len(rows)
+    return both
+
+
+def _of_references(table: pd.DataFrame, references: xr.Dataset, metric: str) -> pd.DataFrame:
+    """Rows for a table of scores, with its levels of rows and columns."""
+    statistics = 100 * clip_statistics(references, metric)
+    levels, across = [str(name) for name in table.index.names], str(table.columns.names[0])
+    own = [name for name in levels if name in statistics.dims]
+    free = next((level for level in levels if level not in own), None)  # where a reference can have its name
+    places: list[Any] = list(table.columns)
+    rows: dict[tuple[Any, ...], list[float]] = {}
+    axes: list[list[Any]] = [statistics[axis].values.tolist() for axis in ("features", *own)]
+    for each in product(*axes):
+        title = TITLES.get(str(each[0]), str(each[0]))
+        chosen = dict(zip(own, each[1:], strict=True))
+        one = statistics.sel(features=each[0], **chosen)
+        said = {level: chosen.get(level, "") for level in levels}
+        if free is None:
+            said[levels[0]] = f"{title}, {said[levels[0]]}"
+        else:
+            said[free] = title
+        rows[tuple(said.values())] = [
+            float(one[part].sel({across: value}) if across in one.dims else one[part]) for value, part in places
+        ]
+    index = pd.MultiIndex.from_tuples(list(rows), names=levels)
+    made = pd.DataFrame(list(rows.values()), index=index, columns=table.columns)
+    return made if len(levels) > 1 else made.set_axis(index.get_level_values(0))
+
+
+def _of_cells(scores: xr.Dataset, metric: str, columns: str | None) -> pd.DataFrame:
     statistics = 100 * clip_statistics(scores, metric)
     if columns is None:
         statistics, columns = statistics.expand_dims(metric=[PLAIN_METRICS[metric]]), "metric"
@@ -55,11 +96,13 @@ def plain_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def latex_table(table: pd.DataFrame) -> str:
-    """A table from `main_table` in LaTeX (booktabs): mean ± standard error, the best of each column in bold."""
+    """A table from `main_table` in LaTeX (booktabs): mean ± standard error, the best model of each column in bold."""
     parts: list[Any] = [table.xs(name, axis=1, level=1).round(1) for name in ("mean", "error")]
     means, errors = parts
     cells = means.map("{:.1f}".format)
-    cells = cells.where(means != means.max(), r"\textbf{" + cells + "}") + r" $\pm$ " + errors.map("{:.1f}".format)
+    models = means.iloc[: len(means) - table.attrs.get("references", 0)]
+    best = (models == models.max()).reindex(means.index, fill_value=False)
+    cells = cells.mask(best, r"\textbf{" + cells + "}") + r" $\pm$ " + errors.map("{:.1f}".format)
     cells.index = cells.index.map(lambda name: in_latex(_joined(name)))
     cells.columns = cells.columns.map(lambda name: in_latex(_joined(name)))
     cells.columns.name = None

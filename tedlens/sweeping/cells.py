@@ -18,14 +18,17 @@ from tedlens.errors import TedlensError
 from tedlens.metrics import evaluate
 from tedlens.models.base import DiffusionModel
 from tedlens.probing import Prepared, label_features
-from tedlens.sweeping.grid import SETTINGS, Grid, Models
+from tedlens.sweeping.grid import Grid, Models
 from tedlens.ted import label_clip, label_clip_fused, label_masks, unit
+from tedlens.ted.settings import SETTINGS
 from tedlens.ted.tracking import clip_features, start_masks
 
 Labels = npt.NDArray[np.uint8]
 Kept = dict[str, xr.Dataset]  # by path below the cell: "labels", "features/up_2"
 SCORES = ("J", "F", "JF", "identity")
 OF_CLIP = ("HOTA", "DetA", "AssA", "IDF1")  # without object and frame
+# What the score owes to the grid and size that features have: whole numbers over clip and, of cells, block.
+GRID = dict.fromkeys(("rows", "columns"), ("clip", "block")) | {f"input_{side}": ("clip",) for side in "yx"}
 # In the order of joined scores.
 AXES = ("clip", "intervention", "block", "tau", "lam", "seed", *SETTINGS, "object", "frame")
 
@@ -84,7 +87,11 @@ def kept_cells(
             kept = _kept_labels(labels, grid) if labels else {}
             if "features" in grid.keep:
                 kept |= _kept_features(features, models.swept, clip, tau, seed, grid.components)
-            yield _labelled(scores, grid).assign_coords(clip=clip.name, tau=tau, seed=seed), kept
+            grids = np.array([features[block].shape[-2:] for block in grid.block])
+            place: dict[str, Any] = {"clip": clip.name, "tau": tau, "seed": seed}
+            place |= {name: ("block", grids[:, axis]) for axis, name in enumerate(("rows", "columns"))}
+            place |= {f"input_{side}": size for side, size in zip("yx", swept.input_size, strict=True)}
+            yield _labelled(scores, grid).assign_coords(place), kept
 
 
 def _tracked(
@@ -148,13 +155,16 @@ def _labelled(scores: list[xr.Dataset], grid: Grid) -> xr.Dataset:
 def join_cells(cells: Iterable[xr.Dataset], axes: Mapping[str, Sequence[Any]]) -> xr.Dataset:
     """Scores over all `axes` from cells in any order.
 
-    NaN where a clip has fewer objects or frames than another, and where there is no cell.
+    NaN where a clip has fewer objects or frames than another, and where there is no cell; there the sizes of `GRID`
+    are 0.
     """
     coords = {name: list(values) for name, values in axes.items()}
     dims = dict.fromkeys(SCORES, tuple(coords))
     dims |= dict.fromkeys(OF_CLIP, tuple(name for name in coords if name not in ("object", "frame")))
     empty = {name: (over, np.full([len(coords[axis]) for axis in over], np.nan)) for name, over in dims.items()}
-    joined = xr.Dataset(empty, coords)
+    grids = {name: (over, np.zeros([len(coords[axis]) for axis in over], int)) for name, over in GRID.items()}
+    joined = xr.Dataset(empty, coords | grids)
+    dims |= GRID
     indices = {name: joined.get_index(name) for name in coords}
     for cell in cells:
         # One cell, or many that were joined before: with settings of one value as scalars.
@@ -166,7 +176,8 @@ def join_cells(cells: Iterable[xr.Dataset], axes: Mapping[str, Sequence[Any]]) -
             # A cell may hold more than is asked for: a block, a lambda or a setting of an earlier sweep.
             each = [places[axis] for axis in over]
             here, there = np.ix_(*(p[p >= 0] for p in each)), np.ix_(*(np.flatnonzero(p >= 0) for p in each))
-            joined[name].values[here] = whole[name].transpose(*over).values[there]
+            values = whole[name].expand_dims([axis for axis in over if axis not in whole[name].dims])
+            joined[name].values[here] = values.transpose(*over).values[there]
     return joined
 
 

@@ -18,7 +18,7 @@ from zarr.storage import MemoryStore
 
 from tedlens.errors import TedlensError
 from tedlens.store import storable
-from tedlens.sweeping.cells import OF_CLIP, Kept
+from tedlens.sweeping.cells import GRID, OF_CLIP, Kept
 
 Files = dict[str, bytes]  # content by path within a group
 MARKER = "zarr.json"  # without it Zarr sees no group: written last, it makes all the rest count
@@ -50,7 +50,9 @@ class Cell:
             whole = {name: (list(axes)[:-2], each[name][1][..., 0, 0]) for name in OF_CLIP if name in each}
             mean = {"JF": (list(axes), (each["J"][1] + each["F"][1]) / 2)}
             place = {name: self.about[name] for name in ("clip", "tau", "seed")}
-            return xr.Dataset(each | whole | mean, axes | place)
+            # A cell that was written before its grid was noted has none.
+            grids = {name: (GRID[name][1:], value) for name, value in self.about.get("grid", {}).items()}
+            return xr.Dataset(each | whole | mean, axes | place | grids)
         except Exception as error:  # checksums agree, so no accident wrote this
             raise TedlensError(f"The scores of cell {self.key} are not what a sweep writes ({error}).") from error
 
@@ -117,7 +119,8 @@ def encode_cell(cell: xr.Dataset, kept: Kept, inner: Sequence[str], about: Mappi
             encoding={name: _kept_encoding(values) for name, values in dataset.data_vars.items()},
         )
     written = {name: buffer.to_bytes() for name, buffer in sorted(files.items()) if name != MARKER}
-    return with_marker(written, {**about, "axes": {name: cell[name].values.tolist() for name in dims}})
+    axes = {name: cell[name].values.tolist() for name in dims}
+    return with_marker(written, {**about, "axes": axes, "grid": {name: cell[name].values.tolist() for name in GRID}})
 
 
 def _kept_encoding(values: xr.DataArray) -> dict[str, Any]:

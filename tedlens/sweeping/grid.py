@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from numbers import Integral, Real
 from typing import Any, get_args
@@ -32,7 +32,6 @@ from tedlens.ted.settings import Convention, Propagation, Radius, Upsample, chec
 
 KEEP = ("labels", "features")  # what a store can keep beside scores
 WORDS = {"radius": get_args(get_args(Radius)[1]), "convention": get_args(Convention), "upsample": get_args(Upsample)}
-SETTINGS = tuple(each.name for each in fields(Propagation))  # each can be an axis
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class Grid:
     lam
         Weights of motion; None where one model's features are taken alone.
     settings
-        Values of each of propagation's settings.
+        Values of each of propagation's settings; the window is one of ``radius`` and ``radius_pixels``.
     protocol
         Which frames are scored, see `evaluate`.
     overlap, stitch, size, window
@@ -196,6 +195,7 @@ class Grid:
             "protocol": self.protocol,
             "keep": list(self.keep),
             "components": self.components,
+            "window_in": "pixels of the clip" if "radius_pixels" in self.settings else None,
             "intervention_axis": None if self.interventions is None else True,
         }
         return {key: value for key, value in said.items() if value is not None}
@@ -229,7 +229,9 @@ def make_grid(
     `propagation` are values of settings of propagation, one or several each; those that are left out have their
     defaults.
     """
-    given = Propagation().said() | propagation
+    given = Propagation().said() | {name: value for name, value in propagation.items() if value is not None}
+    if "radius_pixels" in given and given["radius"] == Propagation.radius:
+        del given["radius"]
     settings = {name: numbers_of(name, value, words=WORDS.get(name, ())) for name, value in given.items()}
     _check_whole("overlap", overlap, 0)
     _check_whole("samples", samples, 1)

@@ -32,7 +32,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from tedlens.errors import TedlensError
 from tedlens.provenance import versions
-from tedlens.store import check_name, open_tree
+from tedlens.store import check_name
 from tedlens.sweeping.cells import AXES, Kept, interventions_said, join_cells, label_scores
 from tedlens.sweeping.clips import ClipFacts
 from tedlens.sweeping.encoding import (
@@ -49,7 +49,8 @@ from tedlens.sweeping.encoding import (
     group_file,
     said_in,
 )
-from tedlens.sweeping.grid import SETTINGS, Grid
+from tedlens.sweeping.grid import Grid
+from tedlens.ted.settings import SETTINGS
 
 LAYOUT = 3  # number of the layout described above, kept as the attribute "tedlens_sweep"
 CELL_KEY = re.compile(r".+-[0-9a-f]{8}-tau\d+-seed\d+-[0-9a-f]{8}")  # what `cell_key` gives
@@ -107,6 +108,27 @@ class SweepStore:
             raise self._foreign()
         return about
 
+    def models_about(self) -> dict[str, Any] | None:
+        """What the store of several models says of them; None where there is none."""
+        with self._sentences("read"):
+            self.fs.invalidate_cache()
+            about = attributes(self._said(""))
+        return None if about is None or about.pop("tedlens_models", None) != LAYOUT else about
+
+    def write_models(self, about: Mapping[str, Any]) -> None:
+        """Make this the store of several models, whose own stores lie in it, unless anything else is there.
+
+        Raises
+        ------
+        TedlensError
+            Where anything else is.
+        """
+        with self._sentences("read"):
+            names = self._names("")
+        if names and self.models_about() is None:
+            raise self._foreign()
+        self._write("", group_file({"tedlens_models": LAYOUT, **about}))
+
     def _names(self, folder: str) -> set[str]:
         """Names of what lies in a folder of the store; none where there is no such folder."""
         try:
@@ -147,7 +169,7 @@ class SweepStore:
         with self._sentences("read"):
             if not self.fs.exists(f"{self.root}/{MARKER}"):
                 raise TedlensError(f"There is no Zarr store at {self.url}; give the path or URL of one.")
-            return "tedlens_sweep" in (said_in(self._said("")) or {})
+            return not {"tedlens_sweep", "tedlens_models"}.isdisjoint(said_in(self._said("")) or {})
 
     def cells(self, kind: str, *, kept: bool = False) -> tuple[list[Cell], dict[str, str]]:
         """All whole cells of a kind, and by key what is wrong with each other one.
@@ -398,108 +420,6 @@ class SweepStore:
             ) from error
 
 
-def open_sweep(store: str | Path) -> xr.Dataset:
-    """Scores of a sweep that is done, broken off or still running, as one labelled array.
-
-    No model is needed and nothing is computed. Of a finished sweep,
-    ``xr.open_zarr("runs/sweep.zarr", group="scores")`` gives the same.
-
-    Parameters
-    ----------
-    store
-        Path or URL of the store.
-
-    Returns
-    -------
-    Dataset
-        As `sweep` gives it, with every axis in ascending order: all that was ever asked of this store, NaN
-        where it has not been computed yet.
-
-    Raises
-    ------
-    TedlensError
-        Where there is no sweep.
-    """
-    scores = SweepStore(store).scores()
-    if scores is None:
-        raise TedlensError(f"There is no sweep at {store}; give the store of tl.sweep(..., store=...).")
-    return scores
-
-
-def open_kept(store: str | Path, *, clip: str, tau: int, seed: int = 0) -> xr.DataTree:
-    """What a sweep kept of one cell beside its scores, read from disk when it is used.
-
-    Parameters
-    ----------
-    store
-        Path or URL of the store of a sweep with ``keep=("labels", "features")`` or one of them.
-    clip, tau, seed
-        The cell: name of the clip, noise level, seed of the noise.
-
-    Returns
-    -------
-    DataTree
-        ``labels``: tracked masks (block, top_k, .., lam, frame, y, x). ``features``: one node a block, as from
-        `probe`, in float16; or, of features reduced to principal components, what `pca` gives and their ``mean``,
-        so that score @ loading + mean is the features again as nearly as the components allow.
-
-    Raises
-    ------
-    TedlensError
-        Where there is no such cell, or nothing was kept.
-    """
-    opened = SweepStore(store)
-    key = opened.key_of(clip, tau, seed)
-    if key is None:
-        raise TedlensError(
-            f"{opened.url} keeps nothing of clip {clip!r} at tau={tau} and seed={seed} beside scores; it has "
-            f"clips {', '.join(swept_clips(store)) or '(none)'}, and keeps what "
-            'tl.sweep(..., keep=("labels", "features")) asked for.'
-        )
-    try:
-        opened.check_kept(key, attributes(opened._said(f"cells/{key}")) or {})
-    except BrokenCell as error:
-        raise TedlensError(
-            f"{opened.url}/cells/{key} {error}; the same sweep, called again, computes it anew."
-        ) from error
-    address = f"{opened.address.rstrip('/')}/cells/{key}"
-    return open_tree(address, "kept")
-
-
-def swept_clips(store: str | Path) -> dict[str, str]:
-    """Hash of the frames and masks of each clip of which there are scores, by its name."""
-    opened = SweepStore(store)
-    about = opened.about()
-    cells = opened.cells(kind_of(about["fixed"]))[0] if about else []
-    return {cell.about["clip"]: cell.about["clip_sha256"] for cell in cells}
-
-
-def describe_sweep(store: str | Path) -> str | None:
-    """For a person: what was asked of a store, how much is done, and how it came to be; None if it is no sweep's."""
-    opened = SweepStore(store)
-    about = opened.about() if opened.is_sweep() else None
-    if about is None:
-        return None
-    asked = about["asked"]
-    cells, broken = opened.cells(kind_of(about["fixed"]))
-    inner = {name: values for name, values in asked.items() if name not in ("clip", "tau", "seed")}
-    total = len(asked["clip"]) * len(asked["tau"]) * len(asked["seed"])
-    lines = [
-        f"{store}: sweep of {' x '.join(f'{len(values)} {name}' for name, values in asked.items() if len(values) > 1)}",
-        f"  done: {len(covered_places(cells, inner))} of {total} cells",
-        *(f"  not whole: {key} {what}" for key, what in broken.items()),
-        *(f"  {name}: {_listing(values)}" for name, values in asked.items()),
-        *(f"  {name}: {value}" for name, value in about["fixed"].items()),
-        *(f"  {name.removeprefix('version_')} {v}" for name, v in about.items() if name.startswith("version_")),
-    ]
-    return "\n".join(lines)
-
-
-def _listing(values: Sequence[Any]) -> str:
-    few = values if len(values) <= 12 else [*values[:6], "..", *values[-3:]]
-    return ", ".join(map(str, few))
-
-
 def joined(cells: Sequence[Cell], about: Mapping[str, Any]) -> xr.Dataset:
     """Scores of all cells over all that was asked of a store with the attributes `about`."""
     axes = _union([about["asked"]], cells) | {
@@ -514,7 +434,7 @@ def joined(cells: Sequence[Cell], about: Mapping[str, Any]) -> xr.Dataset:
     noise = {cell.about["tau"]: (float(cell.about["sigma"]), float(cell.about["log_snr"])) for cell in cells}
     attrs = {name: value for name, value in about.items() if name.startswith("version_")} | about["fixed"]
     attrs |= interventions_said(cell.about.get("interventions", {}) for cell in cells)
-    single = {name: 0 for name in SETTINGS if len(axes[name]) == 1}
+    single = {name: 0 for name in SETTINGS if len(axes.get(name, [])) == 1}
     return label_scores(scores, noise, attrs).isel(single)
 
 

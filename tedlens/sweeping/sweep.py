@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
@@ -18,9 +19,11 @@ from tedlens.presets import sweep_words, takes_preset
 from tedlens.probing import Stitch
 from tedlens.provenance import versions
 from tedlens.sweeping.cells import AXES, interventions_said, join_cells, label_scores
-from tedlens.sweeping.clips import ClipFacts, Clips, SweptClip, clip_sources, survey
+from tedlens.sweeping.clips import ClipFacts, Clips, Source, SweptClip, clip_sources, survey
 from tedlens.sweeping.engine import Here, Task, Workers
-from tedlens.sweeping.grid import SETTINGS, Grid, is_one
+from tedlens.sweeping.grid import Grid, is_one
+from tedlens.sweeping.model_stores import ModelsStore
+from tedlens.sweeping.models import SeveralModels, several_models, side_by_side
 from tedlens.sweeping.plan import make_plan
 from tedlens.sweeping.store import SweepStore, lacking, missing_cells
 from tedlens.ted.settings import Convention, Radius, Upsample
@@ -37,13 +40,13 @@ PASSES = 3
 def sweep(
     clips: Clips,
     *,
-    motion: Model | None = None,
-    appearance: Model | None = None,
+    motion: Model | SeveralModels | None = None,
+    appearance: Model | SeveralModels | None = None,
     preset: str | None = None,
     tau: int | Sequence[int] | None = None,
     sigma: float | Sequence[float] | None = None,
     log_snr: float | Sequence[float] | None = None,
-    blocks: str | Sequence[str] | None = None,
+    blocks: str | Sequence[str] | Mapping[str, str | Sequence[str]] | None = None,
     lam: float | Sequence[float] | None = None,
     seeds: int | Sequence[int] = (0,),
     samples: int = 1,
@@ -59,6 +62,7 @@ def sweep(
     temperature: float | Sequence[float] = 0.1,
     convention: Convention | Sequence[Convention] = "dift",
     upsample: Upsample | Sequence[Upsample] = "dift",
+    radius_pixels: float | Sequence[float] | None = None,
     protocol: Protocol = "davis",
     store: str | Path | None = None,
     keep: str | Sequence[str] = (),
@@ -81,12 +85,14 @@ def sweep(
     motion, appearance
         A video model, an image model or both: loaded, or by name, or as the arguments to load them, as in
         ``{"name": "i2vgen-xl", "dtype": "bfloat16"}``. With one alone its own features are swept; with both,
-        motion features fused with appearance features.
+        motion features fused with appearance features. Several of one kind, as a list or by names of your own
+        (``{"whole": "svd", "cut": tl.ablate(..)}``), are swept one after another, over an axis ``model``.
     tau, sigma, log_snr
         Noise levels of motion features, or of appearance features where they are alone, in one of three ways, see
         `probe`.
     blocks
-        Blocks of them (or submodules, see `probe`). By default all ``up`` blocks.
+        Blocks of them (or submodules, see `probe`). By default all ``up`` blocks. Of several models that differ in
+        their blocks, those of each by its name.
     lam
         Weights of motion in the fusion, 0 to 1, where both models are given; 0.5 by default. Any number of them
         costs little more than one.
@@ -101,7 +107,7 @@ def sweep(
         is swept alone.
     preset
         Published settings by name, see `track`: what the other parameters mean where they are not given.
-    top_k, radius, n_last, temperature, convention, upsample
+    top_k, radius, n_last, temperature, convention, upsample, radius_pixels
         See `tedlens.ted.Propagation`. A list makes an axis of that name.
     protocol
         Which frames are scored, see `evaluate`.
@@ -132,7 +138,9 @@ def sweep(
         ``J``, ``F`` and ``JF`` over clip, (intervention,) block, tau, (lam with both models,) seed, object and frame,
         and each setting that was given as a list; the other settings are scalar coordinates. NaN where a clip has fewer
         objects or frames than another, and, after a dry run, what is still to be computed. ``sigma`` and
-        ``log_snr`` lie along tau. The attributes say how it came to be.
+        ``log_snr`` lie along tau; ``rows`` and ``columns`` of each block's grid along clip and block. The attributes
+        say how it came to be. Several models lie over ``model``; where their noise was asked for by `log_snr` or
+        `sigma`, the axis of noise levels is ``log_snr``, and tau lies along model and level.
 
     Raises
     ------
@@ -148,7 +156,6 @@ def sweep(
     """
     if keep and store is None:
         raise TedlensError(f"keep={keep!r} needs a place to keep it; give store=.")
-    engine = Here(motion, appearance) if client is None else Workers(client, motion, appearance)
     words = {
         "tau": tau,
         "sigma": sigma,
@@ -170,11 +177,17 @@ def sweep(
         "temperature": temperature,
         "convention": convention,
         "upsample": upsample,
+        "radius_pixels": radius_pixels,
         "protocol": protocol,
         "keep": keep,
         "components": components,
         "interventions": interventions,
     }
+    given: dict[str, Any] = {"motion": motion, "appearance": appearance}
+    if (several := several_models(given)) is not None:
+        how = {**words, **given, "client": client, "dry_run": dry_run, "progress": progress}
+        return _sweep_each(clip_sources(clips), *several, None if store is None else str(store), how)
+    engine = Here(**given) if client is None else Workers(client, **given)
     grid = engine.grid(words)
     swept = survey(clip_sources(clips), protocol)
     found = _computed(engine, swept, grid, None if store is None else str(store), dry_run, progress)
@@ -184,7 +197,42 @@ def sweep(
         noise,
         versions() | grid.fixed | interventions_said([grid.said_interventions]),
     )
-    return scores.isel({name: 0 for name in SETTINGS if is_one(words[name])})
+    return scores.isel({name: 0 for name in grid.settings if is_one(words[name])})
+
+
+def _sweep_each(
+    clips: Sequence[Source], role: str, models: Mapping[str, Model], store: str | None, how: dict[str, Any]
+) -> xr.Dataset:
+    """Sweeps of several models in one `role`, each into its own folder of the store, side by side."""
+    blocks = how["blocks"] if isinstance(how["blocks"], Mapping) else dict.fromkeys(models, how["blocks"])
+    if set(blocks) != set(models):
+        raise TedlensError(
+            f"blocks= names {', '.join(blocks)} and the models are {', '.join(models)}; give blocks for each model."
+        )
+    levels = _levels(how)
+    around = None if store is None else ModelsStore(store)
+    if around is not None and not how["dry_run"]:
+        around.begin(models, levels)
+    addresses = {} if around is None else around.addresses()
+    each = {}
+    for name, model in models.items():
+        if how["progress"] or how["dry_run"]:
+            print(f"{role} model {name}:")
+        own = {role: model, "blocks": blocks[name], "store": addresses.get(name)}
+        each[name] = sweep(clips, **(how | own))
+    return side_by_side(each, levels)
+
+
+def _levels(words: Mapping[str, Any]) -> list[float] | None:
+    """Log-SNRs that were asked for, also as sigma; None where taus were."""
+    if words["log_snr"] is None and words["sigma"] is None:
+        return None
+    given = np.atleast_1d(np.asarray(words["sigma"] if words["log_snr"] is None else words["log_snr"], float))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        levels = -2 * np.log(given) if words["log_snr"] is None else given
+    if not np.isfinite(levels).all():
+        raise TedlensError(f"Noise levels {given.tolist()} have no place on a common axis; give finite log-SNRs.")
+    return list(dict.fromkeys(levels.tolist()))
 
 
 def _computed(

@@ -6,7 +6,15 @@ and the labelled ones that users call (`api`, and `tracking`, which alone needs 
 
 from tedlens.ted.api import comparable, fuse, label_masks, propagate, propagate_fused, propagate_points
 from tedlens.ted.fusion import fuse_features, unit, unit_parts
-from tedlens.ted.masks import full_size_labels, given_masks, label_clip, label_clip_fused, one_hot
+from tedlens.ted.masks import (
+    cell_shares,
+    full_size_labels,
+    given_masks,
+    grid_masks,
+    label_clip,
+    label_clip_fused,
+    one_hot,
+)
 from tedlens.ted.matching import best_matches
 from tedlens.ted.propagation import propagate_fused_labels, propagate_labels
 from tedlens.ted.settings import Convention, Propagation, Radius, Upsample, check_lams
@@ -17,12 +25,14 @@ __all__ = [
     "Radius",
     "Upsample",
     "best_matches",
+    "cell_shares",
     "check_lams",
     "comparable",
     "full_size_labels",
     "fuse",
     "fuse_features",
     "given_masks",
+    "grid_masks",
     "label_clip",
     "label_clip_fused",
     "label_masks",

@@ -60,6 +60,7 @@ def propagate(
     temperature: float = 0.1,
     convention: Convention = "dift",
     upsample: Upsample = "dift",
+    radius_pixels: float | None = None,
 ) -> xr.DataArray:
     """Masks of all frames, from features and the first mask of each object.
 
@@ -75,7 +76,7 @@ def propagate(
         Features of the same clip and shape by which reference frames are compared, where those are not
         `features` itself: with the queries of an attention layer (its ``to_q``) as `features` and its keys
         (``to_k``) here, labels follow query-key matching, all heads together. Normalised per cell, too.
-    top_k, radius, n_last, temperature, convention, upsample
+    top_k, radius, n_last, temperature, convention, upsample, radius_pixels
         See `tedlens.ted.Propagation`; `radius` is in cells of the feature grid, and by default follows it. The
         attributes of the result say the number of cells that was used.
 
@@ -94,7 +95,8 @@ def propagate(
     feats = _tensor(features)
     # Fused features carry their weights in their lengths: do not normalise those again.
     feats = feats if "part" in features.coords else unit(feats)
-    how = Propagation(top_k, radius, n_last, temperature, convention, upsample).on(features.sizes["y"])
+    how = Propagation(top_k, radius, n_last, temperature, convention, upsample, radius_pixels)
+    how = how.on(features.sizes["y"], given.shape[-2])
     attrs = dict(features.attrs) | how.said()
     others = None
     if keys is not None:
@@ -128,6 +130,7 @@ def propagate_fused(
     temperature: float = 0.1,
     convention: Convention = "dift",
     upsample: Upsample = "dift",
+    radius_pixels: float | None = None,
 ) -> xr.DataArray:
     """Masks of all frames for many lambdas, for far less than a run of each.
 
@@ -139,7 +142,7 @@ def propagate_fused(
     ----------
     motion, appearance
         Features (frame, channel, y, x) of the same clip, as for `fuse`.
-    masks, top_k, radius, n_last, temperature, convention, upsample
+    masks, top_k, radius, n_last, temperature, convention, upsample, radius_pixels
         See `propagate`.
     lam
         Weights of motion, each 0 (appearance only) to 1 (motion only).
@@ -161,7 +164,8 @@ def propagate_fused(
     lams = [float(value) for value in np.atleast_1d(lam)]
     motion, appearance = _same_clip(motion, appearance)
     given = _check_masks(masks, motion, "motion features")
-    how = Propagation(top_k, radius, n_last, temperature, convention, upsample).on(motion.sizes["y"])
+    how = Propagation(top_k, radius, n_last, temperature, convention, upsample, radius_pixels)
+    how = how.on(motion.sizes["y"], given.shape[-2])
     labels = label_clip_fused(_tensor(motion), _tensor(appearance), lams, given, _input_size(motion, given), how)
     attrs = _about(motion, "motion_") | _about(appearance, "appearance_") | how.said()
     every = [label_masks(one, motion["frame"].values, attrs) for one in labels]
@@ -179,6 +183,7 @@ def propagate_points(
     n_last: int = 20,
     temperature: float = 0.1,
     convention: Convention = "dift",
+    radius_pixels: float | None = None,
 ) -> xr.Dataset:
     """Points of all frames, from features and where each point is once: as heat maps, by the propagation of labels.
 
@@ -202,7 +207,7 @@ def propagate_points(
     visible_above
         `similarity` from which a point counts as visible. It depends on the model: choose it on clips whose points are
         known.
-    top_k, radius, n_last, temperature, convention
+    top_k, radius, n_last, temperature, convention, radius_pixels
         See `tedlens.ted.Propagation`; `radius` is in cells of the feature grid, and by default follows it.
 
     Returns
@@ -226,7 +231,7 @@ def propagate_points(
     """
     features = _one_clip(features, "features")
     check_whole(features, "features")
-    how = Propagation(top_k, radius, n_last, temperature, convention)
+    how = Propagation(top_k, radius, n_last, temperature, convention, radius_pixels=radius_pixels)
     feats = _tensor(features)
     feats = feats if "part" in features.coords else unit(feats)
     return follow(feats, features.coords, queries, how, locate, visible_above, features.attrs)
@@ -245,9 +250,9 @@ def follow(
     hold their ``frame``, ``y`` and ``x``.
     """
     check_locate(locate)
-    how = how.on(feats.shape[-2])
     asked = _Queries.of(queries)
     corner, step = _places(coords)
+    how = how.on(feats.shape[-2], feats.shape[-2] * step[0])
     names = [int(frame) for frame in np.asarray(coords["frame"])]
     if unknown := sorted(set(asked.frame) - set(names)):
         raise TedlensError(f"The features have frames {listed(names)} and queries are on frame {listed(unknown)}.")

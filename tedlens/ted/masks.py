@@ -121,6 +121,7 @@ def label_clip(
     Given are the first frame's mask (H, W), or masks (frame, H, W), of which each object's first is taken; frames
     before the first of them are background. `keys` are those of `propagate_labels`.
     """
+    how = how.on(feats.shape[-2], masks.shape[-2])
     start = _Start.of(masks, feats)
     known = slice(start.frame, None)
     soft = propagate_labels(
@@ -131,6 +132,22 @@ def label_clip(
         **how.said(),
     )
     return start.masks(soft, input_size, how.upsample)
+
+
+def grid_masks(
+    masks: npt.NDArray[np.uint8], grid: tuple[int, int], input_size: tuple[int, int], upsample: Upsample = "dift"
+) -> npt.NDArray[np.uint8]:
+    """Masks (frame, H, W) as cells of a grid can show them: each frame's true shares of every cell, enlarged as a
+    track's soft labels are.
+    """
+    start = _Start.of(masks, torch.empty(1, 1, *grid))
+    return start.masks(cell_shares(masks[start.frame :], grid, start.ids), input_size, upsample)
+
+
+def cell_shares(masks: npt.NDArray[np.uint8], grid: tuple[int, int], ids: Sequence[int]) -> Tensor:
+    """Share of every cell (frame, 1 + object, y, x) that is background, and that is each of these objects."""
+    maps = [F.adaptive_avg_pool2d(torch.from_numpy(masks == number).float(), grid) for number in [0, *ids]]
+    return torch.stack(maps, dim=1)
 
 
 def label_clip_fused(
@@ -145,6 +162,7 @@ def label_clip_fused(
 
     Appearance is resampled to motion's grid. `masks` are those of `label_clip`.
     """
+    how = how.on(motion.shape[-2], masks.shape[-2])
     start = _Start.of(masks, motion)
     r_m, r_a = (part[start.frame :] for part in unit_parts(motion, appearance))
     soft = propagate_fused_labels(r_m, r_a, lams, start.labels[0], entries=start.entries, **how.said())

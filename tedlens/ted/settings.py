@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from tedlens.errors import TedlensError
@@ -40,6 +40,9 @@ class Propagation:
         How soft labels on the feature grid become masks at the clip's own size: bilinear to the model's
         input size, argmax, nearest neighbour. ``"dift"`` (DIFT) normalises each label to 0..1 over the
         frame before the argmax, so that a faint object wins where it peaks; ``"argmax"`` does not.
+    radius_pixels
+        The window's reach in pixels of the clip, in place of `radius`, so that all blocks and models see equally far:
+        on each grid the nearest number of whole cells, at least 1.
 
     Raises
     ------
@@ -53,6 +56,7 @@ class Propagation:
     temperature: float = 0.1
     convention: Convention = "dift"
     upsample: Upsample = "dift"
+    radius_pixels: float | None = None
 
     def __post_init__(self) -> None:
         for name, words in (("convention", Convention), ("upsample", Upsample)):
@@ -67,22 +71,34 @@ class Propagation:
             value = getattr(self, name)
             if not isinstance(value, str) and (int(value) != value or value < 1):
                 raise TedlensError(f"{name}={value} is out of range; choose a whole number of at least 1.")
+        if self.radius_pixels is not None and self.radius != "grid":
+            raise TedlensError(
+                f"radius={self.radius} and radius_pixels={self.radius_pixels:g} both say how far the window reaches; "
+                "give one of the two."
+            )
+        if self.radius_pixels is not None and not 0 < self.radius_pixels < float("inf"):
+            raise TedlensError(f"radius_pixels={self.radius_pixels} is out of range; choose a number above 0.")
         if not self.temperature > 0:
             raise TedlensError(f"temperature={self.temperature} is out of range; choose a number above 0.")
 
-    def on(self, rows: int) -> Propagation:
-        """The same on a grid of so many rows, with `radius` as a number of cells."""
-        return replace(self, radius=self.reach(rows))
+    def on(self, rows: int, height: float) -> Propagation:
+        """The same on a grid of so many rows over a clip of this height in pixels, with `radius` in cells."""
+        if self.radius_pixels is None:
+            return replace(self, radius=self.reach(rows))
+        return replace(self, radius=max(1, round(self.radius_pixels * rows / height)), radius_pixels=None)
 
     def reach(self, rows: int) -> int:
-        """Cells that the window reaches to each side on a grid of so many rows."""
+        """Cells that `radius` reaches to each side on a grid of so many rows."""
         if isinstance(self.radius, str):
             return max(1, round(PAPER_RADIUS * rows / PAPER_ROWS))
         return int(self.radius)
 
     def said(self) -> dict[str, Any]:
         """The settings by name, as attributes of results and as arguments."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+SETTINGS = tuple(each.name for each in fields(Propagation))
 
 
 def check_lams(lams: Sequence[float]) -> None:

@@ -21,7 +21,7 @@ from tedlens.ted.api import follow, label_masks
 from tedlens.ted.fusion import fuse_features, unit
 from tedlens.ted.masks import label_clip
 from tedlens.ted.points import Locate
-from tedlens.ted.settings import Convention, Propagation, Radius, Upsample, check_lams
+from tedlens.ted.settings import SETTINGS, Convention, Propagation, Radius, Upsample, check_lams
 
 PAPER_TAU = 600  # of motion features
 
@@ -52,6 +52,7 @@ def track(
     temperature: float = 0.1,
     convention: Convention = "dift",
     upsample: Upsample = "dift",
+    radius_pixels: float | None = None,
 ) -> xr.Dataset:
     """Track the objects of the first mask through the clip with TED; features stay on the device.
 
@@ -82,7 +83,7 @@ def track(
         Noise samples that appearance features are the mean of (DIFT: 8 with Stable Diffusion, 4 with ADM).
     seed, overlap, stitch, size
         See `probe`; `size` holds for both models.
-    top_k, radius, n_last, temperature, convention, upsample
+    top_k, radius, n_last, temperature, convention, upsample, radius_pixels
         See `tedlens.ted.Propagation`.
 
     Returns
@@ -94,7 +95,7 @@ def track(
     TedlensError
         For a clip without first mask, a model that is missing or of the other kind, or settings out of range.
     """
-    how = Propagation(top_k, radius, n_last, temperature, convention, upsample)
+    how = Propagation(top_k, radius, n_last, temperature, convention, upsample, radius_pixels)
     clip = as_clip(clip)
     masks = start_masks(clip)
     found = _features(
@@ -115,7 +116,7 @@ def track(
         stitch=stitch,
         size=size,
     )
-    how = how.on(found.grid[0])
+    how = how.on(found.grid[0], clip.height)
     labels = label_clip(found.values, masks, found.input_size, how)
     attrs = found.attrs | how.said() | ({"preset": preset} if preset else {})
     return label_masks(labels, np.arange(len(clip)), attrs).to_dataset(name="labels").assign_attrs(attrs)
@@ -154,7 +155,7 @@ def track_points(
         raise TedlensError(f"{', '.join(unknown)}: tl.track has no such word; its words are {', '.join(known)}.")
     preset = words.get("preset")
     known |= words if preset is None else track_words(str(preset), words)
-    how = Propagation(**{name: known.pop(name) for name in Propagation().said()})
+    how = Propagation(**{name: known.pop(name) for name in SETTINGS})
     clip = as_clip(clip)
     found = _features(clip, **{name: value for name, value in known.items() if name != "preset"})
     attrs = found.attrs | ({"preset": preset} if preset else {})

@@ -12,7 +12,8 @@ import xarray as xr
 
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
-from tedlens.plots.curves import tau_block_map, tau_curve
+from tedlens.plots.curves import tau_curve
+from tedlens.plots.layers import tau_block_map
 from tedlens.plots.pictures import pca_map
 from tedlens.plots.style import METRICS
 from tedlens.plots.tracks import tracks
