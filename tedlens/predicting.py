@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def predict(
     model, clip = as_model(model), as_clip(clip)
     [level] = noise_levels(model, tau, sigma, log_snr)
     prepared = Prepared(model, clip, overlap=overlap, window=window, size=size)
-    return _predicted(prepared, Draw(model.check_tau(level), seed))
+    return predicted(prepared, Draw(model.check_tau(level), seed))
 
 
 def prediction_scores(
@@ -100,11 +100,16 @@ def prediction_scores(
     model, clip = as_model(model), as_clip(clip)
     taus, seeds = [model.check_tau(t) for t in noise_levels(model, tau, sigma, log_snr)], as_list(seed)
     prepared = Prepared(model, clip, overlap=overlap, window=window, size=size)
-    by_tau = [
-        xr.concat([evaluate_prediction(_predicted(prepared, Draw(t, s)), clip) for s in seeds], "seed") for t in taus
-    ]
-    scores = xr.concat(by_tau, "tau").assign_coords({**noise_axis(model, taus), "seed": seeds})
-    ceiling = evaluate_prediction(_pictured(prepared, prepared.clean, clip.name), clip)["psnr"]
+    by_tau = ((predicted(prepared, Draw(t, s)) for s in seeds) for t in taus)
+    return scored(prepared, by_tau, taus, seeds)
+
+
+def scored(prepared: Prepared, by_tau: Iterable[Iterable[Clip]], taus: list[int], seeds: list[int]) -> xr.Dataset:
+    """What `prediction_scores` returns, of predictions by tau and seed."""
+    clip = prepared.clip
+    each = [xr.concat([evaluate_prediction(one, clip) for one in by_seed], "seed") for by_seed in by_tau]
+    scores = xr.concat(each, "tau").assign_coords({**noise_axis(prepared.model, taus), "seed": seeds})
+    ceiling = evaluate_prediction(pictured(prepared, prepared.clean, clip.name), clip)["psnr"]
     about = prepared.provenance() | {"taus": taus, "seeds": seeds}
     return scores.assign(ceiling=ceiling.assign_attrs(long_name="PSNR without noise")).assign_attrs(about)
 
@@ -161,12 +166,20 @@ def _mean_where(values: npt.NDArray[np.float64], where: npt.NDArray[np.bool_]) -
 
 
 @torch.no_grad()
-def _predicted(prepared: Prepared, draw: Draw) -> Clip:
-    return _pictured(prepared, prepared.prediction(draw), f"{prepared.clip.name}, predicted at tau {draw.tau}")
+def predicted(prepared: Prepared, draw: Draw) -> Clip:
+    """What a model takes the prepared clip to be."""
+    return pictured(prepared, prepared.prediction(draw), f"{prepared.clip.name}, predicted at tau {draw.tau}")
 
 
 @torch.no_grad()
-def _pictured(prepared: Prepared, clean: Tensor, name: str) -> Clip:
+def noisy_input(prepared: Prepared, draw: Draw) -> Clip:
+    """What a model is given, as its VAE decodes it: the signal at its share of the noise level, and the noise."""
+    noisy = prepared.noisy(draw, range(len(prepared.clean)))
+    return pictured(prepared, noisy, f"{prepared.clip.name}, noisy at tau {draw.tau}")
+
+
+@torch.no_grad()
+def pictured(prepared: Prepared, clean: Tensor, name: str) -> Clip:
     """Clean samples as a clip of the prepared clip's size."""
     model, clip = prepared.model, prepared.clip
     with model.lock, model.encoders():

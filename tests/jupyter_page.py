@@ -149,3 +149,21 @@ def click(page: Page, target: Locator, share: tuple[float, float] = (0.5, 0.5)) 
     page.mouse.move(x, y, steps=3)
     page.wait_for_timeout(300)  # plotly clicks what it found under the pointer
     page.mouse.click(x, y)
+
+
+def drag(page: Page, target: Locator, shares: Sequence[tuple[float, float]]) -> None:
+    """The mouse held down from place to place within what is dragged over."""
+    target.scroll_into_view_if_needed()
+    box = target.bounding_box()
+    assert box is not None
+    for number, (x, y) in enumerate(shares):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=4 if number else 1)
+        if number == 0:
+            page.mouse.down()
+    page.mouse.up()
+
+
+def chosen(page: Page, number: int, place: int) -> str:
+    """What a drop-down shows."""
+    shown = "select => select.options[select.selectedIndex].text"
+    return str(cell(page, number).locator("select").nth(place).evaluate(shown))

@@ -186,6 +186,18 @@ def test_the_curve_shows_the_means(clip: tl.Clip, tmp_path: Path) -> None:
         tl.plots.prediction_curves(scores.isel(tau=0))
 
 
+def test_curves_of_several_models_are_told_apart(clip: tl.Clip) -> None:
+    model = tl.load_video_model("mini")
+    scores = tl.prediction_scores(model, clip, tau=[100, 900])
+    figure = tl.plots.prediction_curves({"one": scores, "half": scores / 2}, tau=900)
+    lines = {line.name: line for line in figure.data}
+    assert set(lines) == {f"{name}{of}" for name in ("one", "half") for of in ("", ", inside objects", ", outside")}
+    np.testing.assert_allclose(lines["one"].y, 2 * np.asarray(lines["half"].y))
+    assert {lines["one"].line.color} & {lines["half"].line.color} == set()
+    assert [shape.x0 for shape in figure.layout.shapes if shape.x0 == shape.x1] == [900, 900]
+    assert [note.text for note in figure.layout.annotations] == ["no noise, no model"]
+
+
 def test_predictions_stand_below_the_clip() -> None:
     clip = tl.datasets.similar(seed=0, frames=4, size=32)
     figure = tl.plots.prediction_strip(clip, {"tau 200": clip, "tau 800": clip}, frames=[0, 3])

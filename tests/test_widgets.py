@@ -19,6 +19,7 @@ from stored_results import TAUS, labelled, store_all, tree_of
 
 import tedlens as tl
 from tedlens.clip import Clip
+from tedlens.plots import export
 
 ipywidgets = pytest.importorskip("ipywidgets")
 pytest.importorskip("anywidget")
@@ -156,11 +157,128 @@ def test_track_explorer_goes_through_the_frames(stored: tuple[Path, Clip]) -> No
     assert [shape.x0 for shape in explorer.curves.plot.layout.shapes] == [4]  # one mark, not one for each frame seen
 
 
+@pytest.fixture(scope="module")
+def looking(stored: tuple[Path, Clip]) -> tuple[Any, list[xr.DataArray]]:
+    """A model, and its attention over frames and within them at two noise levels."""
+    model = tl.load_video_model("mini")
+    layers = ("up_2.temp_attentions.1", "up_2.attentions.1")
+    return model, [tl.attention(model, stored[1], tau, layer) for layer in layers for tau in (200, 800)]
+
+
+def test_attention_explorer_shows_the_clicked_query(
+    stored: tuple[Path, Clip], looking: tuple[Any, list[xr.DataArray]]
+) -> None:
+    _, clip = stored
+    over_frames, within = looking[1][1], looking[1][3]
+    explorer = tl.widgets.attention_explorer(looking[1], clip)
+    assert clip.masks is not None
+    assert clip.masks[explorer.frame.value][*map(int, explorer.pixel)] == 1  # the first query is on an object
+    explorer.tau.value, explorer.frame.value = 800, 5
+    explorer.look_from(None, 20, 41)
+    [chart] = explorer.maps.data
+    cell = over_frames.sel(query_frame=5).sel(y=41, x=20, method="nearest")
+    np.testing.assert_allclose(np.asarray(chart.z, float), cell)
+    explorer.layer.value, explorer.head.value = within.attrs["layer"], 3
+    [chart] = explorer.maps.data
+    cell = within.sel(frame=5, head=3).sel(y=41, x=20, method="nearest")
+    np.testing.assert_allclose(np.asarray(chart.z, float), cell)
+    explorer.head.value = "mean of all"
+    cell = within.sel(frame=5).sel(y=41, x=20, method="nearest").mean("head")
+    np.testing.assert_allclose(np.asarray(explorer.maps.data[0].z, float), cell, rtol=1e-6)
+    assert [(mark.x[0], mark.y[0]) for mark in traces(explorer.query, "scatter")] == [(20, 41)]
+
+
+def test_attention_explorer_asks_a_model(
+    stored: tuple[Path, Clip], looking: tuple[Any, list[xr.DataArray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, clip = stored
+    model, (_, over_frames, *_) = looking
+    layers = ["up_2.attentions.1", "up_2.temp_attentions.1"]
+    explorer = tl.widgets.attention_explorer(model, clip, tau=800, layers=layers)
+    heads = tl.head_statistics(model, clip, 800, layers)
+    np.testing.assert_allclose(explorer.heads.data[0].z.astype(float), heads["accuracy"].sel(tau=800))
+    explorer.choose_head(None, "2", over_frames.attrs["layer"])  # of the map of heads
+    explorer.frame.value = 4
+    explorer.look_from(None, 30, 8)
+    cell = over_frames.sel(query_frame=4, head=[2]).sel(y=8, x=30, method="nearest")
+    np.testing.assert_allclose(np.asarray(explorer.maps.data[0].z, float), cell, atol=1e-6)
+    assert sentence(explorer) == ""
+    shown = explorer.maps.data[0].z
+    monkeypatch.setattr(explorer.source, "model", None)  # which is not asked twice for the same
+    explorer.look_from(None, 20, 8)
+    assert sentence(explorer) != ""
+    explorer.look_from(None, 30, 8)
+    assert (explorer.maps.data[0].z == shown).all()
+
+
+def test_prediction_explorer_shows_input_and_predictions(
+    stored: tuple[Path, Clip], looking: tuple[Any, list[xr.DataArray]]
+) -> None:
+    _, clip = stored
+    model = looking[0]
+    models = {"intact": model, "cut": tl.ablate(model, "temporal layers")}
+    explorer = tl.widgets.prediction_explorer(models, clip, tau=[0, 800])
+    explorer.go_to(None, 800, 20)
+    explorer.frame.value = 5
+    assert [note.text for note in explorer.pictures.figure.layout.annotations] == [
+        "frame 5", "clip", "noisy input", "intact", "cut",
+    ]  # fmt: skip
+    shown = [picture.source for picture in explorer.pictures.data]
+    predictions = {name: tl.predict(each, clip, tau=800) for name, each in models.items()}
+    expected = tl.plots.prediction_strip(clip, predictions, frames=[5])
+    assert [shown[0], *shown[2:]] == [picture.source for picture in expected.data]
+    scores = tl.prediction_scores(models["cut"], clip, tau=[0, 800])
+    line = next(line for line in explorer.curves.data if line.name == "cut")
+    np.testing.assert_allclose(line.y, scores["psnr"].mean(["seed", "frame"]))
+    noisy = explorer.shown[800]["noisy input"].frames.astype(float)
+    clean = explorer.shown[0]["noisy input"].frames.astype(float)
+    assert np.abs(noisy - clip.frames).mean() > 3 * np.abs(clean - clip.frames).mean()
+
+
+# --- saving -----------------------------------------------------------------------------------------
+
+
+def test_a_view_is_saved_as_it_is(stored: tuple[Path, Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, clip = stored
+    monkeypatch.chdir(tmp_path)
+    written: dict[str, tuple[float, str]] = {}
+
+    def draw(wanted: Any) -> None:
+        for each in wanted:
+            each.path.write_text("drawn")
+            written[each.path.name] = (each.figure.layout.width * each.scale, each.figure.layout.annotations[0].text)
+
+    monkeypatch.setattr(export, "_draw", draw)
+    explorer = tl.widgets.pca_explorer(folder / "feats.zarr", clip)
+    explorer.frame.value = 3
+    for number in (1, 2):
+        explorer.save.click()
+        assert sentence(explorer).startswith(f"Saved in view-{number}: pictures.png, pictures.pdf, similarities.png")
+        assert len(list((tmp_path / f"view-{number}").iterdir())) == 4
+    assert written["pictures.pdf"][1] == "frame 3"
+    assert written["similarities.pdf"][0] == pytest.approx(export.COLUMN)  # it is shown wider
+
+
+def test_without_chrome_a_view_is_not_saved(
+    stored: tuple[Path, Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, clip = stored
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(export, "chrome_found", lambda: False)
+    explorer = tl.widgets.pca_explorer(folder / "feats.zarr", clip)
+    explorer.save.click()
+    assert "No Chrome was found, so nothing was saved; install" in sentence(explorer)
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- what does not fit ------------------------------------------------------------------------------
 
 
-def test_what_does_not_fit_is_said_in_the_widget(stored: tuple[Path, Clip], tmp_path: Path) -> None:
+def test_what_does_not_fit_is_said_in_the_widget(
+    stored: tuple[Path, Clip], looking: tuple[Any, list[xr.DataArray]], tmp_path: Path
+) -> None:
     folder, clip = stored
+    model, maps = looking
     bare, widgets = Clip(clip.frames), tl.widgets
     feats, scores = folder / "feats.zarr", folder / "scores.zarr"
     labels = xr.open_zarr(folder / "labels.zarr", consolidated=False)["labels"]
@@ -176,6 +294,12 @@ def test_what_does_not_fit_is_said_in_the_widget(stored: tuple[Path, Clip], tmp_
         (widgets.tau_explorer(folder / "matches.zarr"), "no scores among"),
         (widgets.decomposition_explorer(scores, clip), "no matches by motion and appearance"),
         (widgets.decomposition_explorer(folder / "matches.zarr", clip[:4]), "do not fit clip"),
+        (widgets.attention_explorer(maps, Clip(clip.frames[::-1])), "whose frames are not those"),
+        (widgets.attention_explorer(maps[0].isel(y=0), clip), "not of all heads and queries"),
+        (widgets.attention_explorer(labels, clip), "no maps of attention"),
+        (widgets.attention_explorer(model, clip), "tau= and layers="),
+        (widgets.prediction_explorer(model, clip, tau=[1000]), "tau=1000 is not a training timestep"),
+        (widgets.attention_explorer(model, clip, tau=10, layers="up_2.resnets.0"), "no attention in up_2.resnets.0"),
     ):
         assert said in sentence(explorer)
         assert sentence(explorer).endswith(".")

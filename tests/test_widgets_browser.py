@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from stored_results import store_all
+from stored_results import SIZE, make_clip, store_all
+
+import tedlens as tl
+from tedlens.media.outlines import inside
 
 pytest.importorskip("playwright", reason="needs playwright, which drives the browser: pip install playwright")
 
-from jupyter_page import CHROMIUM, ROOT, cell, changes, click, drawn, execute, figure, move, notebook_page
+from jupyter_page import CHROMIUM, ROOT, cell, changes, chosen, click, drag, drawn, execute, figure, move, notebook_page
 from playwright.sync_api import Page
 
 if CHROMIUM is None:
@@ -31,8 +36,13 @@ CELLS = [
     "tl.widgets.track_explorer(labels, clip)",
     "tl.widgets.track_explorer(labels, tl.Clip(clip.frames))",
     "tl.widgets.track_explorer(labels, clip)",
+    "editor = tl.widgets.mask_editor(tl.Clip(clip.frames))\neditor",
+    "model, layers = tl.load_video_model('mini'), ['up_2.attentions.1', 'up_2.temp_attentions.1']\n"
+    "tl.widgets.attention_explorer(model, clip, tau=[200, 800], layers=layers)",
+    "models = {'intact': model, 'cut': tl.ablate(model, 'temporal layers')}\n"
+    "tl.widgets.prediction_explorer(models, clip, tau=[200, 800])",
 ]
-PCA, TAU, DECOMPOSITION, TRACK, WRONG, TWIN = range(1, 7)  # cells
+PCA, TAU, DECOMPOSITION, TRACK, WRONG, TWIN, EDITOR, ATTENTION, PREDICTIONS = range(1, 10)  # cells
 # What is no fault of a page of ours: a machine without network, and favicons. And what plotly.js writes where a plot is
 # taken off the page (an output that is cleared, a kernel that is restarted) while a draw of it still waits: its `purge`
 # deletes the layout, in which the waiting step then looks for range sliders. Nobody sees it, as the plot is gone.
@@ -40,11 +50,17 @@ HARMLESS = ("favicon", "ERR_INTERNET_DISCONNECTED", "ERR_NAME_NOT_RESOLVED", "'_
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the notebook is, and what it reads."""
+    made = tmp_path_factory.mktemp("lab")
+    store_all(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def lab(folder: Path) -> Iterator[Page]:
     """The notebook, all cells run. At the end no error may have been written to the console."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    folder = tmp_path_factory.mktemp("lab")
-    store_all(folder)
     with notebook_page(folder, CELLS) as (page, errors):
         yield page
     assert [error for error in errors if not any(known in error for known in HARMLESS)] == []
@@ -132,6 +148,72 @@ def test_track_explorer(lab: Page) -> None:
     changes(pictures, before)
     cell(lab, TRACK).locator(".widget-play button").first.click()
     screenshot(lab, TRACK, "track-moved")
+
+
+def test_masks_are_drawn_with_the_mouse(lab: Page, folder: Path) -> None:
+    picture, editor = figure(lab, EDITOR, 0), cell(lab, EDITOR)
+    plane, before = picture.locator("rect.nsewdrag").first, drawn(picture)
+    around = [(0.2, 0.25), (0.45, 0.2), (0.5, 0.55), (0.3, 0.6)]
+    drag(lab, plane, around)  # the brush, which closes by itself
+    before = changes(picture, before)
+    editor.get_by_role("button", name="New object").click()
+    editor.get_by_role("button", name="box").click()
+    lab.wait_for_function("plot => plot.layout.dragmode === 'drawrect'", arg=picture.element_handle())
+    drag(lab, plane, [(0.625, 0.75), (0.875, 0.875)])
+    before = changes(picture, before)
+    editor.get_by_role("button", name="polygon").click()
+    lab.wait_for_function("plot => plot.layout.dragmode === false", arg=picture.element_handle())
+    triangle = [(0.7, 0.1), (0.9, 0.1), (0.9, 0.3)]
+    for share in (*triangle, triangle[0]):
+        click(lab, plane, share)
+        before = changes(picture, before)
+    screenshot(lab, EDITOR, "editor")
+    assert picture.evaluate("plot => plot.layout.shapes.length") == 0
+    editor.get_by_role("button", name="Save masks").click()
+    editor.get_by_text("Saved in masks: 8 masks, 1 of them drawn").wait_for()
+    np.savez(folder / "frames.npz", frames=make_clip().frames)
+    masks = tl.read_clip(folder / "frames.npz", masks=folder / "masks").masks
+    assert masks is not None
+    brushed = inside(np.array(around) * SIZE - 0.5, (SIZE, SIZE))
+    assert ((masks[0] == 1) ^ brushed).sum() < 0.1 * brushed.sum()
+    expected = np.zeros((SIZE, SIZE), bool)
+    expected[48:56, 40:56] = True
+    corners = np.floor(np.array(triangle) * SIZE)  # a click is on a pixel
+    np.testing.assert_array_equal(masks[0] == 2, expected | inside(corners, (SIZE, SIZE)))
+    assert (masks[1:] == 255).all()
+
+
+def test_attention_explorer(lab: Page) -> None:
+    query, maps, heads = (figure(lab, ATTENTION, place) for place in range(3))
+    screenshot(lab, ATTENTION, "attention")
+    before, shown = drawn(query), drawn(maps)
+    click(lab, query.locator("rect.nsewdrag").first, (0.8, 0.2))
+    before, shown = changes(query, before), changes(maps, shown)
+    mark = json.loads(before)[1]
+    assert abs(mark["x"][0] - 0.8 * 64) < 2
+    assert abs(mark["y"][0] - 0.2 * 64) < 2
+    click(lab, heads.locator("rect.nsewdrag").first, (0.1, 0.62))  # of four layers the third, and its first head
+    assert len(json.loads(shown)) == 8
+    assert len(json.loads(changes(maps, shown))) == 1
+    assert [chosen(lab, ATTENTION, place) for place in range(2)] == [
+        "up_2.temp_attentions.1.transformer_blocks.0.attn1", "0",
+    ]  # fmt: skip
+    move(lab, ATTENTION, "frame")
+    changes(query, before)
+    screenshot(lab, ATTENTION, "attention-clicked")
+
+
+def test_prediction_explorer(lab: Page) -> None:
+    pictures, curves = figure(lab, PREDICTIONS, 0), figure(lab, PREDICTIONS, 1)
+    screenshot(lab, PREDICTIONS, "predictions")
+    before, mark = drawn(pictures), drawn(curves, "layout")
+    move(lab, PREDICTIONS, "frame")
+    before = changes(pictures, before)
+    click(lab, curves.locator(".scatterlayer .trace .points path").nth(1))
+    changes(pictures, before)
+    changes(curves, mark, "layout")
+    assert cell(lab, PREDICTIONS).locator(".widget-readout").first.inner_text() == "800"
+    screenshot(lab, PREDICTIONS, "predictions-moved")
 
 
 def test_explorers_on_one_page_do_not_disturb_each_other(lab: Page) -> None:

@@ -12,14 +12,14 @@ from plotly.subplots import make_subplots
 from tedlens.align import check_of_clip
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
-from tedlens.plots.pictures import heat, panels, picture
+from tedlens.plots.pictures import PICTURE, heat, panels, picture
 from tedlens.plots.style import SEQUENTIAL, styled
 
 MARK = "#CC79A7"  # seen on all of the scale
 WORDS = {"query_frame": "query's frame", "key_frame": "key's frame"}
 
 
-def attention_map(maps: xr.DataArray, clip: Clip) -> go.Figure:
+def attention_map(maps: xr.DataArray, clip: Clip, *, side: int = PICTURE) -> go.Figure:
     """Weights of an attention layer: pictures over the clip, or, of attention over frames, matrices.
 
     Parameters
@@ -30,6 +30,8 @@ def attention_map(maps: xr.DataArray, clip: Clip) -> go.Figure:
         ``key_x``), such as query and head: choose with ``.sel``, or take a mean.
     clip
         The clip that was looked at.
+    side
+        Height of a picture, in pixels of the figure.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def attention_map(maps: xr.DataArray, clip: Clip) -> go.Figure:
         maps = maps.drop_vars(["y", "x"], errors="ignore").rename(key_y="y", key_x="x")
     if "key_y" in maps.dims or maps.ndim < 2:
         raise _too_many(maps)
-    return _pictures(maps, clip) if "y" in maps.dims else _matrices(maps)
+    return _pictures(maps, clip, side) if "y" in maps.dims else _matrices(maps)
 
 
 def head_map(statistics: xr.Dataset, statistic: str = "accuracy") -> go.Figure:
@@ -90,7 +92,7 @@ def head_map(statistics: xr.Dataset, statistic: str = "accuracy") -> go.Figure:
 # --- parts ----------------------------------------------------------------------------------------
 
 
-def _pictures(maps: xr.DataArray, clip: Clip) -> go.Figure:
+def _pictures(maps: xr.DataArray, clip: Clip, side: int) -> go.Figure:
     """A row for each value of one axis, a column for each of the other; queries are marked in their own frame."""
     others: list[str] = [dim for dim in ("query", "head", "frame", "token") if dim in maps.dims]
     if len(others) > 2 or maps.ndim != len(others) + 2:
@@ -111,10 +113,10 @@ def _pictures(maps: xr.DataArray, clip: Clip) -> go.Figure:
         ]
         if down == "query":
             shown: list[Any] = [picture(clip.frames[int(row["query_frame"])], size)]
-            cells = [[*each, _mark(row)] for each in (shown, *cells)]
+            cells = [[*each, mark(float(row["query_y"]), float(row["query_x"]))] for each in (shown, *cells)]
         rows.append((_named(maps, down, number), cells))
     columns = [_named(maps, across, number) for number in range(maps.sizes[across])]
-    return panels(rows, ["clip", *columns] if down == "query" else columns, size)
+    return panels(rows, ["clip", *columns] if down == "query" else columns, size, side=side)
 
 
 def _matrices(maps: xr.DataArray) -> go.Figure:
@@ -157,10 +159,10 @@ def _named(maps: xr.DataArray, axis: str, number: int) -> str:
     return f"{axis} {maps[axis].values[number] if axis in maps.coords else number}"
 
 
-def _mark(row: xr.DataArray) -> go.Scatter:
+def mark(y: float, x: float) -> go.Scatter:
+    """A ring about a query."""
     marker = {"symbol": "circle-open", "size": 9, "color": MARK, "line": {"color": MARK, "width": 3}}
-    at = {"x": [float(row["query_x"])], "y": [float(row["query_y"])]}
-    return go.Scatter(**at, mode="markers", marker=marker, hoverinfo="skip", showlegend=False)
+    return go.Scatter(x=[x], y=[y], mode="markers", marker=marker, hoverinfo="skip", showlegend=False)
 
 
 def _plain(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

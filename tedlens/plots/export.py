@@ -6,17 +6,20 @@ import threading
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import plotly.graph_objects as go
 
 from tedlens.errors import TedlensError
+from tedlens.store import whole_folder
 
 STATIC = ("png", "svg", "pdf")
 START_LIMIT, PICTURE_LIMIT = 60, 20  # seconds that Chrome may take to start, and for each picture
-HOW_TO = (
-    "{why}, so figures were saved as HTML only; for PNG, SVG and PDF install Chrome or Chromium (Debian: apt-get "
-    "install chromium; anywhere: plotly_get_chrome)."
-)
+SHARP = 2  # pixels of a PNG for each pixel of the figure's layout
+COLUMN = 528  # width of a column of text, 5.5 inches (NeurIPS, ICLR), in pixels of a figure's layout
+INSTALL = "install Chrome or Chromium (Debian: apt-get install chromium; anywhere: plotly_get_chrome)."
+HOW_TO = "{why}, so figures were saved as HTML only; for PNG, SVG and PDF " + INSTALL
+NOTHING = "{why}, so nothing was saved; " + INSTALL
 
 
 def save_figures(
@@ -45,21 +48,49 @@ def save_figures(
         written.append(folder / f"{name}.html")
         # plotly.js in the file: a figure must open on a machine without network.
         figure.write_html(written[-1], include_plotlyjs=True)
-    wanted = [(figure, folder / f"{name}.{kind}") for name, figure in figures.items() for kind in formats]
+    wanted = [Drawing(figure, folder / f"{name}.{kind}", SHARP) for name, figure in figures.items() for kind in formats]
     if not wanted:
-        return written
-    if not chrome_found():
-        warnings.warn(HOW_TO.format(why="No Chrome was found"), stacklevel=2)
         return written
     problem = _draw(wanted)
     if problem is not None:
         warnings.warn(HOW_TO.format(why=problem), stacklevel=2)
         return written
-    return written + [path for _, path in wanted]
+    return written + [each.path for each in wanted]
 
 
-def _draw(wanted: Sequence[tuple[go.Figure, Path]]) -> str | None:
+def write_pictures(figures: Mapping[str, go.Figure], folder: Path) -> list[Path]:
+    """Write ``name.png`` and ``name.pdf`` of each figure to a new folder, all of them or none; returns the paths.
+
+    A PDF is as wide as a column of text, or as the figure where that is less.
+
+    Raises
+    ------
+    TedlensError
+        Without a Chrome that runs and answers.
+    """
+    with whole_folder(folder) as part:
+        wanted = []
+        for name, figure in figures.items():
+            wanted.append(Drawing(figure, part / f"{name}.png", SHARP))
+            wanted.append(Drawing(figure, part / f"{name}.pdf", min(1, COLUMN / figure.layout.width)))
+        problem = _draw(wanted)
+        if problem is not None:
+            raise TedlensError(NOTHING.format(why=problem))
+    return [folder / each.path.name for each in wanted]
+
+
+class Drawing(NamedTuple):
+    """A figure, the file it goes to, and how much larger than its layout says."""
+
+    figure: go.Figure
+    path: Path
+    scale: float
+
+
+def _draw(wanted: Sequence[Drawing]) -> str | None:
     """Draw figures to files with Chrome; what is wrong with it, if it does not."""
+    if not chrome_found():
+        return "No Chrome was found"
     from plotly.io import write_images
 
     errors: list[BaseException] = []
@@ -67,12 +98,12 @@ def _draw(wanted: Sequence[tuple[go.Figure, Path]]) -> str | None:
     def work() -> None:
         try:
             write_images(
-                [figure for figure, _ in wanted],
-                [path for _, path in wanted],
+                [each.figure for each in wanted],
+                [each.path for each in wanted],
                 # Else all are drawn at plotly's default size, whatever their layout says.
-                width=[figure.layout.width for figure, _ in wanted],
-                height=[figure.layout.height for figure, _ in wanted],
-                scale=2,
+                width=[each.figure.layout.width for each in wanted],
+                height=[each.figure.layout.height for each in wanted],
+                scale=[each.scale for each in wanted],
             )
         except BaseException as error:
             errors.append(error)

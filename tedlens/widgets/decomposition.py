@@ -11,7 +11,8 @@ from tedlens.analysis.decomposition import PARTS, votes
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.plots.maps import decomposition, margin_curves
-from tedlens.widgets.explorer import Explorer, LiveFigure, explained, frame_controls, lambda_slider, open_set
+from tedlens.widgets.explorer import Explorer, explained, frame_controls, lambda_slider, open_set
+from tedlens.widgets.live import LiveFigure
 
 SIDE = 120  # height of a picture
 

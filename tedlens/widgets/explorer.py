@@ -1,28 +1,36 @@
-"""What all explorers are made of: figures that change in place, controls, and a line for what cannot be shown."""
+"""What all explorers are made of: controls, a line that says what a click does, figures, and a way to save them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import IPython
 import ipywidgets
-import plotly.graph_objects as go
+import numpy as np
 import xarray as xr
+from scipy.ndimage import distance_transform_edt
 
 from tedlens import store
 from tedlens.align import labels_in
+from tedlens.clip import Clip
 from tedlens.errors import TedlensError
-from tedlens.widgets.plotly_once import Figure
+from tedlens.labels import VOID
+from tedlens.plots.export import write_pictures
+from tedlens.widgets.live import LiveFigure
 
-Click = Callable[[Any, float, float], None]  # of a point: its trace, x and y
+WIDE, HIGH = (
+    880,
+    250,
+)  # room for a row of pictures, so that two rows are on a screen of 1280x800 beside JupyterLab's own
 STEP = 250  # milliseconds between frames while playing: slow enough for every frame to be drawn
 
 
 class Explorer(ipywidgets.VBox):  # type: ignore[misc]
-    """Controls over figures. What cannot be shown is said in `message`, in one sentence.
+    """Controls over figures. What a click does is said in `hint`, and what cannot be shown in `message`.
 
     A subclass makes its controls and figures, hands them to `arrange`, and draws in `draw`. What it holds is freed
     when it is closed, and it is closed when the notebook's cell that made it is run again: ipywidgets itself keeps
@@ -31,7 +39,10 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self.message = ipywidgets.HTML()
+        self.hint, self.message = ipywidgets.HTML(), ipywidgets.HTML()
+        self.save = ipywidgets.Button(description="Save this view", tooltip="As PNG, and as PDF of a column's width")
+        self.save.layout = {"width": "auto", "flex": "none"}
+        self.save.on_click(lambda button: self.explain(self.save_view))
         self._base = {*vars(self), "_base"}  # all else is the subclass's
         close_those_before(self)
 
@@ -45,13 +56,20 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         self.children: Any = []
         super().close()
 
-    def arrange(self, controls: Sequence[ipywidgets.Widget], *rows: Sequence[ipywidgets.Widget]) -> None:
-        """Place the controls above rows of figures, draw, and draw again whenever a control is moved."""
+    def arrange(
+        self, controls: Sequence[ipywidgets.Widget], *rows: Sequence[ipywidgets.Widget], click: str = ""
+    ) -> None:
+        """Place the controls above rows of figures, draw, and draw again whenever a control is moved.
+
+        `click` says what a click does.
+        """
+        self.hint.value = escape(click)
+        last = ipywidgets.HBox([self.hint, self.save], layout=ipywidgets.Layout(justify_content="space-between"))
         wrapping = ipywidgets.Layout(flex_flow="row wrap", align_items="center")
         boxes = [ipywidgets.HBox(list(row), layout=ipywidgets.Layout(flex_flow="row wrap")) for row in rows]
-        self.children = [ipywidgets.HBox(list(controls), layout=wrapping), self.message, *boxes]
+        self.children = [ipywidgets.HBox(list(controls), layout=wrapping), last, self.message, *boxes]
         for control in controls:
-            if not isinstance(control, ipywidgets.Play):  # it moves the slider that it is linked to
+            if not isinstance(control, ipywidgets.Play | ipywidgets.Button):  # Play moves the slider it is linked to
                 control.observe(lambda change: self.explain(self.draw), "value")
         self.explain(self.draw)
 
@@ -59,17 +77,25 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         """Show what the controls ask for."""
         raise NotImplementedError
 
-    def explain(self, do: Callable[[], None]) -> None:
-        """Do something, or say why it cannot be done."""
+    def explain(self, do: Callable[[], str | None]) -> None:
+        """Do something and say what it returns, or why it cannot be done."""
         try:
-            do()
+            said = do()
         except TedlensError as error:
             self.say(str(error))
         else:
-            self.say("")
+            self.say(said or "")
 
     def say(self, sentence: str) -> None:
         self.message.value = f"<b>{escape(sentence)}</b>" if sentence else ""
+
+    def save_view(self) -> str:
+        """Write the figures on show to the next free folder ``view-1``, ``view-2``, ..; says where they are."""
+        shown = [part for part in _within(self) if isinstance(part, LiveFigure) and part.data]
+        names = {id(value): name for name, value in vars(self).items()}
+        folder = next(path for n in count(1) if not (path := Path(f"view-{n}")).exists())
+        written = write_pictures({names[id(part)]: part.figure for part in shown}, folder)
+        return f"Saved in {folder}: {', '.join(path.name for path in written)}."
 
 
 # Explorers by the notebook's cell that made them, with the number of its run.
@@ -114,62 +140,6 @@ def explained(make: Callable[[], Explorer]) -> Explorer:
         return empty
 
 
-class LiveFigure(ipywidgets.VBox):  # type: ignore[misc]
-    """A figure that becomes another one, and hears clicks.
-
-    Nothing is drawn that is on show already. Where the new figure has as many traces of the same kinds, only what
-    differs goes to the browser; else another plot takes the old one's place, because plotly.js fails on traces that
-    come and go together with their axes.
-    """
-
-    def __init__(self, on_click: Click | None = None) -> None:
-        self._clicked = on_click
-        self._shown: Any = None
-        self._figure = go.Figure()  # on show, as it was drawn
-        self.plot = self._plotted(self._figure)
-        super().__init__([self.plot])
-
-    @property
-    def data(self) -> Any:
-        """Traces on show."""
-        return self.plot.data
-
-    def show_figure(self, what: Any, draw: Callable[[], go.Figure]) -> None:
-        """Show what `draw` draws, unless it is on show: `what` is all that the figure depends on."""
-        if what != self._shown:
-            figure = draw()
-            self._become(figure)
-            self._shown, self._figure = what, figure
-
-    def _become(self, figure: go.Figure) -> None:
-        plot = self.plot
-        if [trace.type for trace in plot.data] != [trace.type for trace in figure.data]:
-            self.plot = self._plotted(figure)
-            self.children = [self.plot]
-            plot.close()
-            return
-        before, after = self._figure.layout, figure.layout
-        # The template is the same for all, and costs more to compare than all the rest.
-        differs = [name for name in after if name != "template" and (name not in before or after[name] != before[name])]
-        with plot.batch_update():
-            for live, old, new in zip(plot.data, self._figure.data, figure.data, strict=True):
-                if new != old:  # most of a figure stays: to look costs less than to set
-                    live.update(new.to_plotly_json(), overwrite=True)
-            for name in differs:
-                plot.layout[name] = after[name]
-
-    def _plotted(self, figure: go.Figure) -> Figure:
-        plot = Figure(figure)
-        plot._config = plot._config | {"displayModeBar": False}  # it would lie over what stands on top
-        for trace in plot.data if self._clicked else ():
-            trace.on_click(self._hear)
-        return plot
-
-    def _hear(self, trace: Any, points: Any, state: Any) -> None:
-        if self._clicked is not None and points.xs:
-            self._clicked(trace, points.xs[0], points.ys[0])
-
-
 # --- controls -------------------------------------------------------------------------------------
 
 
@@ -179,6 +149,22 @@ def frame_controls(first: int, last: int) -> tuple[ipywidgets.IntSlider, ipywidg
     play = ipywidgets.Play(value=first, min=first, max=last, interval=STEP, repeat=True)
     play.linked = ipywidgets.jslink((play, "value"), (slider, "value"))  # closed with it
     return slider, play
+
+
+def side_for(clip: Clip, *, columns: int = 1, rows: int = 1, wide: int = WIDE, high: int = HIGH) -> int:
+    """Height of pictures of a clip, so many across and down, that fill what room there is."""
+    return int(max(24, min(high / rows, wide / columns * clip.height / clip.width)))
+
+
+def first_query(clip: Clip) -> tuple[int, float, float]:
+    """Frame, y and x of a pixel to begin with: the innermost of an object, or the middle of a clip without masks."""
+    for frame, mask in enumerate(() if clip.masks is None else clip.masks):
+        objects = (mask != 0) & (mask != VOID)
+        if objects.any():
+            within = distance_transform_edt(np.pad(mask == mask[objects].min(), 1))[1:-1, 1:-1]
+            y, x = np.unravel_index(within.argmax(), within.shape)
+            return frame, float(y), float(x)
+    return 0, float(clip.height // 2), float(clip.width // 2)
 
 
 def lambda_slider() -> ipywidgets.FloatSlider:

@@ -19,13 +19,13 @@ from tedlens.plots.maps import similarity_map
 from tedlens.plots.pictures import Images, pca_colours, strip
 from tedlens.widgets.explorer import (
     Explorer,
-    LiveFigure,
     choice,
     explained,
     frame_controls,
     lambda_slider,
     open_tree,
 )
+from tedlens.widgets.live import LiveFigure
 
 SIDE, SMALL = 160, 85  # heights of the pictures and of the maps of similarity
 KEPT = 2  # cells of the store that are held in memory at once

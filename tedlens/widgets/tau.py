@@ -17,7 +17,8 @@ from tedlens.plots.layers import tau_block_map
 from tedlens.plots.pictures import pca_map
 from tedlens.plots.style import METRICS
 from tedlens.plots.tracks import tracks
-from tedlens.widgets.explorer import Explorer, LiveFigure, choice, explained, open_labels, open_set, open_tree
+from tedlens.widgets.explorer import Explorer, choice, explained, open_labels, open_set, open_tree
+from tedlens.widgets.live import LiveFigure
 
 AVERAGED = ("clip", "seed", "object", "frame")  # the axes that curves are means over
 DRAWN = ("tau", "block", "features")  # those that curves and the map show; any other has a control

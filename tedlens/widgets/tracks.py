@@ -14,7 +14,8 @@ from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.metrics import evaluate, evaluate_identity
 from tedlens.plots.tracks import track_curves, tracks
-from tedlens.widgets.explorer import Explorer, LiveFigure, explained, frame_controls, open_labels
+from tedlens.widgets.explorer import Explorer, explained, frame_controls, open_labels
+from tedlens.widgets.live import LiveFigure
 
 SIDE = 190  # height of a picture
 
