@@ -145,6 +145,22 @@ def test_with_clips_scores_stand_beside_references(stores: Path, tmp_path: Path)
     assert any(text.startswith("place") for text in said)
 
 
+def test_models_side_by_side(tmp_path: Path) -> None:
+    """From one store of several models, on the axis that their schedules have in common."""
+    other = tiny.Toy()
+    other.unet.up_blocks[0].weight.data += 1
+    sweep(tmp_path / "both.zarr", 2, motion={"a model": tiny.Toy(), "b": other}, tau=TAUS)
+    figures, left_out = drawn(tmp_path, "both")
+    assert {"both-a_model_tau_curve", "both-b_tau_curve", "models_curve"} <= figures.keys()
+    scores = tl.open_sweep(tmp_path / "both.zarr")
+    for (name, heights), model in zip(lines(figures["models_curve"]).items(), ("a model", "b"), strict=True):
+        assert name.endswith(model.replace(" ", "_"))
+        each = scores["J"].sel(model=model).mean("frame").mean("object").mean("seed")
+        np.testing.assert_allclose(heights, on_others(each, "tau"))
+    assert any("features_curve" in names for names in left_out.values())
+    assert figures["models_curve"].layout.xaxis.title.text == "noise level (log SNR)"
+
+
 def test_overlaps_side_by_side(stores: Path) -> None:
     figures, _ = drawn(stores, "overlap-0", "overlap-2")
     scores = [tl.open_sweep(stores / f"overlap-{overlap}.zarr") for overlap in (0, 2)]
@@ -160,7 +176,7 @@ def test_with_clips_features_are_taken_apart(stores: Path) -> None:
     titles = [note.text for note in figures["motion_decoding_curves"].layout.annotations]
     assert titles == ["position", "identity"]
     assert figures["motion_pca_map"].layout.annotations[6].text == "clip"
-    assert list(left_out.values()) == [["overlap_bars"]]
+    assert list(left_out.values()) == [["models_curve"], ["overlap_bars"]]
 
 
 def test_components_that_were_kept_are_features_again(stores: Path) -> None:

@@ -20,6 +20,7 @@ from tedlens.errors import TedlensError
 from tedlens.figures.stores import Sweep
 from tedlens.plots.against import draw_references, of_these
 from tedlens.plots.style import PLAIN_METRICS
+from tedlens.sweeping.models import side_by_side
 from tedlens.ted.settings import SETTINGS
 
 STRIP_TAUS = (100, 800)  # low noise, where appearance shows, and high, where motion is left
@@ -65,6 +66,7 @@ def _of_one(sweep: Sweep, prefix: str, clips: Mapping[str, Clip], shown: str) ->
 def _of_several(sweeps: Sequence[Sweep], clip: Clip | None, shown: str) -> Iterator[tuple[str, Maker]]:
     if len(sweeps) > 1:
         yield "features_curve", partial(_features_curve, sweeps)
+        yield "models_curve", partial(_models_curve, sweeps)
         yield "overlap_bars", partial(_overlap_bars, sweeps)
     weighed = cache(partial(_votes, sweeps, clip, shown))  # for both figures
     yield "decomposition", lambda: (plots.decomposition(weighed(), _frames(clip)), f"{_split(weighed())}, {shown}")
@@ -95,6 +97,20 @@ def _features_curve(sweeps: Sequence[Sweep]) -> Drawn:
         draw_references(figure, finest.against, finest.over("tau"), metric)
         held += f"; dotted: on the grid of {finest.kind}"
     return figure, f"{PLAIN_METRICS[metric]} by tau: {held}"
+
+
+def _models_curve(sweeps: Sequence[Sweep]) -> Drawn:
+    """Models against the log-SNR, which all schedules have in common."""
+    several = [sweep for sweep in sweeps if sweep.scores.sizes["tau"] > 1]
+    alike = len({sweep.kind for sweep in several}) == 1
+    if len(several) < 2 or not alike or all(sweep.made_with == several[0].made_with for sweep in several):
+        raise TedlensError("It needs stores of several noise levels and one kind of features that differ in the model")
+    over = [sweep.over("tau") for sweep in several]
+    bare = [each.reset_coords(drop=True).assign_coords(log_snr=each["log_snr"]) for each in over]
+    joined = side_by_side(dict(zip([sweep.name for sweep in several], _same_clips(bare), strict=True)))
+    held = "; ".join(f"{sweep.name}{sweep.held('tau')}" for sweep in several)
+    metric = sweeps[0].metric
+    return plots.tau_curve(joined, metric=metric, x="log_snr"), f"{PLAIN_METRICS[metric]} by log-SNR: {held}"
 
 
 def _ceiling(sweep: Sweep) -> float:

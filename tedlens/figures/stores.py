@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from tedlens.errors import TedlensError
 from tedlens.plots.style import PLAIN_METRICS
 from tedlens.sweeping import open_sweep, reference_scores
 from tedlens.sweeping.clips import Clips, clip_sha256, clip_sources
+from tedlens.sweeping.model_stores import ModelsStore
 from tedlens.sweeping.opening import open_kept, swept_clips
 
 
@@ -36,6 +38,11 @@ class Sweep:
         """Which features: motion, appearance or fused."""
         roles = [role for role in ("motion", "appearance") if f"{role}_model" in self.scores.attrs]
         return "fused" if len(roles) == 2 else roles[0]
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What the scores say of the models."""
+        return {key: each for key, each in self.scores.attrs.items() if key.startswith(("motion_", "appearance_"))}
 
     @cached_property
     def best(self) -> dict[str, Any]:
@@ -86,10 +93,18 @@ def open_sweeps(stores: Sequence[str | Path], metric: str) -> Iterator[Sweep]:
     if not names or len(set(names)) < len(names):
         raise TedlensError("Files are named after their stores; give at least one, each of its own name.")
     for store, name in zip(stores, names, strict=True):
-        scores = open_sweep(store)
-        if not scores[metric].notnull().any():
-            raise TedlensError(f"{store} holds no scores yet; run its sweep first.")
-        yield Sweep(str(store), name, metric, scores)
+        for address, model in _models(store):
+            scores = open_sweep(address)
+            if not scores[metric].notnull().any():
+                raise TedlensError(f"{address} holds no scores yet; run its sweep first.")
+            yield Sweep(address, f"{name}-{model}" if model else name, metric, scores)
+
+
+def _models(store: str | Path) -> list[tuple[str, str]]:
+    """Of a store of several models the store of each and its name as part of a file's; else the store itself."""
+    each = ModelsStore(store).addresses()
+    named = [(address, re.sub(r"[^A-Za-z0-9._-]+", "_", model)[:40]) for model, address in each.items()]
+    return named or [(str(store), "")]
 
 
 def read_against(sweep: Sweep, clips: Mapping[str, Clip]) -> Sweep:
