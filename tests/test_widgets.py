@@ -126,10 +126,31 @@ def test_tau_explorer_has_a_control_for_every_further_axis(stored: tuple[Path, C
     of_one = explorer.map.data[0].z
     explorer.further["lam"].value = 1.0
     np.testing.assert_allclose(explorer.map.data[0].z, of_one / 2)
-    explorer.features.value = "fused"
+    explorer.kinds["features"].value = "fused"
     np.testing.assert_allclose(explorer.map.data[0].z, of_one / 6)
     explorer.open_point(explorer.map.data[0], "900", "up_2")
     assert "give tau_explorer() clip=, and labels= or feats=" in sentence(explorer)
+
+
+def test_tau_explorer_of_several_models_on_their_common_axis() -> None:
+    """Models at the same log-SNR have taus of their own; the map is of one, and of the blocks that it has."""
+    clips = [tl.datasets.similar(seed, frames=4, size=32) for seed in (0, 1)]
+    how: dict[str, Any] = {"motion": ["mini", "mini-svd"], "log_snr": [3.0, -3.0], "size": 32, "progress": False}
+    scores = tl.sweep(clips, blocks={"mini": ["up_1", "up_2"], "mini-svd": ["up_2"]}, **how)
+    explorer = tl.widgets.tau_explorer(scores, clip=clips[0], references=tl.reference_scores(clips, scores))
+    assert explorer.x.value == "log_snr"
+    assert len(explorer.curves.figure.layout.shapes) == 5  # place, colour, velocity, masks, ceiling
+    assert list(explorer.map.data[0].y) == ["up_1", "up_2"]
+    assert "of ceiling" in explorer.map.data[0].colorbar.title.text
+    explorer.kinds["model"].value = "mini-svd"
+    assert list(explorer.map.data[0].y) == ["up_2"]
+    opened: list[dict[str, Any]] = []
+    explorer._open = opened.append
+    explorer.open_point(explorer.map.data[0], "-3", "up_2")
+    line = next(t for t in explorer.curves.data if t.name and t.name.startswith("mini-svd"))
+    explorer.open_point(line, -3.0, 0.0)
+    tau = int(scores["tau"].sel(model="mini-svd", log_snr=-3.0))
+    assert opened == [{"block": "up_2", "model": "mini-svd", "tau": tau}] * 2
 
 
 def test_decomposition_explorer_follows_lambda(stored: tuple[Path, Clip]) -> None:

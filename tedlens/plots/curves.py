@@ -189,7 +189,9 @@ def curve_traces(scores: xr.Dataset, metric: str, *, along: str = "tau", x: str 
     if x not in statistics.coords or along not in statistics[x].dims:
         known = [str(name) for name, c in statistics.coords.items() if along in c.dims]
         raise TedlensError(f"The scores have no {x!r} along {along}; choose from {', '.join(known)}.")
-    return [trace for cell in _cells(statistics, along) for trace in _line(cell, x)]
+    # A block that a model does not have, or of which nothing is computed yet, has no line.
+    cells = [cell for cell in _cells(statistics, along) if np.isfinite(cell.statistics["mean"]).any()]
+    return [trace for cell in cells for trace in _line(cell, x)]
 
 
 def _need(scores: xr.Dataset, axis: str) -> None:

@@ -12,7 +12,7 @@ import xarray as xr
 
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
-from tedlens.plots.curves import tau_curve
+from tedlens.plots.curves import noise_axis_of, tau_curve
 from tedlens.plots.layers import tau_block_map
 from tedlens.plots.pictures import pca_map
 from tedlens.plots.style import METRICS
@@ -21,7 +21,8 @@ from tedlens.widgets.explorer import Explorer, choice, explained, open_labels, o
 from tedlens.widgets.live import LiveFigure
 
 AVERAGED = ("clip", "seed", "object", "frame")  # the axes that curves are means over
-DRAWN = ("tau", "block", "features")  # those that curves and the map show; any other has a control
+KINDS = ("features", "model")  # those that curves show all of, and the map one
+DRAWN = ("tau", "log_snr", "block", *KINDS)  # those that curves and the map show; any other has a control
 
 
 def tau_explorer(
@@ -30,8 +31,9 @@ def tau_explorer(
     clip: Clip | None = None,
     labels: xr.DataArray | xr.Dataset | str | Path | None = None,
     feats: xr.DataTree | xr.DataArray | str | Path | None = None,
+    references: xr.Dataset | str | Path | None = None,
 ) -> Explorer:
-    """Scores against noise level, a line for each block and kind of features, beside a map of blocks and levels.
+    """Scores against noise level, a line for each block, model and kind of features, beside a map of blocks and levels.
 
     Bands are standard errors over clips. A click on a point or a cell opens what is behind it, for one clip: its
     tracked masks and its PCA map.
@@ -46,16 +48,19 @@ def tau_explorer(
         Its tracked masks (.., frame, y, x), along the swept axes that they were kept for.
     feats
         Its features, from `probe`.
+    references
+        From `reference_scores`, of the same sweep, or the path where they were saved: lines in the curves, and the map
+        as shares of the grid's ceiling.
 
     Returns
     -------
     A widget. What does not fit is said in it, in one sentence.
     """
-    return explained(lambda: TauExplorer(scores, clip, labels, feats))
+    return explained(lambda: TauExplorer(scores, clip, labels, feats, references))
 
 
 class TauExplorer(Explorer):
-    """Controls ``metric``, ``x``, ``features`` and one for each further axis, in ``further``.
+    """Controls ``metric``, ``x``, those of the map in ``kinds``, and one for each further axis, in ``further``.
 
     They stand over the figures ``curves`` and ``map``, and over ``track`` and ``pca``, of the clicked point.
     """
@@ -66,46 +71,59 @@ class TauExplorer(Explorer):
         clip: Clip | None,
         labels: xr.DataArray | xr.Dataset | str | Path | None,
         feats: xr.DataTree | xr.DataArray | str | Path | None,
+        references: xr.Dataset | str | Path | None = None,
     ) -> None:
         super().__init__()
         self.scores = _scores(open_set(scores, "scores"))
+        self.against = None if references is None else open_set(references, "references").load()
         self.clip, self.feats = clip, None if feats is None else open_tree(feats, "features")
         self.labels = None if labels is None else open_labels(labels)
         self.metric = ipywidgets.Dropdown(
             options=[name for name in ("JF", *METRICS) if name in self.scores], description="score"
         )
-        axes = ["tau", "log_snr"] if "log_snr" in self.scores.coords else ["tau"]
+        self.along = noise_axis_of(self.scores)
+        axes = [self.along, *({"tau", "log_snr"} & set(map(str, self.scores.coords)) - {self.along})]
         self.x = ipywidgets.Dropdown(options=axes, description="x axis")
         others = [str(d) for d in self.scores[self.metric.value].dims if d not in (*AVERAGED, *DRAWN)]
         self.further = {axis: choice(axis, self.scores[axis].values) for axis in others}
-        self.features = choice("map of", self.scores["features"].values) if "features" in self.scores.dims else None
+        kinds = [axis for axis in KINDS if axis in self.scores.dims]
+        self.kinds = {axis: choice("map of", self.scores[axis].values) for axis in kinds}
         self.curves, self.map = LiveFigure(self.open_point), LiveFigure(self.open_point)
         self.track, self.pca = LiveFigure(), LiveFigure()
         self.opened = ipywidgets.VBox([])  # empty until a point is clicked
         controls, figures = [self.metric, self.x, *self.further.values()], [self.curves]
         if "block" in self.scores.dims:
             figures.append(self.map)
-            controls += [self.features] if self.features is not None else []
+            controls += self.kinds.values()
         self.arrange(controls, figures, [self.opened])
 
     def draw(self) -> None:
         metric, x = self.metric.value, self.x.value
         further = {axis: control.value for axis, control in self.further.items()}
         chosen = self.scores.sel(further)
-        self.curves.show_figure((metric, x, further), lambda: tau_curve(chosen, metric=metric, x=x))
+        how: dict[str, Any] = {"metric": metric, "references": self.against}
+        self.curves.show_figure((metric, x, further), lambda: tau_curve(chosen, x=x, **how))
         if "block" in chosen.dims:
-            kind = {} if self.features is None else {"features": self.features.value}
-            of_kind = (metric, further, kind)
-            self.map.show_figure(of_kind, lambda: tau_block_map(chosen.sel(kind), metric=metric))
+            kind = self._kind()
+            one = chosen.sel(kind).dropna("block", how="all", subset=[metric])  # models differ in their blocks
+            self.map.show_figure((metric, further, kind), lambda: tau_block_map(one, **how))
+
+    def _kind(self) -> dict[str, Any]:
+        """Which features and model the map is of."""
+        return {axis: control.value for axis, control in self.kinds.items()}
 
     def open_point(self, trace: Any, x: Any, y: Any) -> None:
         """Show the track and the features behind a point of a curve, or a cell of the map."""
         cell = {axis: control.value for axis, control in self.further.items()}
-        if trace.type == "heatmap":
-            cell |= {"tau": int(x), "block": y} | ({} if self.features is None else {"features": self.features.value})
+        on_map = trace.type == "heatmap"
+        if on_map:
+            row = y if isinstance(y, str) else trace.text[int(y)][0]  # the map of many layers has numbered rows
+            cell |= {"block": row, **self._kind()}
         else:
-            at = np.abs(self.scores[self.x.value].values - x).argmin()
-            cell |= {"tau": int(self.scores["tau"][at])} | (trace.meta or {})
+            cell |= trace.meta or {}
+        one = self.scores.sel({axis: value for axis, value in cell.items() if axis in KINDS})
+        at = np.abs(one[self.along if on_map else self.x.value].values - float(x)).argmin()
+        cell["tau"] = int(one["tau"][at])
         self.explain(lambda: self._open(cell))
 
     def _open(self, cell: dict[str, Any]) -> None:
@@ -134,7 +152,7 @@ def _scores(scores: xr.Dataset) -> xr.Dataset:
         raise TedlensError(
             f"There are no scores among {', '.join(map(str, scores)) or 'nothing'}; give J, F, JF or identity over tau."
         )
-    if scores[known[0]].sizes.get("tau", 1) < 2:
+    if scores[known[0]].sizes.get("log_snr", scores[known[0]].sizes.get("tau", 1)) < 2:
         raise TedlensError("The scores have one noise level only; give those of several, joined along tau.")
     return scores.load()
 
