@@ -61,7 +61,7 @@ def tau_curve(
 
 def lambda_curve(scores: xr.Dataset, *, metric: str = "JF", references: xr.Dataset | None = None) -> go.Figure:
     """Score against lambda, the weight of motion: lines, bands and references as in `tau_curve`, along ``lam``."""
-    _need(scores, "lam")
+    need_axis(scores, "lam")
     figure = go.Figure(curve_traces(scores, metric, along="lam", x="lam"))
     figure.update_xaxes(title=AXES["lam"], range=[-0.03, 1.03])
     figure.update_yaxes(title=METRICS[metric], rangemode="tozero")
@@ -79,7 +79,7 @@ def setting_bars(
     """Score by a setting (an axis such as ``radius``): a bar for each cell of the other swept axes, with its standard
     error; references as in `tau_curve`.
     """
-    _need(scores, setting)
+    need_axis(scores, setting)
     figure = go.Figure()
     for cell in _cells(clip_statistics(scores, metric).sortby(setting), setting):
         figure.add_bar(
@@ -161,7 +161,7 @@ def noise_axis_of(scores: xr.Dataset) -> str:
     """The axis of noise levels: tau, or log_snr where models with different schedules were swept at the same."""
     if "tau" not in scores.dims and "log_snr" in scores.dims:
         return "log_snr"
-    _need(scores, "tau")
+    need_axis(scores, "tau")
     return "tau"
 
 
@@ -194,7 +194,7 @@ def curve_traces(scores: xr.Dataset, metric: str, *, along: str = "tau", x: str 
     return [trace for cell in cells for trace in _line(cell, x)]
 
 
-def _need(scores: xr.Dataset, axis: str) -> None:
+def need_axis(scores: xr.Dataset, axis: str) -> None:
     if axis not in scores.dims:
         raise TedlensError(
             f"The scores have no axis {axis}, only {', '.join(map(str, scores.dims))}; "

@@ -13,7 +13,7 @@ from tedlens.analysis.references import CEILING
 from tedlens.analysis.statistics import clip_statistics
 from tedlens.errors import TedlensError
 from tedlens.plots.against import of_these
-from tedlens.plots.curves import noise_axis_of
+from tedlens.plots.curves import need_axis, noise_axis_of
 from tedlens.plots.style import AXES, METRICS, SEQUENTIAL, styled
 
 LEAST_ROOM = 20  # points of 100 between place and the ceiling, below which a grid tells nothing
@@ -39,10 +39,7 @@ def tau_block_map(scores: xr.Dataset, *, metric: str = "JF", references: xr.Data
         points above what place alone reaches are grey: there a high share says nothing.
     """
     along = noise_axis_of(scores)
-    if "block" not in scores.dims:
-        raise TedlensError(
-            f"The scores have no axis block, only {', '.join(map(str, scores.dims))}; sweep several blocks."
-        )
+    need_axis(scores, "block")
     mean = clip_statistics(scores, metric)["mean"].sortby(along)
     others = [str(d) for d in mean.dims if d not in (along, "block")]
     if others:
