@@ -262,6 +262,14 @@ def test_decode_says_what_does_not_fit() -> None:
         decode(features, truths[:3])
     with pytest.raises(TedlensError, match="8 frames and a truth of 3"):
         decode(features, [truth.isel(frame=slice(3)) for truth in truths])
+    numbered = [each.assign_coords(frame=np.arange(8)) for each in features]
+    known = [truth.assign_coords(frame=np.arange(8)) for truth in truths]
+    of_a_part = [truth.assign_coords(frame=np.arange(5, 13)) for truth in truths]
+    for given in (known, of_a_part):
+        how: dict[str, Any] = {"targets": ["velocity"], "folds": 4}
+        xr.testing.assert_equal(decode(numbered, given, **how), decode(features, truths, **how))
+    with pytest.raises(TedlensError, match=r"features of frames 7, 6, .* and a truth of 0, 1"):
+        decode([each.isel(frame=slice(None, None, -1)) for each in numbered], known)
     with pytest.raises(TedlensError, match="clip 0 does not tell velocity, position, colour; give"):
         decode(features, [None] * 4)  # type: ignore[list-item]  # what Clip.objects of a dataset without truth is
     with pytest.raises(TedlensError, match="clip 0 does not tell colour; give"):

@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tedlens.align import check_finite
+from tedlens.align import check_finite, listed
 from tedlens.analysis.features import blocks_of, check_clip
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
@@ -318,6 +318,21 @@ def _check(every: Sequence[dict[str, xr.DataArray]], truths: Sequence[xr.Dataset
                     f"Clip {number} has features of {features.sizes['frame']} frames and a truth of "
                     f"{truth.sizes.get('frame', 0)}; give the truth of the clip that was probed."
                 )
+            if not _same_frames(features, truth):
+                raise TedlensError(
+                    f"Clip {number} has features of frames {listed(features['frame'].values)} and a truth of "
+                    f"{listed(truth['frame'].values)}; give both of the same frames."
+                )
+
+
+def _same_frames(features: xr.DataArray, truth: xr.Dataset) -> bool:
+    """Whether both have the same frames by their numbers: features count from 0 where the clip that was probed starts,
+    and the truth of a part of a clip keeps the numbers of the whole.
+    """
+    if "frame" not in features.coords or "frame" not in truth.coords:
+        return True
+    seen, known = features["frame"].values, truth["frame"].values
+    return np.array_equal(seen, known) or np.array_equal(seen, known - known[0])
 
 
 def _check_clips(clips: int, target: str, folds: int) -> None:
