@@ -268,7 +268,7 @@ def test_decode_says_what_does_not_fit() -> None:
     for given in (known, of_a_part):
         how: dict[str, Any] = {"targets": ["velocity"], "folds": 4}
         xr.testing.assert_equal(decode(numbered, given, **how), decode(features, truths, **how))
-    with pytest.raises(TedlensError, match=r"features of frames 7, 6, .* and a truth of 0, 1"):
+    with pytest.raises(TedlensError, match=r"features of frames 7, 6, .* and a truth of 0 to 7"):
         decode([each.isel(frame=slice(None, None, -1)) for each in numbered], known)
     with pytest.raises(TedlensError, match="clip 0 does not tell velocity, position, colour; give"):
         decode(features, [None] * 4)  # type: ignore[list-item]  # what Clip.objects of a dataset without truth is

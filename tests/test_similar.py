@@ -11,7 +11,9 @@ import xarray as xr
 
 import tedlens as tl
 from tedlens.clip import Clip
-from tedlens.datasets.synthetic import WALL_Z, _bodies, _cross, _order
+from tedlens.datasets.synthetic.clip import _order
+from tedlens.datasets.synthetic.motion import cross
+from tedlens.datasets.synthetic.scene import WALL_Z, make_bodies
 from tedlens.errors import TedlensError
 
 SMALL: dict[str, Any] = {"frames": 6, "size": 48}
@@ -216,8 +218,8 @@ def test_bounce_stays_in_the_picture(objects: int) -> None:
 def test_lanes_end_before_the_wall(objects: int, looks: str) -> None:
     for seed in range(10):
         rng = np.random.Generator(np.random.Philox(seed))
-        bodies = _bodies(rng, objects, looks, "ball")
-        far = _cross(rng, bodies, "perspective", 2)[:, :, 2].max(axis=1)
+        bodies = make_bodies(rng, objects, looks, "ball")
+        far = cross(rng, bodies, "perspective", 2)[:, :, 2].max(axis=1)
         assert all(z + body.radius <= WALL_Z + 1e-9 for z, body in zip(far, bodies, strict=True))
 
 

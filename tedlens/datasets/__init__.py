@@ -6,7 +6,7 @@ from tedlens.datasets.jhmdb import jhmdb
 from tedlens.datasets.kubric import kubric
 from tedlens.datasets.lvos import lvos
 from tedlens.datasets.mose import mose
-from tedlens.datasets.synthetic import similar
+from tedlens.datasets.synthetic.clip import similar
 from tedlens.datasets.tapvid import tapvid
 from tedlens.datasets.vip import vip
 from tedlens.datasets.youtube_vos import youtube_vos
