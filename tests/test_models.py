@@ -458,7 +458,7 @@ def test_the_documented_adapter_works(tmp_path: Path) -> None:
 def test_adapters_of_other_packages_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By an entry point: a package that is installed and that nobody has imported."""
     (tmp_path / "elsewhere.py").write_text(
-        "import tedlens as tl\nfrom tedlens.models.unet2d import UNet2D\n"
+        "import tedlens as tl\nfrom tedlens.models.unets.unet2d import UNet2D\n"
         '@tl.register_adapter("UNet2DModel", kind="image")\nclass Mine(UNet2D):\n    pass\n'
     )
     about = tmp_path / "elsewhere-1.0.dist-info"

@@ -20,16 +20,16 @@ from huggingface_hub.errors import HfHubHTTPError
 from torch import nn
 
 from tedlens.errors import TedlensError
-from tedlens.models.adm import load_adm
-from tedlens.models.animatediff import AnimateDiff
 from tedlens.models.base import DiffusionModel
-from tedlens.models.i2vgen_xl import I2VGenXL
 from tedlens.models.loading import LOADING_ERRORS, cannot_load, device_named, dtype_named, quiet, revision_of
 from tedlens.models.mini import recipe
-from tedlens.models.modelscope import ModelScope
-from tedlens.models.stable_diffusion import StableDiffusion
-from tedlens.models.svd import StableVideoDiffusion
-from tedlens.models.unet2d import UNet2D
+from tedlens.models.unets.adm import load_adm
+from tedlens.models.unets.animatediff import AnimateDiff
+from tedlens.models.unets.i2vgen_xl import I2VGenXL
+from tedlens.models.unets.modelscope import ModelScope
+from tedlens.models.unets.stable_diffusion import StableDiffusion
+from tedlens.models.unets.svd import StableVideoDiffusion
+from tedlens.models.unets.unet2d import UNet2D
 
 Kind = Literal["video", "image"]
 # A loaded model, its name, or the loader's arguments by name.

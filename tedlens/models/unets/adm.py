@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from tedlens.errors import TedlensError
 from tedlens.models.loading import unpickled
-from tedlens.models.unet2d import UNet2D
+from tedlens.models.unets.unet2d import UNet2D
 
 State = Mapping[str, Tensor]
 
