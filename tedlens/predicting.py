@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import xarray as xr
-from torch import Tensor
 
 from tedlens.clip import Clip, as_clip
 from tedlens.errors import TedlensError
@@ -104,7 +103,7 @@ def prediction_scores(
         xr.concat([evaluate_prediction(_predicted(prepared, Draw(t, s)), clip) for s in seeds], "seed") for t in taus
     ]
     scores = xr.concat(by_tau, "tau").assign_coords({**noise_axis(model, taus), "seed": seeds})
-    ceiling = evaluate_prediction(_pictured(prepared, prepared.clean, clip.name), clip)["psnr"]
+    ceiling = evaluate_prediction(_pictured(prepared, None, clip.name), clip)["psnr"]
     about = prepared.provenance() | {"taus": taus, "seeds": seeds}
     return scores.assign(ceiling=ceiling.assign_attrs(long_name="PSNR without noise")).assign_attrs(about)
 
@@ -162,16 +161,13 @@ def _mean_where(values: npt.NDArray[np.float64], where: npt.NDArray[np.bool_]) -
 
 @torch.no_grad()
 def _predicted(prepared: Prepared, draw: Draw) -> Clip:
-    return _pictured(prepared, prepared.prediction(draw), f"{prepared.clip.name}, predicted at tau {draw.tau}")
+    return _pictured(prepared, draw, f"{prepared.clip.name}, predicted at tau {draw.tau}")
 
 
 @torch.no_grad()
-def _pictured(prepared: Prepared, clean: Tensor, name: str) -> Clip:
-    """Clean samples as a clip of the prepared clip's size."""
-    model, clip = prepared.model, prepared.clip
-    with model.lock, model.encoders():
-        pictures = model.decode(clean)
-    prepared.check_finite(pictures, "what its VAE decodes")
-    levels = ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+def _pictured(prepared: Prepared, draw: Draw | None, name: str) -> Clip:
+    """What the model predicts, or its encoder keeps, as a clip of the prepared clip's size."""
+    clip = prepared.clip
+    levels = ((prepared.pictures(draw).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     frames = resize(levels.permute(0, 2, 3, 1).cpu().numpy(), (clip.height, clip.width))
     return Clip(frames, clip.masks, clip.fps, name)

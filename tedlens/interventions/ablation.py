@@ -168,7 +168,10 @@ class Ablation(Intervention):
 
     def prepare(self, view: Any, before: tuple[Intervention, ...]) -> list[Place]:
         check_frames(self.frames, view.clip.name, len(view.clip))
-        return self._places(view.model)
+        places = self._places(view.model)
+        if any(place.point.layout == "sequence" for place in places):  # in which frames follow from its grid
+            return [place._replace(point=view.point(place.point.path)) for place in places]
+        return places
 
     def acts(self, model: DiffusionModel, moment: Moment | None, ready: list[Place] | None) -> Acts:
         chosen = None if self.frames is None or moment is None else chosen_frames(self.frames, moment)
@@ -215,12 +218,14 @@ class Ablation(Intervention):
 
     def _instead(self, point: HookPoint, output: Tensor) -> Tensor:
         if self.how == "mean":
-            return output.mean(point.frame_axis, keepdim=True).expand_as(output)
+            return point.mean_over_frames(output)
         return torch.zeros_like(output)
 
 
 def _temporal(model: DiffusionModel) -> list[str]:
-    found = [path for path, point in inside(model).points.items() if point.module_class in TEMPORAL_LAYERS]
+    outline = inside(model)
+    found = [path for path, point in outline.points.items() if point.module_class in TEMPORAL_LAYERS]
+    found += [point.path for pattern in model.temporal for _, point in outline.matching(pattern)]
     if not found:
         raise TedlensError(
             f"Model {model.name!r} has no temporal layers to bypass ({', '.join(TEMPORAL_LAYERS)}); give a video model."

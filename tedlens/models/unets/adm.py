@@ -89,7 +89,7 @@ class ADM(UNet2D):
         return self._options
 
     @cached_property
-    def _block_modules(self) -> dict[str, nn.Module]:
+    def block_modules(self) -> dict[str, nn.Module]:
         return {name: self.unet.get_submodule(paths[-1]) for name, paths in block_paths(self.unet).items()}
 
 
