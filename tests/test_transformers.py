@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +12,38 @@ import PIL.Image
 import pytest
 import tiny_transformers as tiny
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, LTXPipeline
 from test_models import assert_same, handed_to
 
 import tedlens as tl
 from tedlens.models.base import DiffusionModel
 from tedlens.probing import Draw, Prepared
 
-# Each tiny pipeline: how it is made, two sizes, whether it begins from an image, frames a latent.
-MADE: dict[str, Callable[[], Any]] = {
-    "latte": tiny.latte,
-    "cogvideox-2b": lambda: tiny.cogvideox("2b"),
-    "cogvideox-5b": lambda: tiny.cogvideox("5b"),
-    "cogvideox-1.5": lambda: tiny.cogvideox("1.5"),
-    "cogvideox-5b-i2v": lambda: tiny.cogvideox("5b-i2v"),
-    "cogvideox-1.5-i2v": lambda: tiny.cogvideox("1.5-i2v"),
+# Each tiny pipeline: how it is made, in a folder.
+MADE: dict[str, Callable[[Path], Any]] = {
+    "latte": lambda folder: tiny.latte(),
+    "cogvideox-2b": lambda folder: tiny.cogvideox("2b"),
+    "cogvideox-5b": lambda folder: tiny.cogvideox("5b"),
+    "cogvideox-1.5": lambda folder: tiny.cogvideox("1.5"),
+    "cogvideox-5b-i2v": lambda folder: tiny.cogvideox("5b-i2v"),
+    "cogvideox-1.5-i2v": lambda folder: tiny.cogvideox("1.5-i2v"),
+    "wan-2.1": lambda folder: tiny.wan("2.1"),
+    "wan-2.1-i2v": lambda folder: tiny.wan("2.1-i2v"),
+    "wan-2.2": lambda folder: tiny.wan("2.2"),
+    "wan-2.2-i2v": lambda folder: tiny.wan("2.2-i2v"),
+    "ltx": lambda folder: tiny.ltx(),
+    "ltx-i2v": lambda folder: tiny.ltx(image=True),
+    "hunyuan": tiny.hunyuan_video,
+    "mochi": lambda folder: tiny.mochi(),
 }
 SIZES = {name: [(32, 32), (48, 64)] for name in MADE} | {
     "latte": [(16, 16), (24, 32)],
+    "ltx": [(32, 32), (32, 64)],
+    "ltx-i2v": [(32, 32), (32, 64)],
     "cogvideox-5b-i2v": [(48, 64)],  # its learnt places fit one size
 }
-FRAMES = dict.fromkeys(MADE, 9) | {"latte": 6}  # of a clip; as "video" latents, a whole number of them
+# Frames of a clip; as latents of a video, a whole number of them.
+FRAMES = dict.fromkeys(MADE, 9) | {"latte": 6, "mochi": 13}
 TAU = 601
 
 
@@ -41,8 +52,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     @cache
     def made(name: str) -> Path:
         folder = tmp_path_factory.mktemp(name)
-        MADE[name]().save_pretrained(folder)
-        return folder
+        MADE[name](folder).save_pretrained(folder / "saved")
+        return folder / "saved"
 
     return made
 
@@ -60,6 +71,7 @@ def stepping_at(pipeline: Any, tau: int, monkeypatch: pytest.MonkeyPatch) -> Non
     scheduler = pipeline.scheduler
     set_timesteps = scheduler.set_timesteps
 
+    @wraps(set_timesteps)
     def at_tau(*args: Any, **kwargs: Any) -> None:
         set_timesteps(*args, **kwargs)
         scheduler.timesteps = torch.full_like(scheduler.timesteps[:1], tau)
@@ -67,36 +79,66 @@ def stepping_at(pipeline: Any, tau: int, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(scheduler, "set_timesteps", at_tau)
 
 
-CASES = [(name, size, prompt) for name in MADE for size in SIZES[name] for prompt in ("", "two balls")]
+# What pipelines call by other names, or want laid out otherwise.
+ASKED: dict[str, Callable[[torch.Tensor, tl.Clip], dict[str, Any]]] = {
+    "latte": lambda noisy, clip: {"video_length": len(clip), "latents": noisy.transpose(0, 1)[None]},
+    "cogvideox": lambda noisy, clip: {"num_frames": len(clip), "latents": noisy[None]},
+    "ltx": lambda noisy, clip: {
+        "num_frames": len(clip),
+        "latents": LTXPipeline._pack_latents(noisy.transpose(0, 1)[None]),
+    },
+    "hunyuan": lambda noisy, clip: video_first(noisy, clip) | {"guidance_scale": 6.0},
+}
+
+
+def video_first(noisy: torch.Tensor, clip: tl.Clip) -> dict[str, Any]:
+    return {"num_frames": len(clip), "latents": noisy.transpose(0, 1)[None]}
+
+
+# The first size without a prompt, the last with one.
+CASES = [
+    (name, size, prompt, {}) for name in MADE for size, prompt in ((SIZES[name][0], ""), (SIZES[name][-1], "two balls"))
+]
+CASES += [(name, (32, 32), "", {"expert": "low"}) for name in ("wan-2.2", "wan-2.2-i2v")]
 
 
 @pytest.mark.usefixtures("posterior_mean")
-@pytest.mark.parametrize(("name", "size", "prompt"), CASES)
+@pytest.mark.parametrize(("name", "size", "prompt", "options"), CASES)
 def test_a_transformer_is_handed_what_its_pipeline_hands(
-    folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str, size: tuple[int, int], prompt: str
+    folders: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    size: tuple[int, int],
+    prompt: str,
+    options: dict[str, Any],
 ) -> None:
     clip = tl.datasets.similar(3, frames=FRAMES[name], size=size)
-    how = {} if name == "latte" else {"latents": "video"}
+    tau = 901 if name.startswith("wan-2.2") and not options else TAU  # above the boundary of the experts, or below
+    how = options if name == "latte" else options | {"latents": "video"}
     model = tl.load_video_model(folders(name), prompt=prompt, size=min(size), **how)
     prepared = Prepared(model, clip, size=size)
-    noisy = prepared.noisy(Draw(TAU, 0), 0)
+    noisy = prepared.noisy(Draw(tau, 0), 0)
     with handed_to(model.denoiser) as ours, torch.no_grad():
-        prepared.window(noisy, prepared.moment(0, Draw(TAU, 0)), prepared.reading(["block_0"]))
+        prepared.window(noisy, prepared.moment(0, Draw(tau, 0)), prepared.reading(["block_0"]))
     pipeline = DiffusionPipeline.from_pretrained(folders(name))
-    stepping_at(pipeline, TAU, monkeypatch)
-    asked = ASKED[name.split("-")[0]](noisy, clip, size)
+    family = name.split("-")[0]
+    stepping_at(pipeline, 1000 - tau if family == "mochi" else tau, monkeypatch)
+    asked = {"guidance_scale": 1.0} | ASKED.get(family, video_first)(noisy, clip)
     if "i2v" in name:
         asked["image"] = PIL.Image.fromarray(clip.frames[0])
+    if name == "ltx-i2v":
+        # The pipeline would take noisy latents as they are: its first latent is that of the image.
+        noisy[0] = model.encode(clip.frames[:1])[0]
+        asked |= ASKED["ltx"](noisy, clip)
     with handed_to(getattr(pipeline, model.part)) as theirs:
-        pipeline(prompt=prompt, height=size[0], width=size[1], num_inference_steps=10, guidance_scale=1.0, **asked)
-    names = {"sample": "hidden_states"}
-    assert_same({names.get(key, key): value for key, value in ours.items()}, theirs)
+        pipeline(prompt=prompt, height=size[0], width=size[1], num_inference_steps=10, **asked)
+    assert_same(as_handed(ours), as_handed(theirs))
 
 
-ASKED: dict[str, Callable[[torch.Tensor, tl.Clip, tuple[int, int]], dict[str, Any]]] = {
-    "latte": lambda noisy, clip, size: {"video_length": len(clip), "latents": noisy.transpose(0, 1)[None]},
-    "cogvideox": lambda noisy, clip, size: {"num_frames": len(clip), "latents": noisy[None]},
-}
+def as_handed(told: dict[str, Any]) -> dict[str, Any]:
+    """By name, without what is nothing; a time is a number, whatever its type."""
+    named = {{"sample": "hidden_states"}.get(key, key): value for key, value in told.items() if value is not None}
+    return named | {"timestep": named["timestep"].double()}
 
 
 # --- what all transformers do, once each is handed the right tensors -------------------------------
@@ -137,7 +179,7 @@ def test_every_call_works(models: Callable[..., DiffusionModel], name: str, late
     assert result["labels"].shape == clip.frames.shape[:3]
     seen = tl.predict(model, clip, tau=300, **how)
     assert seen.frames.shape == clip.frames.shape
-    layer = f"{block}.attn1"
+    layer = f"{block}.attn" if name == "hunyuan" else f"{block}.attn1"
     point = (3, 10.0, 12.0)
     for rotary in (True, False):
         looks = tl.attention(model, clip, 300, layer, query=[point], rotary=rotary, **how)

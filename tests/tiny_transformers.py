@@ -3,21 +3,51 @@
 from __future__ import annotations
 
 import string
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLCogVideoX,
+    AutoencoderKLHunyuanVideo,
+    AutoencoderKLLTXVideo,
+    AutoencoderKLMochi,
+    AutoencoderKLWan,
     CogVideoXDDIMScheduler,
     CogVideoXImageToVideoPipeline,
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
     DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoPipeline,
+    HunyuanVideoTransformer3DModel,
     LattePipeline,
     LatteTransformer3DModel,
+    LTXImageToVideoPipeline,
+    LTXPipeline,
+    LTXVideoTransformer3DModel,
+    MochiPipeline,
+    MochiTransformer3DModel,
+    UniPCMultistepScheduler,
+    WanImageToVideoPipeline,
+    WanPipeline,
+    WanTransformer3DModel,
 )
-from transformers import T5Config, T5EncoderModel, T5Tokenizer
+from tiny import text_config, tokenizer
+from transformers import (
+    CLIPImageProcessor,
+    CLIPTextModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlamaModel,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 WIDTH = 16  # of the text
 
@@ -121,5 +151,177 @@ def cogvideox(kind: str = "2b") -> Any:
         transformer=transformer,
         vae=cogvideox_vae(invert_scale_latents=kind == "1.5-i2v"),
         scheduler=CogVideoXDDIMScheduler(**COGVIDEOX_SCHEDULE),
+        **t5(),
+    )
+
+
+def wan_vae() -> AutoencoderKLWan:
+    torch.manual_seed(4)
+    return AutoencoderKLWan(
+        base_dim=4,
+        z_dim=16,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+    )
+
+
+def wan_transformer(seed: int, image: bool, image_encoder: bool) -> WanTransformer3DModel:
+    torch.manual_seed(seed)
+    return WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=36 if image else 16,
+        out_channels=16,
+        text_dim=WIDTH,
+        freq_dim=16,
+        ffn_dim=24,
+        num_layers=3,
+        cross_attn_norm=True,
+        image_dim=8 if image_encoder else None,
+        added_kv_proj_dim=24 if image_encoder else None,
+        rope_max_seq_len=32,
+    )
+
+
+def wan(kind: str = "2.1") -> Any:
+    """Of 2.1 and of 2.2 (two experts), each also from an image."""
+    image, later = kind.endswith("i2v"), kind.startswith("2.2")
+    encoder = image and not later
+    torch.manual_seed(0)
+    config = UMT5Config(vocab_size=40, d_model=WIDTH, d_kv=8, d_ff=24, num_layers=1, num_heads=2)
+    parts: dict[str, Any] = {
+        "tokenizer": t5()["tokenizer"],
+        "text_encoder": UMT5EncoderModel(config).eval(),
+        "vae": wan_vae(),
+        "scheduler": UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=3.0
+        ),
+        "transformer": wan_transformer(1, image, encoder),
+        "transformer_2": wan_transformer(2, image, encoder) if later else None,
+        "boundary_ratio": (0.9 if image else 0.875) if later else None,
+    }
+    if not image:
+        return WanPipeline(**parts)
+    vision = CLIPVisionConfig(
+        hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=2
+    )
+    look: dict[str, Any] = {"image_encoder": None, "image_processor": None}
+    if encoder:
+        look = {
+            "image_encoder": CLIPVisionModel(vision).eval(),
+            "image_processor": CLIPImageProcessor(crop_size=32, size=32),
+        }
+    return WanImageToVideoPipeline(**parts, **look)
+
+
+def ltx(image: bool = False) -> Any:
+    torch.manual_seed(0)
+    transformer = LTXVideoTransformer3DModel(
+        in_channels=8,
+        out_channels=8,
+        num_attention_heads=2,
+        attention_head_dim=12,
+        cross_attention_dim=24,
+        num_layers=3,
+        caption_channels=WIDTH,
+    )
+    vae = AutoencoderKLLTXVideo(
+        latent_channels=8,
+        block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1, 1),
+        spatio_temporal_scaling=(True, True, False, False),
+        decoder_spatio_temporal_scaling=(True, True, False, False),
+        decoder_inject_noise=(False,) * 5,
+        upsample_residual=(False,) * 4,
+        upsample_factor=(1,) * 4,
+        patch_size=1,
+        patch_size_t=1,
+        encoder_causal=True,
+        decoder_causal=False,
+    )
+    cls = LTXImageToVideoPipeline if image else LTXPipeline
+    return cls(transformer=transformer, vae=vae, scheduler=FlowMatchEulerDiscreteScheduler(), **t5())
+
+
+def hunyuan_video(folder: Path) -> HunyuanVideoPipeline:
+    torch.manual_seed(0)
+    transformer = HunyuanVideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=10,
+        num_layers=2,
+        num_single_layers=2,
+        num_refiner_layers=1,
+        patch_size=2,
+        patch_size_t=1,
+        guidance_embeds=True,
+        text_embed_dim=WIDTH,
+        pooled_projection_dim=WIDTH * 2,
+        rope_axes_dim=(2, 4, 4),
+    )
+    vae = AutoencoderKLHunyuanVideo(
+        latent_channels=4,
+        down_block_types=("HunyuanVideoDownBlock3D",) * 4,
+        up_block_types=("HunyuanVideoUpBlock3D",) * 4,
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        scaling_factor=0.476986,
+        mid_block_add_attention=True,
+    )
+    clip = text_config()
+    clip.max_position_embeddings = 77
+    llama = LlamaConfig(
+        vocab_size=54,
+        hidden_size=WIDTH,
+        intermediate_size=24,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        max_position_embeddings=1024,
+        pad_token_id=53,
+    )
+    return HunyuanVideoPipeline(
+        transformer=transformer,
+        vae=vae,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+        text_encoder=LlamaModel(llama).eval(),
+        tokenizer=tokenizer(folder / "made"),
+        text_encoder_2=CLIPTextModel(clip).eval(),
+        tokenizer_2=tokenizer(folder / "made_2"),
+    )
+
+
+def mochi() -> MochiPipeline:
+    torch.manual_seed(0)
+    transformer = MochiTransformer3DModel(
+        patch_size=2,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=3,
+        pooled_projection_dim=16,
+        in_channels=12,
+        text_embed_dim=WIDTH,
+        time_embed_dim=16,
+        activation_fn="swiglu",
+        max_sequence_length=256,
+    )
+    torch.nn.init.normal_(transformer.pos_frequencies)
+    vae = AutoencoderKLMochi(
+        latent_channels=12,
+        out_channels=3,
+        encoder_block_out_channels=(32, 32, 32, 32),
+        decoder_block_out_channels=(32, 32, 32, 32),
+        layers_per_block=(1, 1, 1, 1, 1),
+    )
+    return MochiPipeline(
+        transformer=transformer,
+        vae=vae,
+        scheduler=FlowMatchEulerDiscreteScheduler(invert_sigmas=True),
+        force_zeros_for_empty_prompt=False,
         **t5(),
     )

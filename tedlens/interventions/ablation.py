@@ -32,7 +32,7 @@ TEMPORAL = "temporal layers"  # the word for all layers that mix frames
 # SVD blends the two paths in an AlphaBlender.
 TEMPORAL_LAYERS = ("TemporalConvLayer", "TransformerTemporalModel", "AnimateDiffTransformer3D", "AlphaBlender")
 # diffusers' classes of layers that give only what their caller adds to its own input: without them nothing is added.
-ADDED_BY_CALLER = ("Attention", "FeedForward")
+ADDED_BY_CALLER = ("Attention", "WanAttention", "LTXAttention", "MochiAttention", "FeedForward")
 
 
 def ablate(

@@ -188,6 +188,11 @@ class DiffusionModel(ABC):
             "a diffusion model, or write it (tedlens/models/README.md)."
         )
 
+    @staticmethod
+    def left_out(options: dict[str, Any]) -> tuple[str, ...]:
+        """Parts of a pipeline that need not be loaded, with these options."""
+        return ()
+
     @property
     def options(self) -> dict[str, Any]:
         """Settings of the conditioning by name, as the loader takes them."""

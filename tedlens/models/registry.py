@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
@@ -24,7 +24,11 @@ from tedlens.models.base import DiffusionModel
 from tedlens.models.loading import LOADING_ERRORS, cannot_load, device_named, dtype_named, quiet, revision_of
 from tedlens.models.mini import recipe
 from tedlens.models.transformers.cogvideox import CogVideoX
+from tedlens.models.transformers.hunyuan_video import HunyuanVideo
 from tedlens.models.transformers.latte import Latte
+from tedlens.models.transformers.ltx import LTXVideo
+from tedlens.models.transformers.mochi import Mochi
+from tedlens.models.transformers.wan import Wan
 from tedlens.models.unets.adm import load_adm
 from tedlens.models.unets.animatediff import AnimateDiff
 from tedlens.models.unets.i2vgen_xl import I2VGenXL
@@ -47,6 +51,10 @@ ADAPTERS: dict[Kind, dict[str, type[DiffusionModel]]] = {
         "UNetMotionModel": AnimateDiff,
         "CogVideoXTransformer3DModel": CogVideoX,
         "LatteTransformer3DModel": Latte,
+        "WanTransformer3DModel": Wan,
+        "LTXVideoTransformer3DModel": LTXVideo,
+        "HunyuanVideoTransformer3DModel": HunyuanVideo,
+        "MochiTransformer3DModel": Mochi,
     },
     "image": {"UNet2DModel": UNet2D, "UNet2DConditionModel": StableDiffusion},
 }
@@ -74,6 +82,14 @@ HUB: dict[Kind, dict[str, str]] = {
         "cogvideox-1.5-5b": "THUDM/CogVideoX1.5-5B",
         "cogvideox-1.5-5b-i2v": "THUDM/CogVideoX1.5-5B-I2V",
         "latte": "maxin-cn/Latte-1",
+        "wan-2.1-1.3b": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        "wan-2.1-14b": "Wan-AI/Wan2.1-T2V-14B-Diffusers",
+        "wan-2.1-14b-i2v": "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+        "wan-2.2-14b": "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+        "wan-2.2-14b-i2v": "Wan-AI/Wan2.2-I2V-A14B-Diffusers",
+        "ltx-video": "Lightricks/LTX-Video",
+        "hunyuan-video": "hunyuanvideo-community/HunyuanVideo",
+        "mochi": "genmo/mochi-1-preview",
     },
     "image": {
         "sd-1.5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -294,7 +310,7 @@ def _load(
     source, known = _source(name, kind)
     folder = _whole(source, variant)
     adapter = _adapter(_denoiser_class(folder), source, kind)  # before gigabytes are read
-    pipeline = _pipeline(folder, _loaded_parts(folder, number_type, variant))
+    pipeline = _pipeline(folder, _loaded_parts(folder, number_type, variant, adapter.left_out(options)))
     known |= {"name": str(name), "revision": revision_of(folder), "offload": offload}
     model = _with_options(str(name), adapter, _placed(pipeline, place, offload, adapter.part), **(known | options))
     if str(name) in EMBEDDED[kind]:
@@ -454,8 +470,11 @@ def _whole(source: str, variant: str | None) -> Path:
         raise cannot_load(source, error) from error
 
 
-def _loaded_parts(folder: Path, dtype: torch.dtype, variant: str | None) -> dict[str, Any]:
-    """A pipeline's parts that have weights; None for those that it was saved without (``mini``: its text encoder).
+def _loaded_parts(
+    folder: Path, dtype: torch.dtype, variant: str | None, left_out: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A pipeline's parts that have weights; None for those `left_out`, or that it was saved without (``mini``: its
+    text encoder).
 
     What remains, a scheduler, a tokenizer, a pipeline's own checker, is left to the pipeline.
     """
@@ -464,7 +483,7 @@ def _loaded_parts(folder: Path, dtype: torch.dtype, variant: str | None) -> dict
         raise TedlensError(f"{folder} has no weights of variant={variant!r}; it has {_said_of(there)}.")
     parts: dict[str, Any] = {}
     for part, (library, class_name) in _parts(folder).items():
-        if class_name is None:
+        if class_name is None or part in left_out:
             parts[part] = None
         else:
             cls = _class(folder, part, library, class_name)

@@ -47,7 +47,7 @@ class CogVideoX(VideoTransformer):
         return VariancePreservingNoise.of(self.pipeline.scheduler, self.name)
 
     @property
-    def trained_frames(self) -> int:
+    def trained_frames(self) -> int:  # type: ignore[override]
         return int(self.config.sample_frames)
 
     @property

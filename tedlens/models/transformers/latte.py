@@ -29,7 +29,7 @@ class Latte(VideoTransformer):
     temporal = ("temporal_transformer_blocks.*",)
 
     @property
-    def trained_frames(self) -> int:
+    def trained_frames(self) -> int:  # type: ignore[override]
         return int(self.config.video_length)
 
     @property

@@ -71,10 +71,7 @@ class VideoTransformer(DiffusionModel):
 
     # --- what an adapter says -------------------------------------------------------------------
 
-    @property
-    @abstractmethod
-    def trained_frames(self) -> int:
-        """Frames of a clip that it was trained on at once."""
+    trained_frames: int  # of a clip, at once
 
     @property
     def ratio(self) -> int:
@@ -149,7 +146,10 @@ class VideoTransformer(DiffusionModel):
         return [range(held[i].start, held[i + count - 1].stop) for i in range(0, len(held), count)]
 
     def encode(self, frames: Frames) -> Tensor:
-        images = pictures(frames)
+        return self.encoded(pictures(frames))
+
+    def encoded(self, images: Tensor) -> Tensor:
+        """Latents (latent, channel, y, x) of pictures (frame, 3, y, x) in [-1, 1], one by one or as a video."""
         vae = self.pipeline.vae
         if self.latents == "frame":
             latents = some_at_once(vae, images[:, :, None], "encode", lambda part: vae.encode(part).latent_dist.mode())
