@@ -7,7 +7,7 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
 from math import prod
 from pathlib import Path
@@ -475,9 +475,11 @@ class Prepared:
     @contextmanager
     def in_forward(self, moment: Moment) -> Iterator[None]:
         """Around one forward: the model is nobody else's, and all interventions are in place."""
-        with self.model.lock:
+        with self.model.lock, ExitStack() as around:
             # All are made before any is in place: one may run the model itself for what it puts in.
             acts = [act for each, ready in self._interventions for act in each.acts(self.model, moment, ready)]
+            for each, ready in self._interventions:
+                around.enter_context(each.around(self.model, moment, ready))
             with acting_in_run(acts):
                 yield
 

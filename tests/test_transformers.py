@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
@@ -17,6 +19,10 @@ from test_models import assert_same, handed_to
 
 import tedlens as tl
 from tedlens.models.base import DiffusionModel
+from tedlens.models.noise import frame_noise, latent_noise
+from tedlens.models.registry import outline_model
+from tedlens.models.schedules import FlowNoise, VariancePreservingNoise
+from tedlens.models.structure import hook_points, outline
 from tedlens.probing import Draw, Prepared
 
 # Each tiny pipeline: how it is made, in a folder.
@@ -161,7 +167,10 @@ def clip_for(name: str, frames: int = CLIP_FRAMES) -> tl.Clip:
     return tl.datasets.similar(3, frames=frames, size=SIZES[name][-1])
 
 
-LATENTS = [(name, latents) for name in MADE for latents in ("frame", "video") if (name, latents) != ("latte", "video")]
+# From an image only what differs by it: latents of a video.
+LATENTS = [(name, "frame") for name in MADE if "i2v" not in name] + [
+    (name, "video") for name in MADE if name != "latte"
+]
 
 
 @pytest.mark.parametrize(("name", "latents"), LATENTS)
@@ -191,3 +200,299 @@ def test_every_call_works(models: Callable[..., DiffusionModel], name: str, late
         other = tl.probe(cut, clip, tau=700, blocks=model.blocks[-1], **how)[model.blocks[-1]]["features"]
         whole = tl.probe(model, clip, tau=700, blocks=model.blocks[-1], **how)[model.blocks[-1]]["features"]
         assert not np.allclose(other, whole)
+
+
+def changed_at(clip: tl.Clip, frame: int) -> tl.Clip:
+    frames = clip.frames.copy()
+    frames[frame] = 255 - frames[frame]
+    return tl.Clip(frames, clip.masks, clip.fps, clip.name)
+
+
+@pytest.mark.parametrize("name", ["cogvideox-5b", "wan-2.1", "ltx", "hunyuan", "mochi"])
+def test_frames_kept_to_themselves_see_no_other(models: Callable[..., DiffusionModel], name: str) -> None:
+    """The features of a frame change with frames within reach alone; of the whole model, with any."""
+    model, clip = models(name), clip_for(name, 5)
+    other = changed_at(clip, 4)
+    last = model.blocks[-1]
+
+    def changed(cut: DiffusionModel) -> list[bool]:
+        both = [tl.probe(cut, each, tau=300, blocks=last, window=5)[last]["features"][0, 0] for each in (clip, other)]
+        return [not np.allclose(both[0][i], both[1][i], rtol=1e-4, atol=1e-5) for i in range(5)]
+
+    everywhere = "**.attn" if name == "hunyuan" else "**.attn1"
+    assert changed(model) == [True] * 5
+    alone = tl.ablate(model, everywhere, reach=0)
+    assert changed(alone) == [False, False, False, False, True]
+    assert json.loads(alone.provenance()["model_interventions"]) == [{"ablate": {"layers": [everywhere], "reach": 0}}]
+    one = model.blocks[0] + everywhere.removeprefix("**")
+    first = tl.ablate(model, one, reach=1)
+    found = [
+        tl.probe(first, each, tau=300, blocks="block_0", window=5)["block_0"]["features"] for each in (clip, other)
+    ]
+    assert [not np.allclose(found[0][0, 0, i], found[1][0, 0, i], rtol=1e-4, atol=1e-5) for i in range(5)] == [
+        *[False] * 3,
+        *[True] * 2,
+    ]
+    with pytest.raises(tl.TedlensError, match="kept apart"):
+        tl.attention(alone, clip, 300, one)
+    with pytest.raises(tl.TedlensError, match="goes with neither how"):
+        tl.ablate(model, everywhere, "zero", reach=0)
+
+
+def test_reach_as_far_as_the_clip_changes_nothing(models: Callable[..., DiffusionModel]) -> None:
+    """Without text, which then looks at text alone, the whole is the sum of its frames."""
+    model, clip = models("wan-2.1"), clip_for("wan-2.1", 4)
+    whole, cut = (
+        tl.probe(each, clip, tau=300, blocks="block_2", window=4)["block_2"]["features"]
+        for each in (model, tl.ablate(model, "**.attn1", reach=3))
+    )
+    np.testing.assert_allclose(cut, whole, rtol=1e-4, atol=1e-5)
+    with pytest.raises(tl.TedlensError, match="no attention over all of a video"):
+        tl.ablate(model, "**.attn2", reach=0)
+    with pytest.raises(tl.TedlensError, match="reach=-1"):
+        tl.ablate(model, "**.attn1", reach=-1)
+    with pytest.raises(tl.TedlensError, match="reach=0"):
+        tl.ablate(model, "temporal layers")
+
+
+# --- latents of several frames ---------------------------------------------------------------------
+
+
+def test_which_frames_a_latent_holds(models: Callable[..., DiffusionModel]) -> None:
+    by_frame, by_video = models("wan-2.1"), models("wan-2.1", "video")
+    assert by_frame.latent_frames(range(3, 6)) == [range(3, 4), range(4, 5), range(5, 6)]
+    assert by_video.latent_frames(range(9)) == [range(1), range(1, 5), range(5, 9)]
+    assert by_video.latent_frames(range(4, 11)) == [range(4, 5), range(5, 9), range(9, 11)]  # the last is filled up
+    assert (by_frame.window, by_video.window) == (21, 81)
+    # Two latents to a token: an odd number begins with one that holds no frame.
+    later = models("cogvideox-1.5", "video")
+    assert later.latent_frames(range(2, 11)) == [range(2, 2), range(2, 3), range(3, 7), range(7, 11)]
+    assert later.covered(range(2, 11)) == [range(2, 3), range(3, 11)]
+
+
+def test_noise_of_a_latent_is_that_of_its_first_frame(models: Callable[..., DiffusionModel]) -> None:
+    """Windows that begin as many frames apart as a latent holds agree about all but the first of the second."""
+    model = models("wan-2.1", "video")
+    shape = (2, 3)
+    first, second = (latent_noise(7, model.latent_frames(w), shape) for w in (range(0, 13), range(4, 17)))
+    torch.testing.assert_close(first[2:], second[1:-1], rtol=0, atol=0)
+    torch.testing.assert_close(first[:1], frame_noise(7, [0], shape), rtol=0, atol=0)
+    torch.testing.assert_close(second[-1:], frame_noise(7, [13], shape), rtol=0, atol=0)
+    # What fills up has noise of its own.
+    filled = latent_noise(7, models("cogvideox-1.5", "video").latent_frames(range(9)), shape)
+    assert not torch.equal(filled[0], filled[1])
+
+
+def test_each_window_is_encoded_as_a_whole(models: Callable[..., DiffusionModel]) -> None:
+    model, clip = models("wan-2.1", "video"), clip_for("wan-2.1")
+    prepared = Prepared(model, clip, window=6, overlap=2)
+    assert prepared.windows == [range(6), range(4, 10), range(5, 11)]
+    by_hand = model.encode(np.concatenate([clip.frames[4:10], clip.frames[9:10].repeat(3, 0)]))
+    noise = latent_noise(0, [range(4, 5), range(5, 9), range(9, 10)], tuple(by_hand.shape[1:]))
+    torch.testing.assert_close(prepared.noisy(Draw(400, 0), 1), 0.6 * by_hand + 0.4 * noise)
+
+
+def test_frames_between_latents(folders: Callable[[str], Path], models: Callable[..., DiffusionModel]) -> None:
+    """Repeated, or interpolated between the middles of the frames that latents hold; the attributes say which."""
+    clip = clip_for("wan-2.1", 9)
+    smooth = tl.load_video_model(folders("wan-2.1"), size=48, latents="video", between="interpolate")
+    repeated, between = (
+        tl.probe(m, clip, tau=300, blocks="block_1")["block_1"]["features"][0, 0]
+        for m in (models("wan-2.1", "video"), smooth)
+    )
+    assert repeated["latent_frame"].values.tolist() == [0, 1, 1, 1, 1, 5, 5, 5, 5]
+    assert [(a.attrs["model_latents"], a.attrs["model_between"]) for a in (repeated, between)] == [
+        ("video", "repeat"),
+        ("video", "interpolate"),
+    ]
+    first, second, third = (repeated.values[i] for i in (0, 1, 5))
+    assert np.array_equal(repeated.values[1], repeated.values[4])
+    np.testing.assert_allclose(between.values[0], first)
+    np.testing.assert_allclose(between.values[1], 0.6 * first + 0.4 * second, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(between.values[4], 0.625 * second + 0.375 * third, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(between.values[8], third)
+    # Of one frame a latent neither is said: there is nothing between.
+    alone = tl.probe(models("wan-2.1"), clip, tau=300, blocks="block_1")["block_1"]["features"]
+    assert "latent_frame" not in alone.coords
+    assert "model_between" not in alone.attrs
+
+
+def test_a_latent_of_several_frames_is_not_put_in_another_order(models: Callable[..., DiffusionModel]) -> None:
+    clip = clip_for("wan-2.1", 9)
+    with pytest.raises(tl.TedlensError, match='latents="frame"'):
+        tl.probe(tl.patch(models("wan-2.1", "video"), "block_0", "reversed"), clip, tau=300, blocks="block_1")
+    for latents in ("frame", "video"):
+        model = models("wan-2.1", latents)
+        other = tl.probe(tl.patch(model, "block_0", changed_at(clip, 2)), clip, tau=300, blocks="block_0")["block_0"]
+        there = tl.probe(model, changed_at(clip, 2), tau=300, blocks="block_0")["block_0"]
+        np.testing.assert_allclose(other["features"], there["features"], rtol=1e-4, atol=1e-5)
+        part = tl.probe(tl.patch(model, "block_0", changed_at(clip, 2), frames=[2]), clip, tau=300, blocks="block_0")
+        whole = tl.probe(model, clip, tau=300, blocks="block_0")["block_0"]["features"]
+        found = part["block_0"]["features"]
+        held = {"frame": [2], "video": [1, 2, 3, 4]}[latents]
+        rest = [i for i in range(9) if i not in held]
+        np.testing.assert_allclose(found.isel(frame=held), there["features"].isel(frame=held), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found.isel(frame=rest), whole.isel(frame=rest), rtol=1e-4, atol=1e-5)
+
+
+# --- inside ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in MADE if "i2v" not in name])
+def test_every_hook_point_is_read_as_listed(models: Callable[..., DiffusionModel], name: str) -> None:
+    model, clip = models(name), clip_for(name, 5)
+    prepared = Prepared(model, clip)
+    points = hook_points(model, prepared.input_size)
+    assert set(outline(model, prepared.input_size).blocks.values()) <= set(points)
+    assert any(path.endswith("to_q") for path in points)
+    assert not any(part in path for path in points for part in ("text", "caption", "add_q_proj", "context"))
+    _, _, features = next(prepared.features([300], [0], list(points)))
+    for path, point in points.items():
+        assert features[path].shape == (5, point.channels, *point.grid), path
+
+
+def test_text_and_video_in_one_sequence(models: Callable[..., DiffusionModel]) -> None:
+    """Of the queries of CogVideoX and of HunyuanVideo's single blocks, those of the video are read, by hand."""
+    for name, path, video in (
+        ("cogvideox-5b", "transformer_blocks.1.attn1.to_q", slice(226, None)),
+        ("hunyuan", "single_transformer_blocks.1.attn.to_q", slice(None, -256)),
+    ):
+        model, clip = models(name), clip_for(name, 3)
+        prepared = Prepared(model, clip)
+        seen: list[torch.Tensor] = []
+        handle = model.denoiser.get_submodule(path).register_forward_hook(lambda *a, s=seen: s.append(a[2]))
+        with torch.no_grad():
+            model.run(prepared.noisy(Draw(300, 0), 0), 300, prepared.conditions[0])
+        handle.remove()
+        rows, columns = model.token_grid(prepared.input_size)
+        expected = torch.einsum("fyxc->fcyx", seen[0][0, video].reshape(3, rows, columns, -1))
+        [found] = tl.probe(model, clip, tau=300, blocks=path).children.values()
+        np.testing.assert_allclose(found["features"][0, 0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_probe_ends_after_its_deepest_block(models: Callable[..., DiffusionModel]) -> None:
+    model = models("cogvideox-2b")
+    ran: list[int] = []
+    blocks: Any = model.denoiser.transformer_blocks
+    handles = [b.register_forward_pre_hook(lambda *_, i=i: ran.append(i)) for i, b in enumerate(blocks)]
+    tl.probe(model, clip_for("cogvideox-2b", 3), tau=300, blocks=["block_0", "block_1"])
+    for handle in handles:
+        handle.remove()
+    assert ran == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["cogvideox-5b", "wan-2.1", "ltx", "hunyuan", "mochi", "latte"])
+def test_queries_and_keys_by_definition(models: Callable[..., DiffusionModel], name: str) -> None:
+    """Weights before the rotary embedding are the softmax of the layer's own normed queries and keys."""
+    model, clip = models(name), clip_for(name, 3)
+    block = "block_1"
+    layer = f"{block}.attn" if name == "hunyuan" else f"{block}.attn1"
+    attention: Any = model.module(block).get_submodule(layer.split(".")[-1])
+    seen: dict[str, torch.Tensor] = {}
+    prepared = Prepared(model, clip)
+    handles = [
+        (getattr(attention, f"norm_{n}", None) or getattr(attention, f"to_{n}")).register_forward_hook(
+            lambda *a, n=n: seen.update({n: a[2]})
+        )
+        for n in "qk"
+    ]
+    with torch.no_grad():
+        model.run(prepared.noisy(Draw(300, 0), 0), 300, prepared.conditions[0])
+    for handle in handles:
+        handle.remove()
+    rows, columns = model.token_grid(prepared.input_size)
+    cells, heads = rows * columns, attention.heads
+    found = tl.attention(model, clip, 300, layer, query=[(1, 0, 0)], rotary=False)[0]
+    turned = tl.attention(model, clip, 300, layer, query=[(1, 0, 0)])[0]
+    if name == "latte":
+        np.testing.assert_array_equal(found, turned)  # it has no rotary embedding
+        return
+    assert not np.allclose(found, turned, atol=1e-5)
+    query, key = (
+        each[0].transpose(0, 1)
+        if each.ndim == 4 and each.shape[1] == heads
+        else each[0].reshape(-1, heads, each.shape[-1] // (heads if each.ndim == 3 else 1))
+        for each in (seen["q"], seen["k"])
+    )
+    text = 226 if name == "cogvideox-5b" else 0
+    query, key = query[text : text + 3 * cells], key[text : text + 3 * cells]
+    scores = torch.einsum("hc,thc->ht", query[cells], key) / query.shape[-1] ** 0.5
+    expected = scores.softmax(-1).reshape(heads, 3, rows, columns)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+# --- what is refused, and what may be absent -------------------------------------------------------
+
+
+def test_the_trap_of_flow_sigmas(folders: Callable[[str], Path]) -> None:
+    """UniPC has alphas_cumprod whatever it steps along: neither kind of model takes the other's noise."""
+    unipc = DiffusionPipeline.from_pretrained(folders("wan-2.1")).scheduler
+    assert hasattr(unipc, "alphas_cumprod")
+    with pytest.raises(tl.TedlensError, match="UniPCMultistepScheduler, which steps along a flow"):
+        VariancePreservingNoise.of(unipc, "some")
+    with pytest.raises(tl.TedlensError, match="does not step along a flow"):
+        FlowNoise.of(type(unipc)(), "some")
+    noise = FlowNoise.of(unipc, "some")
+    assert [noise.sigma(t) for t in (0, 500, 750)] == [0, 1, 3]
+    model = tl.load_video_model(folders("wan-2.1"))
+    assert model.log_snr(500) == 0
+    assert model.nearest_tau(log_snr=-2 * np.log(3)) == 750
+
+
+def test_prediction_undoes_the_noise(models: Callable[..., DiffusionModel]) -> None:
+    """From the output that a perfect denoiser would give, the clean sample follows."""
+    clean, noise = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    for name, told in (("wan-2.1", noise - clean), ("mochi", clean - noise)):
+        model = models(name)
+        torch.testing.assert_close(model.clean_from(model.add_noise(clean, noise, 700), told, 700), clean)
+
+
+def test_two_experts(folders: Callable[[str], Path]) -> None:
+    high, low = (tl.load_video_model(folders("wan-2.2"), expert=expert, size=32) for expert in ("high", "low"))
+    assert low.pipeline.transformer is None and high.pipeline.transformer_2 is None
+    clip = clip_for("wan-2.2", 3)
+    found = [tl.probe(model, clip, tau=300, blocks="block_1")["block_1"]["features"] for model in (high, low)]
+    assert not np.allclose(*found)
+    assert [each.attrs["model_expert"] for each in found] == ["high", "low"]
+    assert found[0].attrs["weights_sha256"] != found[1].attrs["weights_sha256"]
+    with pytest.raises(tl.TedlensError, match="expert='low'.*others have one"):
+        tl.load_video_model(folders("wan-2.1"), expert="low")
+
+
+def test_without_text_encoders(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    """Embeddings that were saved once give the same features; without them there is no text."""
+    whole = tl.load_video_model(folders("cogvideox-5b"), prompt="two balls", size=32)
+    whole.save_text(tmp_path / "balls.safetensors")
+    pipeline = DiffusionPipeline.from_pretrained(folders("cogvideox-5b"), text_encoder=None, tokenizer=None)
+    pipeline.save_pretrained(tmp_path / "lean")
+    clip = clip_for("cogvideox-5b", 3)
+    read = tl.load_video_model(tmp_path / "lean", embeddings=tmp_path / "balls.safetensors", size=32)
+    blank = tl.load_video_model(tmp_path / "lean", size=32)
+    found = [tl.probe(model, clip, tau=300, blocks="block_1")["block_1"]["features"] for model in (whole, read, blank)]
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.allclose(found[0], found[2])
+    assert found[1].attrs["model_embeddings"].endswith("balls.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    broken = tl.load_video_model(tmp_path / "lean", embeddings=tmp_path / "broken.safetensors")
+    with pytest.raises(tl.TedlensError, match="cannot be read as embeddings"):
+        tl.probe(broken, clip, tau=300, blocks="block_1")
+
+
+@pytest.mark.parametrize("name", [name for name in MADE if "i2v" not in name])
+def test_outline_needs_configurations_only(folders: Callable[[str], Path], name: str, tmp_path: Path) -> None:
+    whole = hook_points(tl.load_video_model(folders(name)), (32, 32))
+    copy = shutil.copytree(folders(name), tmp_path / "bare")
+    for weights in copy.rglob("*.safetensors"):
+        weights.unlink()
+    assert hook_points(outline_model(copy, "video"), (32, 32)) == whole
+
+
+def test_what_is_refused(folders: Callable[[str], Path], models: Callable[..., DiffusionModel]) -> None:
+    with pytest.raises(tl.TedlensError, match="latents='frame' is all it has"):
+        tl.load_video_model(folders("latte"), latents="video")
+    with pytest.raises(tl.TedlensError, match="latents='movie'"):
+        tl.load_video_model(folders("wan-2.1"), latents="movie")
+    with pytest.raises(tl.TedlensError, match=r"learnt places for frames of \(48, 64\)"):
+        tl.probe(models("cogvideox-5b-i2v"), clip_for("wan-2.1", 3), tau=300, size=(32, 32))
+    with pytest.raises(tl.TedlensError, match="window=7 is longer"):
+        tl.probe(models("latte"), clip_for("latte", 8), tau=300, window=7)

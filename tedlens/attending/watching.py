@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tedlens.errors import TedlensError
+from tedlens.interventions.isolation import Isolation
 from tedlens.interventions.sites import Site, attentions_in, inside, sites
 from tedlens.models.acting import Act, Moment, acting
 from tedlens.models.base import DiffusionModel
@@ -185,6 +186,12 @@ def watch(
     Of one sequence of video and text, the call of the video's tokens. Without `rotary`, queries and keys are those
     before they are turned by their places.
     """
+    for each in prepared.model.interventions:
+        if isinstance(each, Isolation) and any(each.covers(prepared.model, layer.site.point.path) for layer in layers):
+            raise TedlensError(
+                f"The frames of {layers[0].name!r} are kept apart (reach={each.reach}), so it has no weights over all "
+                "of a video to show; give the model without that, or another layer."
+            )
     points = [prepared.point(layer.name) for layer in layers]
     order = list(inside(prepared.model).points)
     deepest = max(layers, key=lambda layer: order.index(layer.site.point.path)).name

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tedlens.errors import TedlensError
+from tedlens.interventions.isolation import Isolation
 from tedlens.interventions.sites import (
     attentions_in,
     check_frames,
@@ -42,6 +43,7 @@ def ablate(
     *,
     heads: int | Sequence[int] | None = None,
     frames: int | Sequence[int] | None = None,
+    reach: int | None = None,
 ) -> DiffusionModel:
     """A model without some of its layers: a model like any other, whose results say what was cut.
 
@@ -65,6 +67,11 @@ def ablate(
         or ``"mean"``, before its output projection.
     frames
         Numbers of frames in the clip, from 0: the layers are cut there alone.
+    reach
+        Of attention over all of a video, which transformers have in place of temporal layers: nothing is cut but what
+        a frame sees of others. It meets those at most so many before and after it (0: itself alone), and the text;
+        the text meets text alone, so that it carries nothing from frame to frame. Frames are counted as the layers
+        have them, which may be several of the clip (see `load_video_model`).
 
     Raises
     ------
@@ -77,7 +84,7 @@ def ablate(
     >>> cut = tl.ablate(motion, "up_2.temp_attentions.*")  # doctest: +SKIP
     >>> tl.track(clip, motion=cut, lam=1)  # doctest: +SKIP
     """
-    return as_model(model).intervened(Ablation.of(layers, how, heads=heads, frames=frames))
+    return as_model(model).intervened(Ablation.of(layers, how, heads=heads, frames=frames, reach=reach))
 
 
 @contextmanager
@@ -126,9 +133,14 @@ class Ablation(Intervention):
         *,
         heads: int | Sequence[int] | None = None,
         frames: int | Sequence[int] | None = None,
-    ) -> Ablation:
+        reach: int | None = None,
+    ) -> Ablation | Isolation:
         if how not in get_args(How):
             raise TedlensError(f"how={how!r} is no way to cut; choose {', '.join(map(repr, get_args(How)))}.")
+        if reach is not None:
+            if (how, heads, frames) != ("bypass", None, None):
+                raise TedlensError("reach cuts what frames see of others, and goes with neither how, heads nor frames.")
+            return Isolation(names_of(layers), reach)
         return cls(names_of(layers), how, numbers_of("heads", heads), numbers_of("frames", frames))
 
     @property
@@ -228,7 +240,8 @@ def _temporal(model: DiffusionModel) -> list[str]:
     found += [point.path for pattern in model.temporal for _, point in outline.matching(pattern)]
     if not found:
         raise TedlensError(
-            f"Model {model.name!r} has no temporal layers to bypass ({', '.join(TEMPORAL_LAYERS)}); give a video model."
+            f"Model {model.name!r} has no temporal layers to bypass ({', '.join(TEMPORAL_LAYERS)}); give a video model. "
+            "Of one with attention over all of a video, keep each frame to itself: tl.ablate(model, '**.attn1', reach=0)."
         )
     return found
 

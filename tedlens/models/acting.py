@@ -87,6 +87,11 @@ class Intervention(ABC):
         """What it needs of a clip (`Prepared`) once; `before` is what is done in the model besides, before it."""
         return None
 
+    @contextmanager
+    def around(self, model: DiffusionModel, moment: Moment, ready: Any) -> Iterator[None]:
+        """What is done around one forward besides, where acts on modules do not suffice."""
+        yield
+
     @abstractmethod
     def acts(self, model: DiffusionModel, moment: Moment | None, ready: Any) -> Acts:
         """What is done, and where, in one forward; `ready` is what `prepare` gave."""
