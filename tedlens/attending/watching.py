@@ -110,7 +110,7 @@ class Watch(TorchFunctionMode):
         """The act on an attention's last step before queries or keys are turned by their places."""
 
         def act(given: Tensor, output: Tensor) -> None:
-            self.plain[name] = output
+            self.plain[name] = output.clone()  # some are turned in place
 
         return act
 

@@ -240,8 +240,9 @@ def _temporal(model: DiffusionModel) -> list[str]:
     found += [point.path for pattern in model.temporal for _, point in outline.matching(pattern)]
     if not found:
         raise TedlensError(
-            f"Model {model.name!r} has no temporal layers to bypass ({', '.join(TEMPORAL_LAYERS)}); give a video model. "
-            "Of one with attention over all of a video, keep each frame to itself: tl.ablate(model, '**.attn1', reach=0)."
+            f"Model {model.name!r} has no temporal layers to bypass ({', '.join(TEMPORAL_LAYERS)}); give a video "
+            "model, or of one with attention over all of a video keep each frame to itself: tl.ablate(model, "
+            "'**.attn1', reach=0)."
         )
     return found
 
