@@ -444,8 +444,7 @@ def test_the_documented_adapter_works(tmp_path: Path) -> None:
     with pytest.raises(tl.TedlensError, match=r"no image adapter.*register_adapter"):
         tl.load_image_model(tmp_path)
     text = (files("tedlens.models") / "README.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    exec(code, {})
+    exec(next(code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "Kandinsky3" in code), {})
     model = tl.load_image_model(tmp_path, prompt="a ball")
     clip = tl.datasets.similar(1, frames=3, size=(32, 48))
     features = tl.probe(model, clip, tau=51, blocks=["up_1", "up_1.attentions.*"], size=(32, 48))

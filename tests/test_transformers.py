@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from functools import cache, wraps
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from diffusers import DiffusionPipeline, LTXPipeline
 from test_models import assert_same, handed_to
 
 import tedlens as tl
+from tedlens.models import registry
 from tedlens.models.base import DiffusionModel
 from tedlens.models.noise import frame_noise, latent_noise
 from tedlens.models.registry import outline_model
@@ -497,3 +500,39 @@ def test_what_is_refused(folders: Callable[[str], Path], models: Callable[..., D
         tl.probe(models("cogvideox-5b-i2v"), clip_for("wan-2.1", 3), tau=300, size=(32, 32))
     with pytest.raises(tl.TedlensError, match="window=7 is longer"):
         tl.probe(models("latte"), clip_for("latte", 8), tau=300, window=7)
+
+
+# --- of others -------------------------------------------------------------------------------------
+
+
+def test_the_documented_adapter_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of tedlens/models/README.md as it stands there, handed what the pipeline of that class hands."""
+    tiny.allegro().save_pretrained(tmp_path)
+    monkeypatch.setitem(registry.ADAPTERS, "video", dict(registry.ADAPTERS["video"]))
+    with pytest.raises(tl.TedlensError, match=r"no video adapter.*register_adapter"):
+        tl.load_video_model(tmp_path)
+    text = (files("tedlens.models") / "README.md").read_text(encoding="utf-8")
+    exec(next(code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "Allegro" in code), {})
+    clip = tl.datasets.similar(3, frames=10, size=(32, 48))
+    for latents, first in (("frame", None), ("video", [0, 0, 0, 0, 4, 4, 4, 4, 8, 8])):
+        model = tl.load_video_model(tmp_path, prompt="a ball", latents=latents, size=32)
+        features = tl.probe(model, clip, tau=300, blocks=["block_0", "block_1.attn1.to_q"])
+        held = features["block_0"].coords.get("latent_frame")
+        assert (None if held is None else held.values.tolist()) == first
+        assert tl.attention(model, clip, 300, "block_0.attn1", query=[(2, 4, 4)]).attrs["kind"] == "joint"
+    prepared = Prepared(model, clip)
+    noisy = prepared.noisy(Draw(TAU, 0), 0)
+    with handed_to(model.denoiser) as ours, torch.no_grad():
+        prepared.window(noisy, prepared.moment(0, Draw(TAU, 0)), prepared.reading(["block_0"]))
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path)
+    stepping_at(pipeline, TAU, monkeypatch)
+    monkeypatch.setattr(type(pipeline.scheduler), "init_noise_sigma", 1.0)
+    # Its scheduler scales the sample before the transformer; this one is scaled already.
+    monkeypatch.setattr(pipeline.scheduler, "scale_model_input", lambda sample, t: sample)
+    with handed_to(pipeline.transformer) as theirs:
+        latents = noisy.transpose(0, 1)[None]
+        pipeline("a ball", height=32, width=48, num_frames=12, num_inference_steps=5, guidance_scale=1, latents=latents)
+    theirs["image_rotary_emb"], ours["image_rotary_emb"] = (
+        [*told["image_rotary_emb"][0], *told["image_rotary_emb"][1]] for told in (theirs, ours)
+    )
+    assert_same(as_handed(ours), as_handed(theirs))
