@@ -666,9 +666,9 @@ def about_model(name: str, frame: str | None, inside: str | None) -> None:
 def outline_for(model: DiffusionModel, frame: tuple[int, int] | None) -> Outline:
     """Outline of a model for frames of a size; by default square ones."""
     from tedlens.models.structure import outline
-    from tedlens.probing import input_size
+    from tedlens.probing import input_size, usual_size
 
-    return outline(model, input_size(frame or (model.size, model.size), model.size, model.multiple))
+    return outline(model, usual_size(model) if frame is None else input_size(frame, model.size, model.multiple))
 
 
 def show_outlines(outlines: list[Outline], inside: str | None) -> None:

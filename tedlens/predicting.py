@@ -109,7 +109,7 @@ def scored(prepared: Prepared, by_tau: Iterable[Iterable[Clip]], taus: list[int]
     clip = prepared.clip
     each = [xr.concat([evaluate_prediction(one, clip) for one in by_seed], "seed") for by_seed in by_tau]
     scores = xr.concat(each, "tau").assign_coords({**noise_axis(prepared.model, taus), "seed": seeds})
-    ceiling = evaluate_prediction(pictured(prepared, prepared.clean, clip.name), clip)["psnr"]
+    ceiling = evaluate_prediction(pictured(prepared, prepared.pictures(), clip.name), clip)["psnr"]
     about = prepared.provenance() | {"taus": taus, "seeds": seeds}
     return scores.assign(ceiling=ceiling.assign_attrs(long_name="PSNR without noise")).assign_attrs(about)
 
@@ -165,26 +165,19 @@ def _mean_where(values: npt.NDArray[np.float64], where: npt.NDArray[np.bool_]) -
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-@torch.no_grad()
 def predicted(prepared: Prepared, draw: Draw) -> Clip:
     """What a model takes the prepared clip to be."""
-    return pictured(prepared, prepared.prediction(draw), f"{prepared.clip.name}, predicted at tau {draw.tau}")
+    return pictured(prepared, prepared.pictures(draw), f"{prepared.clip.name}, predicted at tau {draw.tau}")
 
 
-@torch.no_grad()
 def noisy_input(prepared: Prepared, draw: Draw) -> Clip:
     """What a model is given, as its VAE decodes it: the signal at its share of the noise level, and the noise."""
-    noisy = prepared.noisy(draw, range(len(prepared.clean)))
-    return pictured(prepared, noisy, f"{prepared.clip.name}, noisy at tau {draw.tau}")
+    return pictured(prepared, prepared.pictures(draw, noisy=True), f"{prepared.clip.name}, noisy at tau {draw.tau}")
 
 
-@torch.no_grad()
-def pictured(prepared: Prepared, clean: Tensor, name: str) -> Clip:
-    """Clean samples as a clip of the prepared clip's size."""
-    model, clip = prepared.model, prepared.clip
-    with model.lock, model.encoders():
-        pictures = model.decode(clean)
-    prepared.check_finite(pictures, "what its VAE decodes")
+def pictured(prepared: Prepared, pictures: Tensor, name: str) -> Clip:
+    """Pictures (frame, 3, y, x) from -1 to 1 as a clip of the prepared clip's size."""
+    clip = prepared.clip
     levels = ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     frames = resize(levels.permute(0, 2, 3, 1).cpu().numpy(), (clip.height, clip.width))
     return Clip(frames, clip.masks, clip.fps, name)

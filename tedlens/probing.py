@@ -7,7 +7,7 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
 from math import prod
 from pathlib import Path
@@ -24,8 +24,8 @@ from tqdm.auto import tqdm
 from tedlens.clip import Clip, as_clip
 from tedlens.errors import TedlensError
 from tedlens.models.acting import Act, Intervention, Moment, acting, acting_in_run
-from tedlens.models.base import Condition, DiffusionModel, Frames
-from tedlens.models.noise import frame_noise
+from tedlens.models.base import Between, Condition, DiffusionModel, Frames
+from tedlens.models.noise import latent_noise
 from tedlens.models.points import HookPoint, Outline, first_tensor
 from tedlens.models.registry import Model, as_model
 from tedlens.models.structure import outline
@@ -104,8 +104,9 @@ def probe(
     DataTree
         One node a block or submodule with ``features`` (tau, seed, frame, channel, y, x), float32 (float16 from a
         float16 model); coordinates ``sigma`` and ``log_snr`` along tau; ``y`` and ``x``, the centre
-        of each cell in pixels of the clip (the centre of its first pixel is 0). The attributes say
-        how to make it again.
+        of each cell in pixels of the clip (the centre of its first pixel is 0). Where frames share features (a
+        model of latents of several frames), ``latent_frame`` along frame is the first of those that do. The attributes
+        say how to make it again.
 
     Raises
     ------
@@ -124,7 +125,7 @@ def probe(
     cells = prepared.features(taus, seeds, names, samples)
 
     def labelled(name: str, values: np.ndarray[Any, Any]) -> xr.Dataset:
-        features = label_features(values, model, clip, taus, seeds)
+        features = label_features(values, prepared, taus, seeds)
         # On the array too: it travels alone, through .sel() into fuse and propagate.
         return features.assign_attrs(about | {"block": name}).to_dataset(name="features")
 
@@ -181,7 +182,7 @@ def _empty_node(folder: Path, node: xr.Dataset) -> Any:
 
 def _check_memory(prepared: Prepared, names: Sequence[str], cells: int) -> None:
     """See that the features of so many cells fit into memory, and say how large they are where that is much."""
-    frames = len(prepared.clean)
+    frames = len(prepared.clip)
     if cells * frames * prod(prepared.input_size) < LOOKED_AT:
         return
     points = [prepared.point(name) for name in names]
@@ -248,7 +249,8 @@ class Prepared:
         self.clip = clip
         self.stitch = stitch
         self.progress = progress
-        self.input_size = input_size((clip.height, clip.width), model.size if size is None else size, model.multiple)
+        wanted = (model.fixed_size or model.size) if size is None else size
+        self.input_size = input_size((clip.height, clip.width), wanted, model.multiple)
         self.windows = windows(len(clip), window_length(model, window), overlap)
         if model.made_for is not None and min(clip.height, clip.width) > FOREIGN * model.made_for:
             warnings.warn(
@@ -259,11 +261,17 @@ class Prepared:
             )
         frames = resize(clip.frames, self.input_size)
         with model.lock, torch.no_grad(), model.encoders():
-            self.clean = model.encode(frames)
-            self.check_finite(self.clean, "what its encoder gives")
+            # A VAE that makes one latent of several frames depends on where a window begins.
+            parts = [range(len(clip))] if model.latents == "frame" else self.windows
+            self._cleans = [model.encode(frames[part.start : part.stop]) for part in parts]
+            for clean in self._cleans:
+                self.check_finite(clean, "what its encoder gives")
             # An image model sees each frame alone, and is told the same of all.
             conditioned = self.windows if model.kind == "video" else [range(len(clip))]
-            self.conditions: list[Condition] = [model.condition(frames, self.clean, w) for w in conditioned]
+            of_each = self._cleans if model.latents == "video" else self._cleans * len(conditioned)
+            self.conditions: list[Condition] = [
+                model.condition(frames, clean, window) for clean, window in zip(of_each, conditioned, strict=True)
+            ]
             # As it is now, and said so: a scope that begins or ends later changes nothing.
             done = model.interventions
         self._about = {
@@ -325,14 +333,14 @@ class Prepared:
 
     def _taps(self, names: Sequence[str]) -> tuple[dict[str, Tap], str]:
         """Where each feature is taken, and the name of the one that runs last."""
-        if set(names) <= set(self.model.blocks):
-            # Blocks give maps and run in their order: no need to look inside the UNet.
+        if set(names) <= set(self.model.blocks) and self.model.token_grid(self.input_size) is None:
+            # Blocks give maps and run in their order: no need to look inside the model.
             taps = {name: Tap(self.model.module(name), first_tensor) for name in names}
             return taps, max(names, key=self.model.blocks.index)
         points = {name: self._outline.point(name) for name in names}
         order = list(self._outline.points)
         deepest = max(names, key=lambda name: order.index(points[name].path))
-        modules = {name: self.model.unet.get_submodule(point.path) for name, point in points.items()}
+        modules = {name: self.model.denoiser.get_submodule(point.path) for name, point in points.items()}
         return {name: Tap(modules[name], points[name].read) for name in names}, deepest
 
     def features(
@@ -366,31 +374,98 @@ class Prepared:
         mean: dict[str, Tensor] = {}
         for sample in range(samples):
             draw = Draw(tau, seed, sample)
-            window = partial(self.window, reading=reading)
+            window = partial(self._window_by_frames, reading=reading)
             found = self._where_it_fits(partial(self._stitched, draw, window, reading.step))
             for name, value in found.items():
                 mean[name] = mean.get(name, 0) + value / samples
-        features = {name: value.to(self.clean.dtype) for name, value in mean.items()}
+        features = {name: value.to(self._cleans[0].dtype) for name, value in mean.items()}
         for name, value in features.items():
             self.check_finite(value, f"features of {name} at tau={tau}")
         return features
 
-    def noisy(self, draw: Draw, frames: range, seen: Sequence[int] | None = None) -> Tensor:
-        """Frames of the clip at a noise level, as the model takes them: (frame, channel, y, x).
+    @property
+    def clean(self) -> Tensor:
+        """Latents (frame, channel, y, x) of the clip, each frame alone."""
+        if self.model.latents == "video":
+            raise TedlensError(f"Latents of {self.model.name!r} hold several frames, so each window has its own.")
+        return self._cleans[0]
 
-        `seen` are the frames whose content stands there, where it is not their own; the noise is that of `frames`.
+    def moment(self, number: int, draw: Draw) -> Moment:
+        """Of the forward of a window, by its number."""
+        window = self.windows[number]
+        return Moment(number, window, *draw, covered=tuple(self.model.covered(window)))
+
+    def noisy(self, draw: Draw, number: int, seen: Sequence[int] | None = None) -> Tensor:
+        """A window of the clip at a noise level, as the model takes it: (latent, channel, y, x).
+
+        `seen` are the frames whose content stands there, where it is not their own; the noise is that of the window's.
         """
-        clean = self.clean[list(frames if seen is None else seen)]
+        latents = self.model.latent_frames(self.windows[number])
+        clean = self._clean(number, latents) if seen is None else self.clean[list(seen)]
         if self.model.levels == 1:  # an encoder, for which noise would be drawn in vain
             return clean
-        noise = frame_noise(draw.seed, frames, tuple(clean.shape[1:]), sample=draw.sample)
+        noise = latent_noise(draw.seed, latents, tuple(clean.shape[1:]), sample=draw.sample)
         return self.model.add_noise(clean, noise.to(clean), draw.tau)
+
+    def _clean(self, number: int, latents: Sequence[range]) -> Tensor:
+        """Latents of a window without noise; what fills up is the first, again."""
+        if self.model.latents == "frame":
+            return self.clean[[held.start for held in latents]]
+        own = self._cleans[number]
+        return torch.cat([own[:1]] * (len(latents) - len(own)) + [own])
+
+    def shown_frames(self) -> list[int]:
+        """Frames of the clip that stand for those which the model's layers have, in any window."""
+        return sorted({held.start for window in self.windows for held in self.model.covered(window)})
+
+    def latent_frames(self) -> list[int] | None:
+        """Of each frame of the clip the first frame of those that share its features; None where each has its own."""
+        found: dict[int, int] = {}
+        for window in self.windows:
+            for held in self.model.covered(window):
+                found |= {frame: held.start for frame in held if frame not in found}
+        return None if all(frame == first for frame, first in found.items()) else [found[i] for i in sorted(found)]
 
     def window(self, noisy: Tensor, moment: Moment, reading: Reading) -> dict[str, Tensor]:
         """Features (frame, channel, y, x) from one forward of `noisy`, frames of a window, with all interventions."""
         with self.in_forward(moment), record(reading.taps, reading.deepest) as features:
             self.model.run(noisy, moment.tau, self._condition(moment))
         return features
+
+    def _window_by_frames(self, noisy: Tensor, moment: Moment, reading: Reading) -> dict[str, Tensor]:
+        """Features of a window by the clip's frames, whatever number of frames the model's layers have."""
+        found = self.window(noisy, moment, reading)
+        return {name: by_frames(value, moment, self.model.between) for name, value in found.items()}
+
+    @torch.no_grad()
+    def pictures(self, draw: Draw | None = None, *, noisy: bool = False) -> Tensor:
+        """What the model takes the clip to be, or is given (`noisy`), or without noise what its encoder keeps, as the
+        VAE decodes it: (frame, 3, y, x) float32.
+        """
+        of_latents = self._given if noisy else self._predicted
+        if self.model.latents == "frame":
+            if draw is None:
+                return self._decoded(self.clean)
+            return self._decoded(self.given(draw) if noisy else self.prediction(draw))
+
+        def of_window(given: Tensor, moment: Moment) -> dict[str, Tensor]:
+            clean = self._cleans[moment.number] if draw is None else of_latents(given, moment)["clean"]
+            return {"pictures": self._decoded(clean[-len(self._cleans[moment.number]) :])[: len(moment.window)]}
+
+        return self._where_it_fits(partial(self._stitched, draw or Draw(0, 0), of_window))["pictures"]
+
+    def given(self, draw: Draw) -> Tensor:
+        """Noisy latents that the model is given, window by window: (frame, channel, y, x) float32."""
+        return self._where_it_fits(partial(self._stitched, draw, self._given))["clean"]
+
+    def _given(self, noisy: Tensor, moment: Moment) -> dict[str, Tensor]:
+        return {"clean": noisy[-len(moment.window) :] if self.model.latents == "frame" else noisy}
+
+    def _decoded(self, clean: Tensor) -> Tensor:
+        with self.model.lock, self.model.encoders():
+            pictures = self.model.decode(clean)
+        self.check_finite(pictures, "what its VAE decodes")
+        return pictures
 
     def prediction(self, draw: Draw) -> Tensor:
         """The clean sample that the model's outputs say, window by window: (frame, channel, y, x) float32."""
@@ -406,14 +481,18 @@ class Prepared:
                 f"The adapter of {self.model.name!r} does not return the output of its UNet from run, so nothing is "
                 "predicted; return it as (frame, channel, y, x), see tedlens/models/README.md."
             )
-        return {"clean": self.model.clean_from(noisy, output, moment.tau)}
+        clean = self.model.clean_from(noisy, output, moment.tau)
+        # Without what only fills up.
+        return {"clean": clean[-len(moment.window) :] if self.model.latents == "frame" else clean}
 
     @contextmanager
     def in_forward(self, moment: Moment) -> Iterator[None]:
         """Around one forward: the model is nobody else's, and all interventions are in place."""
-        with self.model.lock:
+        with self.model.lock, ExitStack() as around:
             # All are made before any is in place: one may run the model itself for what it puts in.
             acts = [act for each, ready in self._interventions for act in each.acts(self.model, moment, ready)]
+            for each, ready in self._interventions:
+                around.enter_context(each.around(self.model, moment, ready))
             with acting_in_run(acts):
                 yield
 
@@ -435,7 +514,7 @@ class Prepared:
                         f"{self.model.name!r}; give a smaller size or window, dtype='bfloat16', "
                         "or load the model with offload=True."
                     ) from error
-            self.windows = windows(len(self.clean), None, 0, batch=longest // 2)
+            self.windows = windows(len(self.clip), None, 0, batch=longest // 2)
             torch.cuda.empty_cache()
             warnings.warn(f"GPU memory ran out; probing goes on with {longest // 2} frames at once.", stacklevel=2)
 
@@ -443,21 +522,34 @@ class Prepared:
         self, draw: Draw, run: Callable[[Tensor, Moment], dict[str, Tensor]], step: Callable[[], Any] = lambda: None
     ) -> dict[str, Tensor]:
         """What each window gives, (frame, channel, y, x), as of the whole clip."""
-        noisy = self.noisy(draw, range(len(self.clean)))
         total: dict[str, Tensor] = {}
-        count = torch.zeros(len(noisy), 1, 1, 1, device=noisy.device)
+        count = torch.zeros(len(self.clip), 1, 1, 1, device=self._cleans[0].device)
         done = 0  # frames that a window before has seen: windows go forward
         for number, window in enumerate(self.windows):
             part = slice(window.start, window.stop)
             new = slice(max(done, window.start), window.stop) if self.stitch == "first" else part
             done = window.stop
             count[new] += 1
-            for name, value in run(noisy[part], Moment(number, window, *draw)).items():
+            for name, value in run(self.noisy(draw, number), self.moment(number, draw)).items():
                 if name not in total:
-                    total[name] = torch.zeros(len(noisy), *value.shape[1:], device=value.device)
+                    total[name] = torch.zeros(len(count), *value.shape[1:], device=value.device)
                 total[name][new] += value[new.start - window.start :]
             step()
         return {name: value / count for name, value in total.items()}
+
+
+def by_frames(value: Tensor, moment: Moment, between: Between) -> Tensor:
+    """Features (frame of the model, ..) of a window as (frame of the clip, ..): repeated, or interpolated in time."""
+    held = moment.covered
+    if all(len(each) == 1 for each in held):
+        return value
+    if between == "repeat":
+        return value[[number for number, each in enumerate(held) for _ in each]]
+    centres = np.array([(each.start + each.stop - 1) / 2 for each in held])
+    place = np.interp(list(moment.window), centres, np.arange(len(held)))
+    before = np.floor(place).astype(int)
+    share = torch.from_numpy(place - before).to(value).view(-1, *[1] * (value.ndim - 1))
+    return torch.lerp(value[before], value[np.minimum(before + 1, len(held) - 1)], share)
 
 
 class _Reached(Exception):
@@ -557,6 +649,11 @@ def input_size(clip: tuple[int, int], size: int | tuple[int, int], multiple: int
     return height, width
 
 
+def usual_size(model: DiffusionModel) -> tuple[int, int]:
+    """Height and width at which a model is looked into where no clip says another: square, if it takes that."""
+    return input_size((model.size, model.size), model.fixed_size or model.size, model.multiple)
+
+
 def resize(frames: Frames, size: tuple[int, int]) -> Frames:
     """Frames (T, H, W, 3) at another height and width."""
     if frames.shape[1:3] == size:
@@ -594,17 +691,20 @@ def as_list(value: int | Sequence[int]) -> list[int]:
 
 
 def label_features(
-    values: np.ndarray[Any, Any], model: DiffusionModel, clip: Clip, taus: Sequence[int], seeds: Sequence[int]
+    values: np.ndarray[Any, Any], prepared: Prepared, taus: Sequence[int], seeds: Sequence[int]
 ) -> xr.DataArray:
     """Name the axes of (tau, seed, frame, channel, y, x)."""
     height, width = values.shape[-2:]
+    shared = prepared.latent_frames()
+    first = {} if shared is None else {"latent_frame": ("frame", shared, {"long_name": "first frame of its latent"})}
     return xr.DataArray(
         values,
         dims=("tau", "seed", "frame", "channel", "y", "x"),
         coords={
-            **noise_axis(model, taus),
+            **noise_axis(prepared.model, taus),
             "seed": list(seeds),
-            **places(clip, (height, width)),
+            **places(prepared.clip, (height, width)),
+            **first,
         },
     )
 

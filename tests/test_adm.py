@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import tedlens as tl
-from tedlens.models.adm import ADM, Heads, architecture, block_paths, load_adm, to_diffusers
 from tedlens.models.points import first_tensor
+from tedlens.models.unets.adm import ADM, Heads, architecture, block_paths, load_adm, to_diffusers
 from tedlens.probing import Tap, record
 
 # Largest error of a block relative to its norm; seen: 2e-6.

@@ -22,8 +22,8 @@ from tedlens.analysis import without_temporal_layers
 from tedlens.cli import about_model
 from tedlens.models.base import DiffusionModel
 from tedlens.models.hooks import hooked
-from tedlens.models.i2vgen_xl import I2VGenXL
-from tedlens.models.unet2d import UNet2D
+from tedlens.models.unets.i2vgen_xl import I2VGenXL
+from tedlens.models.unets.unet2d import UNet2D
 
 State = Mapping[str, torch.Tensor]
 

@@ -53,7 +53,7 @@ class Perfect(VariancePreserving):
 
     def run(self, noisy: Tensor, tau: int, condition: Condition) -> Tensor:
         clean = condition["clean"]
-        signal, share = self._alphas[tau].sqrt().float(), (1 - self._alphas[tau]).sqrt().float()
+        signal, share = self.schedule.alphas[tau].sqrt().float(), (1 - self.schedule.alphas[tau]).sqrt().float()
         noise = (noisy - signal * clean) / share
         return {"epsilon": noise, "sample": clean, "v_prediction": signal * noise - share * clean}[
             self.pipeline.scheduler.config.prediction_type
@@ -161,7 +161,7 @@ def test_what_predicts_nothing_is_said(clip: tl.Clip) -> None:
     with pytest.raises(tl.TedlensError, match="does not return the output"):
         tl.predict(tiny.Toy(), clip, tau=3)
     model = Perfect("epsilon")
-    model._alphas[999] = 0
+    model.schedule.alphas[999] = 0
     with pytest.raises(tl.TedlensError, match="At tau=999 nothing of the signal is left"):
         tl.predict(model, clip, tau=999)
 

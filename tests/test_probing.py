@@ -21,9 +21,9 @@ from numpy.testing import assert_allclose
 
 import tedlens as tl
 from tedlens.models.base import DiffusionModel
-from tedlens.models.i2vgen_xl import I2VGenXL
 from tedlens.models.points import first_tensor
-from tedlens.models.unet2d import UNet2D
+from tedlens.models.unets.i2vgen_xl import I2VGenXL
+from tedlens.models.unets.unet2d import UNet2D
 from tedlens.probing import Prepared, Tap, input_size, windows
 
 

@@ -14,8 +14,8 @@ import xarray as xr
 
 import tedlens as tl
 from tedlens.models.base import DiffusionModel
-from tedlens.models.i2vgen_xl import I2VGenXL
-from tedlens.models.unet2d import UNet2D
+from tedlens.models.unets.i2vgen_xl import I2VGenXL
+from tedlens.models.unets.unet2d import UNet2D
 from tedlens.sweeping import Grid, Models, make_grid, make_plan
 from tedlens.sweeping.cells import kept_cells
 from tedlens.sweeping.clips import clip_sources, survey

@@ -69,11 +69,11 @@ def head_statistics(
     Dataset over (tau, layer, head); NaN where a layer has fewer heads than another, or a statistic means nothing.
         ``entropy``: of the weights, mean over queries, as a share of the logarithm of the number of keys: 1 looks
         everywhere alike. ``frames_away`` (attention over frames) and ``pixels_away`` (within frames, in pixels of the
-        clip): mean distance of what is looked at. ``accuracy``, for attention that is not to tokens, of a clip with
-        masks of all frames: of the cells of objects in a window's first frame, the share whose query is nearest (by
-        dot product) to a key of the same object among all cells of another frame, over the other frames of the
-        window; over all frames, whether or not the layer itself compares them. ``chance`` is that of a cell drawn
-        blindly. ``kind`` says of each layer over what it goes.
+        clip; over all of a video both): mean distance of what is looked at. ``accuracy``, for attention that is not to
+        tokens, of a clip with masks of all frames: of the cells of objects in a window's first frame, the share whose
+        query is nearest (by dot product) to a key of the same object among all cells of another frame, over the other
+        frames of the window; over all frames, whether or not the layer itself compares them. ``chance`` is that of a
+        cell drawn blindly. ``kind`` says of each layer over what it goes.
 
     Raises
     ------
@@ -111,25 +111,29 @@ def head_statistics(
 
 
 def _sums(layer: Layer, call: Call, moment: Moment, masks: Any, size: tuple[int, int]) -> Sums:
-    frames = torch.arange(moment.window.start, moment.window.stop, dtype=torch.float32, device=call.query.device)
-    away = None
-    if layer.kind == "temporal":
-        away = (frames[:, None] - frames).abs()
-    elif layer.kind == "spatial":
-        away = _distances(layer.grid, size).to(call.query.device)
-    entropy = torch.zeros(layer.heads, device=call.query.device)
-    distance = torch.zeros(layer.heads, device=call.query.device)
+    device, cells = call.query.device, layer.grid[0] * layer.grid[1]
+    starts = torch.tensor([held.start for held in moment.covered], dtype=torch.float32, device=device)
+    in_time, in_place = (starts[:, None] - starts).abs(), _distances(layer.grid, size).to(device)
+    entropy, by_frames, by_pixels = (torch.zeros(layer.heads, device=device) for _ in range(3))
     most = float(np.log(max(2, call.key.shape[2])))
     for _, rows, weights in call.sliced():
         entropy += torch.special.entr(weights).sum((0, 2, 3)) / most
-        if away is not None:
-            distance += (weights * away[rows]).sum((0, 2, 3))
-    matched, expected, pairs = _matches(layer, call, None if masks is None else masks[list(moment.window)])
+        if layer.kind == "temporal":
+            by_frames += (weights * in_time[rows]).sum((0, 2, 3))
+        elif layer.kind == "spatial":
+            by_pixels += (weights * in_place[rows]).sum((0, 2, 3))
+        elif layer.kind == "joint":
+            row = torch.arange(call.query.shape[2], device=device)[rows]
+            by_place = weights.unflatten(3, (-1, cells))
+            by_frames += (by_place.sum(4) * in_time[row // cells]).sum((0, 2, 3))
+            by_pixels += (by_place.sum(3) * in_place[row % cells]).sum((0, 2, 3))
+    starting = None if masks is None else masks[[held.start for held in moment.covered]]
+    matched, expected, pairs = _matches(layer, call, starting)
     return Sums(
         len(call.query) * call.query.shape[2],
         entropy.cpu(),
-        distance.cpu() if layer.kind == "temporal" else None,
-        distance.cpu() if layer.kind == "spatial" else None,
+        by_frames.cpu() if layer.kind in ("temporal", "joint") else None,
+        by_pixels.cpu() if layer.kind in ("spatial", "joint") else None,
         matched,
         expected,
         pairs,
@@ -152,9 +156,8 @@ def _matches(layer: Layer, call: Call, masks: Any) -> tuple[Tensor, float, int]:
     matched, expected, pairs = torch.zeros(layer.heads), 0.0, 0
     if layer.kind == "cross" or masks is None:
         return matched, expected, pairs
-    tracks = layer.site.point.layout == "tracks"
     # (frame, head, cell, channel)
-    query, key = (each.transpose(0, 2) if tracks else each for each in (call.query, call.key))
+    query, key = (_by_frame(layer, each) for each in (call.query, call.key))
     ids = torch.from_numpy(on_grid(masks, layer.grid).reshape(len(masks), -1).astype(np.int64)).to(query.device)
     for frame in range(1, len(ids)):
         there = ids[frame]
@@ -168,6 +171,14 @@ def _matches(layer: Layer, call: Call, masks: Any) -> tuple[Tensor, float, int]:
             expected += float(same.float().mean(1).sum())
         pairs += len(cells)
     return matched, expected, pairs
+
+
+def _by_frame(layer: Layer, value: Tensor) -> Tensor:
+    """Queries or keys as (frame, head, cell, channel)."""
+    if layer.kind == "joint":
+        frames: Tensor = value[0].unflatten(1, (-1, layer.grid[0] * layer.grid[1]))
+        return frames.transpose(0, 1)
+    return value.transpose(0, 2) if layer.kind == "temporal" else value
 
 
 def _means(windows: list[Sums]) -> dict[str, Any]:

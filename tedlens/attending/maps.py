@@ -34,6 +34,7 @@ def attention(
     overlap: int = 2,
     window: int | None = None,
     size: int | tuple[int, int] | None = None,
+    rotary: bool = True,
 ) -> xr.DataArray:
     """Where an attention layer looks: its weights, which sum to 1 over keys, at a noise level.
 
@@ -52,14 +53,19 @@ def attention(
         some, of which the first is taken: ``"up_2.temp_attentions.1"``.
     query
         Points (frame, y, x) in pixels of the clip, whose cells' queries alone are taken; by default all cells'.
+    rotary
+        Whether queries and keys are taken as they meet, turned by their places in layers with rotary embedding of
+        place; without, they are those before (after their norms), as DiffTrack matches them.
 
     Returns
     -------
     DataArray
         Float32. Of attention over frames (head, y, x, query_frame, key_frame); within frames (head, frame, y, x, key_y,
-        key_x); to tokens of text or image (head, frame, y, x, token). With `query`: (query, head, frame), (query, head,
-        y, x), (query, head, token), the points along ``query``. NaN for frames that no window shows together. The
-        attributes say how to make it again, and ``layer`` and ``kind`` (temporal, spatial or cross).
+        key_x); over all of a video (head, query_frame, y, x, key_frame, key_y, key_x), of its own tokens alone, as if
+        there were no text beside them; to tokens of text or image (head, frame, y, x, token). With `query`: (query,
+        head, frame), (query, head, y, x), (query, head, frame, y, x), (query, head, token), the points along
+        ``query``. Of frames that share a latent the first stands for all. NaN for frames that no window shows together.
+        The attributes say how to make it again, and ``layer`` and ``kind`` (temporal, spatial, joint or cross).
 
     Raises
     ------
@@ -77,15 +83,22 @@ def attention(
     found = layers_of(model, [named])[0]
     grid = prepared.point(found.name).grid
     points = None if query is None else _points(query, clip, grid)
-    _check_size(found, grid, len(clip), points)
+    shown = prepared.shown_frames()
+    _check_size(found, grid, len(shown), points)
 
     def take(layer: Layer, call: Call, moment: Moment) -> Tensor:
         return _all(layer, call) if points is None else _of_points(layer, call, moment, points)
 
-    maps = _Maps(found, grid, len(clip), points)
-    for moment, by_name in watch(prepared, Draw(model.check_tau(tau), seed), [found], take):
+    maps = _Maps(found, grid, shown, points)
+    for moment, by_name in watch(prepared, Draw(model.check_tau(tau), seed), [found], take, rotary=rotary):
         maps.add(moment, by_name[found.name])
-    about = prepared.provenance() | {"tau": tau, "seed": seed, "layer": found.name, "kind": found.kind}
+    about = prepared.provenance() | {
+        "tau": tau,
+        "seed": seed,
+        "layer": found.name,
+        "kind": found.kind,
+        "rotary": rotary,
+    }
     return _labelled(maps, clip, query).assign_attrs(about | {"sigma": model.sigma(tau), "log_snr": model.log_snr(tau)})
 
 
@@ -107,7 +120,7 @@ def _points(query: Points, clip: Clip, grid: tuple[int, int]) -> Cells:
 
 def _check_size(layer: Layer, grid: tuple[int, int], frames: int, points: Cells | None) -> None:
     cells = grid[0] * grid[1]
-    keys = {"temporal": frames, "spatial": cells, "cross": 1}[layer.kind]
+    keys = {"temporal": frames, "spatial": cells, "joint": frames * cells, "cross": 1}[layer.kind]
     size = 4 * layer.heads * keys * (frames * cells if points is None else len(points))
     if size > LARGEST:
         raise TedlensError(
@@ -122,55 +135,69 @@ def _all(layer: Layer, call: Call) -> Tensor:
     each = torch.empty(*call.query.shape[:3], call.key.shape[2])
     for batch, rows, weights in call.sliced():
         each[batch, :, rows] = weights.cpu()
+    if layer.kind == "joint":
+        cells = layer.grid[0] * layer.grid[1]
+        of_frames: Tensor = each[0].unflatten(1, (-1, cells))
+        return of_frames.transpose(0, 1)
     # Of layers that go through the frames of a cell: (cell, head, frame, key).
     return each.transpose(0, 2) if layer.site.point.layout == "tracks" else each
 
 
 def _of_points(layer: Layer, call: Call, moment: Moment, points: Cells) -> Tensor:
     """Weights of the points of a window, one after another: (point, head, key)."""
-    here = [(frame - moment.window.start, cell) for frame, cell in points if frame in moment.window]
-    if layer.site.point.layout == "tracks":
+    here = [(frame, cell) for frame, cell in _held(points, moment).values()]
+    if layer.kind == "joint":
+        cells = layer.grid[0] * layer.grid[1]
+        each = [call.weights([0], [frame * cells + cell])[0, :, 0] for frame, cell in here]
+    elif layer.site.point.layout == "tracks":
         each = [call.weights([cell], [frame])[0, :, 0] for frame, cell in here]
     else:
         each = [call.weights([frame], [cell])[0, :, 0] for frame, cell in here]
     return torch.stack(each).cpu() if each else torch.empty(0)
 
 
+def _held(points: Cells, moment: Moment) -> dict[int, tuple[int, int]]:
+    """Of the points that a window shows, by their number: the frame of the model's that holds each, and its cell."""
+    return {
+        number: (place, cell)
+        for number, (frame, cell) in enumerate(points)
+        for place, held in enumerate(moment.covered)
+        if frame in held
+    }
+
+
 class _Maps:
     """Weights of a whole clip, from those of its windows."""
 
-    def __init__(self, layer: Layer, grid: tuple[int, int], frames: int, points: Cells | None) -> None:
-        self.layer, self.grid, self.frames, self.points = layer, grid, frames, points
+    def __init__(self, layer: Layer, grid: tuple[int, int], shown: list[int], points: Cells | None) -> None:
+        self.layer, self.grid, self.shown, self.points = layer, grid, shown, points
         self.values: np.ndarray[Any, np.dtype[np.float32]] | None = None
-        self.done = 0  # frames that a window before has shown: windows go forward
+        self.done: set[int] = set()  # frames, or points, that a window before has shown
 
     def add(self, moment: Moment, found: Tensor) -> None:
-        start, stop = moment.window.start, moment.window.stop
-        first = max(start, self.done)
+        here = [self.shown.index(held.start) for held in moment.covered]  # places of the window's frames
         weights = found.numpy()
-        if self.points is None:
-            new, places = weights[first - start :], list(range(first, stop))
-        else:
-            inside = [(i, frame) for i, (frame, _) in enumerate(self.points) if frame in moment.window]
-            rows = [row for row, (_, frame) in enumerate(inside) if frame >= first]
-            places = [i for i, frame in inside if frame >= first]
-            new = weights[rows] if rows else weights
-        self.done = stop
+        of_rows = here if self.points is None else list(_held(self.points, moment))
+        rows = [row for row, place in enumerate(of_rows) if place not in self.done]
+        places = [of_rows[row] for row in rows]
+        self.done |= set(places)
         if not places:
             return
-        keys = self.frames if self.layer.kind == "temporal" else new.shape[-1]
+        cells = self.grid[0] * self.grid[1]
+        keys = {"temporal": len(self.shown), "joint": len(self.shown) * cells}.get(self.layer.kind, weights.shape[-1])
         if self.values is None:
-            count = self.frames if self.points is None else len(self.points)
-            self.values = np.full((count, *new.shape[1:-1], keys), np.nan, np.float32)
-        span = slice(start, stop) if self.layer.kind == "temporal" else slice(None)
-        self.values[places, ..., span] = new
+            count = len(self.shown) if self.points is None else len(self.points)
+            self.values = np.full((count, *weights.shape[1:-1], keys), np.nan, np.float32)
+        columns = {"temporal": here, "joint": [frame * cells + i for frame in here for i in range(cells)]}
+        for row, place in zip(rows, places, strict=True):
+            self.values[place][..., columns.get(self.layer.kind, slice(None))] = weights[row]
 
 
 def _labelled(maps: _Maps, clip: Clip, query: Points | None) -> xr.DataArray:
     assert maps.values is not None  # every point lies in a window
     height, width = maps.grid
     coords = places(clip, maps.grid)
-    frame, y, x = coords["frame"], coords["y"], coords["x"]
+    frame, y, x = np.array(maps.shown), coords["y"], coords["x"]
     head = np.arange(maps.layer.heads)
     kind, values = maps.layer.kind, maps.values
     if query is not None:
@@ -188,6 +215,13 @@ def _labelled(maps: _Maps, clip: Clip, query: Points | None) -> xr.DataArray:
                 coords=known | {"y": y, "x": x},
                 name="attention",
             )
+        if kind == "joint":
+            return xr.DataArray(
+                values.reshape(*values.shape[:2], len(frame), height, width),
+                dims=("query", "head", "frame", "y", "x"),
+                coords=known | {"frame": frame, "y": y, "x": x},
+                name="attention",
+            )
         last = {"temporal": {"frame": frame}, "cross": {"token": np.arange(values.shape[-1])}}[kind]
         return xr.DataArray(values, dims=("query", "head", *last), coords=known | last, name="attention")
     # (frame, head, cell, key) -> (head, frame, y, x, key)
@@ -199,10 +233,15 @@ def _labelled(maps: _Maps, clip: Clip, query: Points | None) -> xr.DataArray:
             coords={"head": head, "query_frame": frame, "y": y, "x": x, "key_frame": frame},
             name="attention",
         ).transpose("head", "y", "x", "query_frame", "key_frame")
+    keys = {"key_y": ("key_y", *y[1:]), "key_x": ("key_x", *x[1:])}
+    if kind == "joint":
+        asked = {"head": head, "query_frame": frame, "y": y, "x": x}
+        pairs = by_head.reshape(*by_head.shape[:-1], len(frame), height, width)
+        met = {"key_frame": frame, **keys}
+        return xr.DataArray(pairs, dims=(*asked, *met), coords=asked | met, name="attention")
     within: dict[str, Any] = {"head": head, "frame": frame, "y": y, "x": x}
     if kind == "cross":
         token = np.arange(by_head.shape[-1])
         return xr.DataArray(by_head, dims=(*within, "token"), coords=within | {"token": token}, name="attention")
-    keys = {"key_y": ("key_y", *y[1:]), "key_x": ("key_x", *x[1:])}
     pairs = by_head.reshape(*by_head.shape[:-1], height, width)
     return xr.DataArray(pairs, dims=(*within, *keys), coords=within | keys, name="attention")

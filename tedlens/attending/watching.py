@@ -12,12 +12,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tedlens.errors import TedlensError
+from tedlens.interventions.isolation import Isolation
 from tedlens.interventions.sites import Site, attentions_in, inside, sites
 from tedlens.models.acting import Act, Moment, acting
 from tedlens.models.base import DiffusionModel
+from tedlens.models.points import Layout
 from tedlens.probing import Draw, Prepared, Reading, Tap
 
-Kind = Literal["temporal", "spatial", "cross"]
+# Over the frames of a cell, the cells of a frame, all of a video, or tokens of text or image.
+Kind = Literal["temporal", "spatial", "joint", "cross"]
+KINDS: dict[Layout, Kind] = {"tracks": "temporal", "sequence": "joint"}
 SLICE = 2**24  # weights that are in memory at once, beside those that are asked for
 
 
@@ -56,6 +60,13 @@ class Call(NamedTuple):
             scores = scores.masked_fill(~before, -torch.inf)
         return scores.softmax(-1)
 
+    def of_video(self, tokens: int, text_first: bool) -> Call:
+        """Of one sequence of a video and text the video's queries and keys alone, as if there were no text."""
+        if self.query.shape[2] == self.key.shape[2] == tokens:
+            return self
+        query, key = (each[:, :, -tokens:] if text_first else each[:, :, :tokens] for each in (self.query, self.key))
+        return Call(query, key, None, self.causal, self.scale)
+
     def sliced(self) -> Iterator[tuple[slice, slice, Tensor]]:
         """All `weights`, part by part of the batch and the queries, so that memory is bounded."""
         of_query = self.query.shape[1] * self.key.shape[2]
@@ -78,6 +89,7 @@ class Watch(TorchFunctionMode):
         self._on = ExitStack()
         self.within: nn.Module | None = None
         self.last: Call | None = None
+        self.plain: dict[str, Tensor] = {}  # query and key before they are turned by their places
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:
@@ -94,15 +106,35 @@ class Watch(TorchFunctionMode):
 
         return act
 
+    def before_places(self, name: str) -> Act:
+        """The act on an attention's last step before queries or keys are turned by their places."""
+
+        def act(given: Tensor, output: Tensor) -> None:
+            self.plain[name] = output.clone()  # some are turned in place
+
+        return act
+
     def end(self, attention: nn.Module) -> Call | None:
         """The call of the attention that ends; None where it made none, or its beginning was not seen."""
         call = self.last if self.within is attention else None
+        if call is not None and self.plain:
+            heads = call.query.shape[1]
+            query, key = (_by_head(self.plain[name], heads) for name in ("query", "key"))
+            call = call._replace(query=query, key=key, mask=None)
         self.stop()
         return call
 
     def stop(self) -> None:
         self._on.close()
         self.within, self.last = None, None
+        self.plain.clear()
+
+
+def _by_head(value: Tensor, heads: int) -> Tensor:
+    """Queries or keys as (batch, head, token, channel), from (batch, token, channels of all heads) or so by head."""
+    if value.ndim == 3:
+        value = value.unflatten(-1, (heads, -1))
+    return value if value.shape[1] == heads else value.transpose(1, 2)
 
 
 def _call(
@@ -137,7 +169,7 @@ def layers_of(model: DiffusionModel, names: Sequence[str]) -> list[Layer]:
 
 def _layer(site: Site) -> Layer:
     module: Any = site.module
-    kind: Kind = "cross" if module.is_cross_attention else "temporal" if site.point.layout == "tracks" else "spatial"
+    kind = "cross" if getattr(module, "is_cross_attention", False) else KINDS.get(site.point.layout, "spatial")
     return Layer(site.name, site, module.heads, kind)
 
 
@@ -146,8 +178,20 @@ def watch(
     draw: Draw,
     layers: Sequence[Layer],
     take: Callable[[Layer, Call, Moment], Any],
+    *,
+    rotary: bool = True,
 ) -> Iterator[tuple[Moment, dict[str, Any]]]:
-    """For each window what `take` makes of each layer's call, by the layer's name; a forward ends after the deepest."""
+    """For each window what `take` makes of each layer's call, by the layer's name; a forward ends after the deepest.
+
+    Of one sequence of video and text, the call of the video's tokens. Without `rotary`, queries and keys are those
+    before they are turned by their places.
+    """
+    for each in prepared.model.interventions:
+        if isinstance(each, Isolation) and any(each.covers(prepared.model, layer.site.point.path) for layer in layers):
+            raise TedlensError(
+                f"The frames of {layers[0].name!r} are kept apart (reach={each.reach}), so it has no weights over all "
+                "of a video to show; give the model without that, or another layer."
+            )
     points = [prepared.point(layer.name) for layer in layers]
     order = list(inside(prepared.model).points)
     deepest = max(layers, key=lambda layer: order.index(layer.site.point.path)).name
@@ -155,20 +199,31 @@ def watch(
         layer._replace(site=layer.site._replace(point=point)) for layer, point in zip(layers, points, strict=True)
     ]
     modules: list[Any] = [layer.site.module for layer in layers]
-    for number, window in enumerate(prepared.windows):
-        moment = Moment(number, window, *draw)
+    for number in range(len(prepared.windows)):
+        moment = prepared.moment(number, draw)
         seen = Watch()
-        taps = {layer.name: Tap(layer.site.module, _reader(layer, seen, moment, take)) for layer in on_this_grid}
+        text_first = prepared.model.text_first
+        taps = {
+            layer.name: Tap(layer.site.module, _reader(layer, seen, moment, take, text_first)) for layer in on_this_grid
+        }
         begun = [(module.to_q, seen.begin(module)) for module in modules]
+        if not rotary:
+            for module in modules:
+                begun += [
+                    (getattr(module, "norm_q", None) or module.to_q, seen.before_places("query")),
+                    (getattr(module, "norm_k", None) or module.to_k, seen.before_places("key")),
+                ]
         try:
             with acting(begun):
-                found = prepared.window(prepared.noisy(draw, window), moment, Reading(taps, deepest, lambda: None))
+                found = prepared.window(prepared.noisy(draw, number), moment, Reading(taps, deepest, lambda: None))
         finally:
             seen.stop()
         yield moment, found
 
 
-def _reader(layer: Layer, seen: Watch, moment: Moment, take: Callable[[Layer, Call, Moment], Any]) -> Any:
+def _reader(
+    layer: Layer, seen: Watch, moment: Moment, take: Callable[[Layer, Call, Moment], Any], text_first: bool
+) -> Any:
     def read(output: Any) -> Any:
         call = seen.end(layer.site.module)
         if call is None or call.query.shape[1] != layer.heads:
@@ -176,6 +231,8 @@ def _reader(layer: Layer, seen: Watch, moment: Moment, take: Callable[[Layer, Ca
                 f"Attention {layer.name!r} does not go through torch's scaled_dot_product_attention, so its weights "
                 "are not seen; give the pipeline diffusers' default processor (AttnProcessor2_0)."
             )
+        if layer.kind == "joint":
+            call = call.of_video(len(moment.covered) * layer.grid[0] * layer.grid[1], text_first)
         return take(layer, call, moment)
 
     return read

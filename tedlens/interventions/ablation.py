@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tedlens.errors import TedlensError
+from tedlens.interventions.isolation import Isolation
 from tedlens.interventions.sites import (
     attentions_in,
     check_frames,
@@ -32,7 +33,7 @@ TEMPORAL = "temporal layers"  # the word for all layers that mix frames
 # SVD blends the two paths in an AlphaBlender.
 TEMPORAL_LAYERS = ("TemporalConvLayer", "TransformerTemporalModel", "AnimateDiffTransformer3D", "AlphaBlender")
 # diffusers' classes of layers that give only what their caller adds to its own input: without them nothing is added.
-ADDED_BY_CALLER = ("Attention", "FeedForward")
+ADDED_BY_CALLER = ("Attention", "WanAttention", "LTXAttention", "MochiAttention", "FeedForward")
 
 
 def ablate(
@@ -42,6 +43,7 @@ def ablate(
     *,
     heads: int | Sequence[int] | None = None,
     frames: int | Sequence[int] | None = None,
+    reach: int | None = None,
 ) -> DiffusionModel:
     """A model without some of its layers: a model like any other, whose results say what was cut.
 
@@ -65,6 +67,11 @@ def ablate(
         or ``"mean"``, before its output projection.
     frames
         Numbers of frames in the clip, from 0: the layers are cut there alone.
+    reach
+        Of attention over all of a video, which transformers have in place of temporal layers: nothing is cut but what
+        a frame sees of others. It meets those at most so many before and after it (0: itself alone), and the text;
+        the text meets text alone, so that it carries nothing from frame to frame. Frames are counted as the layers
+        have them, which may be several of the clip (see `load_video_model`).
 
     Raises
     ------
@@ -77,7 +84,7 @@ def ablate(
     >>> cut = tl.ablate(motion, "up_2.temp_attentions.*")  # doctest: +SKIP
     >>> tl.track(clip, motion=cut, lam=1)  # doctest: +SKIP
     """
-    return as_model(model).intervened(Ablation.of(layers, how, heads=heads, frames=frames))
+    return as_model(model).intervened(Ablation.of(layers, how, heads=heads, frames=frames, reach=reach))
 
 
 @contextmanager
@@ -126,9 +133,14 @@ class Ablation(Intervention):
         *,
         heads: int | Sequence[int] | None = None,
         frames: int | Sequence[int] | None = None,
-    ) -> Ablation:
+        reach: int | None = None,
+    ) -> Ablation | Isolation:
         if how not in get_args(How):
             raise TedlensError(f"how={how!r} is no way to cut; choose {', '.join(map(repr, get_args(How)))}.")
+        if reach is not None:
+            if (how, heads, frames) != ("bypass", None, None):
+                raise TedlensError("reach cuts what frames see of others, and goes with neither how, heads nor frames.")
+            return Isolation(names_of(layers), reach)
         return cls(names_of(layers), how, numbers_of("heads", heads), numbers_of("frames", frames))
 
     @property
@@ -168,7 +180,10 @@ class Ablation(Intervention):
 
     def prepare(self, view: Any, before: tuple[Intervention, ...]) -> list[Place]:
         check_frames(self.frames, view.clip.name, len(view.clip))
-        return self._places(view.model)
+        places = self._places(view.model)
+        if any(place.point.layout == "sequence" for place in places):  # in which frames follow from its grid
+            return [place._replace(point=view.point(place.point.path)) for place in places]
+        return places
 
     def acts(self, model: DiffusionModel, moment: Moment | None, ready: list[Place] | None) -> Acts:
         chosen = None if self.frames is None or moment is None else chosen_frames(self.frames, moment)
@@ -215,15 +230,19 @@ class Ablation(Intervention):
 
     def _instead(self, point: HookPoint, output: Tensor) -> Tensor:
         if self.how == "mean":
-            return output.mean(point.frame_axis, keepdim=True).expand_as(output)
+            return point.mean_over_frames(output)
         return torch.zeros_like(output)
 
 
 def _temporal(model: DiffusionModel) -> list[str]:
-    found = [path for path, point in inside(model).points.items() if point.module_class in TEMPORAL_LAYERS]
+    outline = inside(model)
+    found = [path for path, point in outline.points.items() if point.module_class in TEMPORAL_LAYERS]
+    found += [point.path for pattern in model.temporal for _, point in outline.matching(pattern)]
     if not found:
         raise TedlensError(
-            f"Model {model.name!r} has no temporal layers to bypass ({', '.join(TEMPORAL_LAYERS)}); give a video model."
+            f"Model {model.name!r} has no temporal layers to bypass ({', '.join(TEMPORAL_LAYERS)}); give a video "
+            "model, or of one with attention over all of a video keep each frame to itself: tl.ablate(model, "
+            "'**.attn1', reach=0)."
         )
     return found
 

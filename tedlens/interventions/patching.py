@@ -175,10 +175,15 @@ class Patch(Intervention):
                 f"Clip {other.name!r} of {len(other)} frames is shorter than {view.clip.name!r} of {len(view.clip)}, "
                 "into which it is to be patched; give one at least as long."
             )
+        if self.source.order is not None and any(len(held) != 1 for held in view.moment(0, Draw(0, 0)).covered):
+            raise TedlensError(
+                f"order={self.source.order!r} puts frames in another order, and {view.model.name!r} has several in one "
+                'latent; load it with latents="frame", or patch from another clip.'
+            )
         run = view.intervened(before) if other is None else view.beside(other, before)
         names = run.names(self.layers)
         points = [view.point(name) for name in names]
-        modules = [view.model.unet.get_submodule(point.path) for point in points]
+        modules = [view.model.denoiser.get_submodule(point.path) for point in points]
         places = [Site(*each) for each in zip(names, points, modules, strict=True)]
         cells = None if self.cells is None else [self._cells(self.cells, view.clip, place) for place in places]
         return Ready(places, run, run.reading(names), cells)
@@ -202,21 +207,22 @@ class Patch(Intervention):
         for number, place in enumerate(ready.places):
             chosen = None if self.frames is None else chosen_frames(self.frames, moment)
             if ready.cells is not None:
-                part = ready.cells[number][moment.window.start : moment.window.stop]
+                of_frames = ready.cells[number]
+                part = torch.stack([of_frames[held.start : held.stop].any(0) for held in moment.covered])
                 chosen = part if chosen is None else part & chosen
             yield place.module, self._put_in(place, values[place.name], chosen)
 
     def _other_run(self, moment: Moment, ready: Ready) -> dict[str, Tensor]:
         """Activations of the layers in the other run, (frame, channel, y, x), frame by frame those of the window."""
         view, draw = ready.view, self.source.draw(moment)
-        there = Moment(moment.number, moment.window, *draw)
+        there = view.moment(moment.number, draw)
         if self.source.order is None:
-            return view.window(view.noisy(draw, moment.window), there, ready.reading)
+            return view.window(view.noisy(draw, moment.number), there, ready.reading)
         order = self.source.frame_order(len(moment.window))
         if self.source.order == "still":
             seen = [moment.window[i] for i in order]
-            return view.window(view.noisy(draw, moment.window, seen), there, ready.reading)
-        found = view.window(view.noisy(draw, moment.window)[order], there, ready.reading)
+            return view.window(view.noisy(draw, moment.number, seen), there, ready.reading)
+        found = view.window(view.noisy(draw, moment.number)[order], there, ready.reading)
         return {name: value[np.argsort(order)] for name, value in found.items()}
 
     @staticmethod

@@ -14,7 +14,7 @@ from tedlens.models.acting import Moment
 from tedlens.models.base import DiffusionModel
 from tedlens.models.points import HookPoint, Outline
 from tedlens.models.structure import outline
-from tedlens.probing import input_size
+from tedlens.probing import usual_size
 
 
 class Site(NamedTuple):
@@ -26,8 +26,8 @@ class Site(NamedTuple):
 
 
 def inside(model: DiffusionModel) -> Outline:
-    """What a model holds, for square frames of its own size."""
-    return outline(model, input_size((model.size, model.size), model.size, model.multiple))
+    """What a model holds, for frames of its usual size."""
+    return outline(model, usual_size(model))
 
 
 def sites(model: DiffusionModel, layers: Sequence[str]) -> list[Site]:
@@ -35,7 +35,7 @@ def sites(model: DiffusionModel, layers: Sequence[str]) -> list[Site]:
     found: dict[str, Site] = {}
     for pattern in layers:
         for name, point in inside(model).matching(pattern):
-            found[point.path] = Site(name, point, model.unet.get_submodule(point.path))
+            found[point.path] = Site(name, point, model.denoiser.get_submodule(point.path))
     return list(found.values())
 
 
@@ -43,8 +43,14 @@ def attentions_in(model: DiffusionModel, found: Sequence[Site]) -> list[Site]:
     """The attentions that layers are or hold, in the order in which they finish."""
     starts = tuple(f"{site.point.path}." for site in found)
     points = inside(model).points.values()
-    paths = [p.path for p in points if p.module_class == "Attention" and f"{p.path}.".startswith(starts)]
+    paths = [p.path for p in points if _attends(model, p.path) and f"{p.path}.".startswith(starts)]
     return sites(model, paths)
+
+
+def _attends(model: DiffusionModel, path: str) -> bool:
+    """Whether a submodule is an attention as diffusers builds them, whatever its class."""
+    module = model.denoiser.get_submodule(path)
+    return hasattr(module, "to_q") and hasattr(module, "heads")
 
 
 def names_of(layers: Any) -> tuple[str, ...]:
@@ -76,12 +82,17 @@ def check_frames(frames: tuple[int, ...] | None, clip_name: str, length: int) ->
 
 
 def chosen_frames(frames: tuple[int, ...], moment: Moment) -> Tensor:
-    """Of a window's frames those that are meant: bool (frame, 1, 1, 1)."""
-    return torch.tensor([frame in frames for frame in moment.window]).view(-1, 1, 1, 1)
+    """Of the frames that a model's layers have, those that stand for one that is meant: bool (frame, 1, 1, 1)."""
+    return torch.tensor([any(frame in held for frame in frames) for held in moment.covered]).view(-1, 1, 1, 1)
 
 
 def within(point: HookPoint, chosen: Tensor | None, new: Tensor, output: Tensor) -> Tensor:
-    """An output with `new` in its `chosen` part (frame, 1, y, x), or all of it."""
-    if chosen is None:
-        return new.to(output)
-    return torch.where(point.lay(chosen.to(output.device)), new.to(output), output)
+    """An output with `new` in its `chosen` part (frame, 1, y, x), or all of it; tokens of text stay as they are.
+
+    `new` lies as the output does, or as its tokens of video do.
+    """
+    video = point.of_video(output)
+    new = (point.of_video(new) if new.shape == output.shape else new).to(output)
+    if chosen is not None:
+        new = torch.where(point.lay(chosen.to(output.device)), new, video)
+    return point.with_video(new, output)

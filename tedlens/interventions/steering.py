@@ -86,6 +86,8 @@ class Steering(Intervention):
     @staticmethod
     def _push(site: Site, pushed: Tensor) -> Act:
         def act(given: Tensor, output: Tensor) -> Tensor:
-            return output + site.point.lay(pushed.view(1, -1, 1, 1)).to(output)
+            video = site.point.of_video(output)
+            by_channel = pushed.view(-1, *[1] * (video.ndim - 1 - site.point.channel_axis))
+            return site.point.with_video(video + by_channel.to(output), output)
 
         return act

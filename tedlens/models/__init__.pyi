@@ -10,5 +10,10 @@ from .registry import load_image_model as load_image_model
 from .registry import load_video_model as load_video_model
 from .registry import outline_model as outline_model
 from .registry import register_adapter as register_adapter
+from .schedules import FlowNoise as FlowNoise
+from .schedules import KarrasNoise as KarrasNoise
+from .schedules import Schedule as Schedule
+from .schedules import VariancePreservingNoise as VariancePreservingNoise
 from .structure import hook_points as hook_points
 from .structure import outline as outline
+from .transformers.video_transformer import VideoTransformer as VideoTransformer

@@ -41,6 +41,8 @@ class Moment:
         Number of the window, and its frames in the clip.
     tau, seed, sample
         Of the noise.
+    covered
+        Of each frame that the model's layers have, the clip's frames that it stands for.
     """
 
     number: int
@@ -48,6 +50,7 @@ class Moment:
     tau: int
     seed: int
     sample: int
+    covered: tuple[range, ...]
 
 
 class Intervention(ABC):
@@ -83,6 +86,11 @@ class Intervention(ABC):
     def prepare(self, view: Any, before: tuple[Intervention, ...]) -> Any:
         """What it needs of a clip (`Prepared`) once; `before` is what is done in the model besides, before it."""
         return None
+
+    @contextmanager
+    def around(self, model: DiffusionModel, moment: Moment, ready: Any) -> Iterator[None]:
+        """What is done around one forward besides, where acts on modules do not suffice."""
+        yield
 
     @abstractmethod
     def acts(self, model: DiffusionModel, moment: Moment | None, ready: Any) -> Acts:
@@ -139,7 +147,7 @@ def acting_outside(model: DiffusionModel, intervention: Intervention) -> Iterato
 
         return guarded
 
-    acts: Acts = [(model.unet, _nothing)] if intervention.by_frame else intervention.acts(model, None, None)
+    acts: Acts = [(model.denoiser, _nothing)] if intervention.by_frame else intervention.acts(model, None, None)
     with acting([(module, outside(act)) for module, act in acts]):
         yield
 

@@ -1,4 +1,4 @@
-"""What tedlens asks of a model, and what all diffusion UNets share."""
+"""What tedlens asks of a model, and what all diffusion models share."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from torch import Tensor, nn
 from tedlens.errors import TedlensError
 from tedlens.models.acting import Intervention, acting_outside, provenance_of
 from tedlens.models.points import Outline
+from tedlens.models.schedules import Schedule, VariancePreservingNoise
 
-Condition = dict[str, Any]  # what a UNet is given besides the noisy sample and the time
+Condition = dict[str, Any]  # what a denoiser is given besides the noisy sample and the time
+Latents = Literal["frame", "video"]
+Between = Literal["repeat", "interpolate"]
 Frames = npt.NDArray[np.uint8]  # (frame, y, x, 3), at the model's own input size
 
 
 class DiffusionModel(ABC):
-    """A diffusion UNet with all it needs around it, behind one small protocol.
+    """A diffusion model with all it needs around it, behind one small protocol.
 
     A probe calls, in this order: `encode` and, for each window, `condition` (once a clip each; an image
     model's one condition serves every frame); then, for every tau and seed, `add_noise` and `run`.
@@ -36,8 +39,8 @@ class DiffusionModel(ABC):
     Parameters
     ----------
     pipeline
-        A diffusers pipeline, or any object with `unet` and `components` (name to part). A part that
-        makes embeddings (text or image encoder) may be None: the structure can be listed without it.
+        A diffusers pipeline, or any object with what `part` names and `components` (name to part). A part that makes
+        embeddings (text or image encoder) may be None: the structure can be listed without it.
     name, revision
         As given to the loader; the hub's commit where it is known.
     size, block
@@ -47,18 +50,31 @@ class DiffusionModel(ABC):
 
     Attributes
     ----------
-    unet
-        The torch module itself.
+    denoiser
+        The torch module itself; ``part`` is its name in the pipeline.
     blocks
-        Names of the blocks, in the order in which they run: ``down_0`` .., ``mid``, ``up_0`` ..
+        Names of the blocks, in the order in which they run: ``down_0`` .., ``mid``, ``up_0`` .., or
+        ``block_0`` .. of a transformer.
     block
         The block whose features the paper's protocol takes.
     window
         Frames that the model was trained on at once; None for an image model, which sees each alone.
     longest_window
         Frames that it can see at once; None where there is no limit.
+    latents
+        ``"frame"``: each frame is encoded alone, as a latent of its own. ``"video"``: a window is encoded as a whole,
+        by a VAE that makes one latent of several frames.
+    between
+        Of features with fewer frames than the clip, what each frame of the clip gets: those that stand for it
+        (``"repeat"``), or between those before and after it (``"interpolate"``).
+    text_first
+        Whether text stands before the clip where both are one sequence.
+    temporal
+        Patterns of its layers that mix frames, where they are not known by their class.
     size
         Short side, in pixels, that frames are resized to where the user does not say.
+    fixed_size
+        Height and width of the only input that it takes; None where there are others.
     multiple
         Both sides of the input are made multiples of this, in pixels.
     options
@@ -77,8 +93,14 @@ class DiffusionModel(ABC):
         made. It shares weights and lock with the one it was made of.
     """
 
+    part = "unet"  # of the pipeline, what denoises
     window: int | None = None
+    latents: Latents = "frame"
+    between: Between = "repeat"
+    text_first = True
+    temporal: tuple[str, ...] = ()
     block: str = "up_2"
+    fixed_size: tuple[int, int] | None = None
     made_for: int | None = None
     appearance_tau: int = 51
 
@@ -93,7 +115,7 @@ class DiffusionModel(ABC):
         offload: bool = False,
     ) -> None:
         self.pipeline = pipeline
-        self.unet: nn.Module = pipeline.unet
+        self.denoiser: nn.Module = getattr(pipeline, self.part)
         self.name = name
         self.revision = revision
         self.size = size
@@ -108,7 +130,7 @@ class DiffusionModel(ABC):
             self.block = block
         for module in self._modules():
             module.eval().requires_grad_(False)
-        self.blocks: tuple[str, ...] = tuple(self._block_modules)
+        self.blocks: tuple[str, ...] = tuple(self.block_modules)
 
     # --- what an adapter says -------------------------------------------------------------------
 
@@ -125,13 +147,23 @@ class DiffusionModel(ABC):
         """What the UNet is told about one window of the clip, besides its noisy frames."""
         return {}
 
-    @abstractmethod
+    @property
+    def schedule(self) -> Schedule | None:
+        """The noise over tau; an adapter without one says `sigma` and `add_noise` itself."""
+        return None
+
     def sigma(self, tau: int) -> float:
         """Noise-to-signal ratio at tau; infinite where nothing of the signal is left."""
+        return self._noise().sigma(tau)
 
-    @abstractmethod
     def add_noise(self, clean: Tensor, noise: Tensor, tau: int) -> Tensor:
-        """The noisy sample at tau, as the UNet's own pipeline would hold it."""
+        """The noisy sample at tau, as the model's own pipeline would hold it."""
+        return self._noise().add_noise(clean, noise, tau)
+
+    def _noise(self) -> Schedule:
+        if self.schedule is None:
+            raise TedlensError(f"The adapter {type(self).__name__} says neither schedule nor sigma and add_noise.")
+        return self.schedule
 
     @abstractmethod
     def run(self, noisy: Tensor, tau: int, condition: Condition) -> Tensor | None:
@@ -141,8 +173,10 @@ class DiffusionModel(ABC):
         """
 
     def clean_from(self, noisy: Tensor, output: Tensor, tau: int) -> Tensor:
-        """What the UNet's output says that the clean sample is, in float32: (frame, channel, y, x)."""
-        raise self._without_prediction("how its output is to be read (clean_from)")
+        """What the denoiser's output says that the clean sample is, in float32: (frame, channel, y, x)."""
+        if self.schedule is None:
+            raise self._without_prediction("how its output is to be read (clean_from)")
+        return self.schedule.clean_from(noisy, output, tau)
 
     def decode(self, clean: Tensor) -> Tensor:
         """Pictures (frame, 3, y, x) in about [-1, 1] from clean samples: `encode` undone, as far as it can be."""
@@ -153,6 +187,11 @@ class DiffusionModel(ABC):
             f"Model {self.name!r} predicts no clip: its adapter ({type(self).__name__}) does not say {lacking}; choose "
             "a diffusion model, or write it (tedlens/models/README.md)."
         )
+
+    @staticmethod
+    def left_out(options: dict[str, Any]) -> tuple[str, ...]:
+        """Parts of a pipeline that need not be loaded, with these options."""
+        return ()
 
     @property
     def options(self) -> dict[str, Any]:
@@ -166,7 +205,29 @@ class DiffusionModel(ABC):
     @property
     def levels(self) -> int:
         """Number of noise levels: tau goes from 0 to one less."""
-        return 1000
+        return 1000 if self.schedule is None else self.schedule.levels
+
+    # --- of a model on tokens, or on latents of several frames -----------------------------------
+
+    def latent_frames(self, window: range) -> list[range]:
+        """Of each latent of a window the clip's frames that it holds; none for one that fills up.
+
+        Each frame is a latent of its own where ``latents`` is "frame".
+        """
+        return [range(i, i + 1) for i in window]
+
+    def covered(self, window: range) -> list[range]:
+        """Of each frame of a window's features the clip's frames that it stands for."""
+        return self.latent_frames(window)
+
+    def token_grid(self, size: tuple[int, int]) -> tuple[int, int] | None:
+        """Cells (y, x) of a model on tokens for an input of that size; None where maps tell of themselves."""
+        return None
+
+    @property
+    def text_tokens(self) -> int:
+        """Tokens of text that may stand in one sequence with those of the clip."""
+        return 0
 
     # --- what all share -------------------------------------------------------------------------
 
@@ -238,15 +299,20 @@ class DiffusionModel(ABC):
         return int(distance.argmin())
 
     @property
+    def unet(self) -> nn.Module:
+        """The denoiser, as adapters of UNets call it."""
+        return self.denoiser
+
+    @property
     def device(self) -> torch.device:
-        return next(self.unet.parameters()).device
+        return next(self.denoiser.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.unet.parameters()).dtype
+        return next(self.denoiser.parameters()).dtype
 
     @cached_property
-    def _block_modules(self) -> dict[str, nn.Module]:
+    def block_modules(self) -> dict[str, nn.Module]:
         unet: Any = self.unet
         named = {f"down_{i}": block for i, block in enumerate(unet.down_blocks)}
         if getattr(unet, "mid_block", None) is not None:
@@ -255,9 +321,9 @@ class DiffusionModel(ABC):
 
     def module(self, block: str) -> nn.Module:
         """The module whose output is the feature of `block`."""
-        if block not in self._block_modules:
+        if block not in self.block_modules:
             raise TedlensError(f"Model {self.name!r} has no block {block!r}; choose from {', '.join(self.blocks)}.")
-        return self._block_modules[block]
+        return self.block_modules[block]
 
     def check_tau(self, tau: int) -> int:
         if int(tau) != tau or not 0 <= tau < self.levels:
@@ -273,7 +339,7 @@ class DiffusionModel(ABC):
     @contextmanager
     def encoders(self) -> Iterator[None]:
         """While clips are encoded and conditioned: with `offload`, the only time that encoders are on the GPU."""
-        waiting = [part for part in self._modules() if part is not self.unet] if self.offload else []
+        waiting = [part for part in self._modules() if part is not self.denoiser] if self.offload else []
         device = self.device
         for part in waiting:
             part.to(device)
@@ -310,7 +376,7 @@ class DiffusionModel(ABC):
             interventions = self.interventions
         return {
             "model": self.name,
-            "model_class": type(self.unet).__name__,
+            "model_class": type(self.denoiser).__name__,
             "model_revision": self.revision or "",
             "weights_sha256": self.weights_sha256,
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -336,51 +402,15 @@ def _sha256(value: Tensor) -> bytes:
 
 
 class VariancePreserving(DiffusionModel):
-    """Noise from the scheduler's `alphas_cumprod`: x = sqrt(a) x0 + sqrt(1 - a) noise.
+    """A model of the DDPM family: its noise is that of the scheduler's `alphas_cumprod`.
 
-    Held by every scheduler of the DDPM family. Those that step in other units (Euler, LMS, ..) scale the
+    Held by every scheduler of that family. Those that step in other units (Euler, LMS, ..) scale the
     sample to this form before they hand it to the UNet, so it is what the UNet sees with them, too.
     """
 
     @cached_property
-    def _alphas(self) -> Tensor:
-        scheduler = self.pipeline.scheduler
-        if not hasattr(scheduler, "alphas_cumprod"):
-            raise TedlensError(
-                f"{self.name} has a {type(scheduler).__name__}, which has no alphas_cumprod; tedlens knows "
-                "the noise of schedulers of the DDPM family (DDPM, DDIM, PNDM, Euler, DPM-Solver, ..)."
-            )
-        alphas: Tensor = scheduler.alphas_cumprod.double().cpu()
-        return alphas
-
-    @property
-    def levels(self) -> int:
-        return len(self._alphas)
-
-    def sigma(self, tau: int) -> float:
-        alpha = float(self._alphas[tau])
-        return float(np.sqrt((1 - alpha) / alpha)) if alpha > 0 else float("inf")
-
-    def add_noise(self, clean: Tensor, noise: Tensor, tau: int) -> Tensor:
-        alpha = float(self._alphas[tau])
-        return float(np.sqrt(alpha)) * clean + float(np.sqrt(1 - alpha)) * noise
-
-    def clean_from(self, noisy: Tensor, output: Tensor, tau: int) -> Tensor:
-        alpha = float(self._alphas[tau])
-        signal, noise = float(np.sqrt(alpha)), float(np.sqrt(1 - alpha))
-        kind = self.pipeline.scheduler.config.get("prediction_type", "epsilon")
-        # A UNet that learns its variance gives it after the mean.
-        noisy, output = noisy.float(), output[:, : noisy.shape[1]].float()
-        if kind == "v_prediction":
-            return signal * noisy - noise * output
-        if kind == "sample":
-            return output
-        if signal == 0:
-            raise TedlensError(
-                f"At tau={tau} nothing of the signal is left, and {self.name!r} tells the noise, from which no clip "
-                "follows there; choose a smaller tau."
-            )
-        return (noisy - noise * output) / signal
+    def schedule(self) -> Schedule:
+        return VariancePreservingNoise.of(self.pipeline.scheduler, self.name)
 
 
 def pictures(frames: Frames) -> Tensor:

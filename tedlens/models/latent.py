@@ -89,10 +89,10 @@ def encode_with_vae(vae: Any, images: Tensor) -> Tensor:
 
     The mean and not a sample, so that a probe is repeatable.
     """
-    return _some_at_once(vae, images, "encode", lambda part: vae.encode(part).latent_dist.mode())
+    return some_at_once(vae, images, "encode", lambda part: vae.encode(part).latent_dist.mode())
 
 
-def _some_at_once(vae: Any, values: Tensor, work: str, do: Callable[[Tensor], Tensor]) -> Tensor:
+def some_at_once(vae: Any, values: Tensor, work: str, do: Callable[[Tensor], Tensor]) -> Tensor:
     """A VAE's work on (frame, ..), a few frames at a time; where GPU memory runs out, half as many."""
     weight = next(vae.parameters())
     batch = min(ENCODE_BATCH, len(values))
@@ -129,7 +129,7 @@ def decoded(vae: Any, latents: Tensor) -> Tensor:
         pictures_of: Tensor = vae.decode(part, **({"num_frames": len(part)} if by_frames else {})).sample
         return pictures_of.float()
 
-    return _some_at_once(vae, latents, "decode", decode)
+    return some_at_once(vae, latents, "decode", decode)
 
 
 def _shift(vae: Any, latents: Tensor) -> tuple[Tensor | float, Tensor | float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from tedlens.errors import TedlensError
 
 # Independent streams of the same (seed, frame).
-DIFFUSION, CONDITIONING = 0, 1
+DIFFUSION, CONDITIONING, FILLING = 0, 1, 2
 
 
 def frame_noise(
@@ -32,3 +32,15 @@ def frame_noise(
         )
         each.append(torch.from_numpy(np.random.Generator(bits).standard_normal(shape, dtype=np.float32)))
     return torch.stack(each)
+
+
+def latent_noise(seed: int, latents: Sequence[range], shape: tuple[int, ...], *, sample: int = 0) -> Tensor:
+    """Noise (latent, *shape) of latents that hold the given frames of a clip: that of the first frame of each.
+
+    So two windows agree about a latent that begins at the same frame in both. A latent that only fills up holds no
+    frame (an empty range), and has noise of its own.
+    """
+    each = [
+        frame_noise(seed, [held.start], shape, DIFFUSION if len(held) else FILLING, sample=sample) for held in latents
+    ]
+    return torch.cat(each)

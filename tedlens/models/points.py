@@ -15,18 +15,19 @@ if TYPE_CHECKING:
 
 # How a submodule holds a map over (frame, channel, y, x):
 # "map" so itself; "video" (1, channel, frame, y, x), as 3D convolutions do; "tokens" (frame, y * x, channel), in
-# spatial attention; "tracks" (y * x, frame, channel), in temporal attention.
-Layout = Literal["map", "video", "tokens", "tracks"]
+# spatial attention; "tracks" (y * x, frame, channel), in temporal attention; "sequence" (1, frame * y * x, channel), in
+# attention over all of a video, with tokens of text before or after those of the video.
+Layout = Literal["map", "video", "tokens", "tracks", "sequence"]
 
 
 @dataclass(frozen=True)
 class HookPoint:
-    """A submodule of a UNet whose output is a map over the frame.
+    """A submodule of a denoiser whose output is a map over the frame.
 
     Attributes
     ----------
     path
-        Dotted path from the UNet, for example ``up_blocks.2.temp_attentions.0``.
+        Dotted path from the denoiser, for example ``up_blocks.2.temp_attentions.0``.
     module_class
         Name of its class.
     layout
@@ -35,6 +36,8 @@ class HookPoint:
         Number of channels; cells (y, x).
     keeps_shape
         Whether what it gets has the shape of what it gives.
+    text
+        Of a sequence, how many tokens of text stand before the video's, and how many after.
     """
 
     path: str
@@ -43,11 +46,34 @@ class HookPoint:
     channels: int
     grid: tuple[int, int]
     keeps_shape: bool = False
+    text: tuple[int, int] = (0, 0)
 
     @property
-    def frame_axis(self) -> int:
-        """Axis of the frames in its output."""
-        return {"map": 0, "video": 2, "tokens": 0, "tracks": 1}[self.layout]
+    def channel_axis(self) -> int:
+        """Axis of the channels in its output."""
+        return 1 if self.layout in ("map", "video") else 2
+
+    def of_video(self, value: Tensor) -> Tensor:
+        """An output without its tokens of text: a view."""
+        return value[:, self.text[0] : value.shape[1] - self.text[1]] if any(self.text) else value
+
+    def with_video(self, video: Tensor, output: Tensor) -> Tensor:
+        """An output with other tokens of video between its own of text."""
+        if not any(self.text):
+            return video
+        before, after = output[:, : self.text[0]], output[:, output.shape[1] - self.text[1] :]
+        import torch  # which this module does not need to be loaded
+
+        joined: Tensor = torch.cat([before, video, after], dim=1)
+        return joined
+
+    def mean_over_frames(self, output: Tensor) -> Tensor:
+        """An output's mean over frames in each frame; its tokens of text are left out."""
+        if self.layout == "sequence":
+            video = self.read(output)
+            return self.lay(video.mean(0, keepdim=True).expand_as(video))
+        axis = {"map": 0, "video": 2, "tokens": 0, "tracks": 1}[self.layout]
+        return output.mean(axis, keepdim=True).expand_as(output)
 
     def read(self, output: Any) -> Tensor:
         """The submodule's output as (frame, channel, y, x)."""
@@ -56,15 +82,23 @@ class HookPoint:
             return value[0].transpose(0, 1)
         if self.layout == "map":
             return value
+        if self.layout == "sequence":
+            of_cells: Tensor = self.of_video(value)[0].unflatten(0, (-1, *self.grid))
+            return of_cells.permute(0, 3, 1, 2)
         flat = value.transpose(1, 2) if self.layout == "tokens" else value.permute(1, 2, 0)
         return flat.reshape(*flat.shape[:2], *self.grid)
 
     def lay(self, value: Tensor) -> Tensor:
-        """(frame, channel, y, x), or one with axes of length 1, as the submodule's output lies: `read` undone."""
+        """(frame, channel, y, x), or one with axes of length 1, as the submodule's output lies: `read` undone.
+
+        Of a sequence the video's tokens alone, and an axis of frames must be whole.
+        """
         if self.layout == "video":
             return value.transpose(0, 1)[None]
         if self.layout == "map":
             return value
+        if self.layout == "sequence":
+            return value.expand(*value.shape[:2], *self.grid).permute(0, 2, 3, 1).flatten(0, 2)[None]
         return value.flatten(2).transpose(1, 2) if self.layout == "tokens" else value.flatten(2).permute(2, 0, 1)
 
 
@@ -152,6 +186,10 @@ class Outline:
     @classmethod
     def of(cls, said: Mapping[str, Any]) -> Outline:
         """From what `said` gives."""
-        points = {path: HookPoint(**(each | {"grid": tuple(each["grid"])})) for path, each in said["points"].items()}
-        pairs = {name: tuple(said[name]) for name in ("log_snr", "input_size")}
-        return cls(**{**said, **pairs, "points": points})
+        points = {path: HookPoint(**_paired(each, "grid", "text")) for path, each in said["points"].items()}
+        return cls(**_paired(said, "log_snr", "input_size") | {"points": points})
+
+
+def _paired(said: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Of what JSON has as lists, those that are pairs."""
+    return dict(said) | {name: tuple(said[name]) for name in names if name in said}

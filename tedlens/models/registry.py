@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
@@ -20,28 +20,41 @@ from huggingface_hub.errors import HfHubHTTPError
 from torch import nn
 
 from tedlens.errors import TedlensError
-from tedlens.models.adm import load_adm
-from tedlens.models.animatediff import AnimateDiff
 from tedlens.models.base import DiffusionModel
-from tedlens.models.i2vgen_xl import I2VGenXL
 from tedlens.models.loading import LOADING_ERRORS, cannot_load, device_named, dtype_named, quiet, revision_of
 from tedlens.models.mini import recipe
-from tedlens.models.modelscope import ModelScope
-from tedlens.models.stable_diffusion import StableDiffusion
-from tedlens.models.svd import StableVideoDiffusion
-from tedlens.models.unet2d import UNet2D
+from tedlens.models.transformers.cogvideox import CogVideoX
+from tedlens.models.transformers.hunyuan_video import HunyuanVideo
+from tedlens.models.transformers.latte import Latte
+from tedlens.models.transformers.ltx import LTXVideo
+from tedlens.models.transformers.mochi import Mochi
+from tedlens.models.transformers.wan import Wan
+from tedlens.models.unets.adm import load_adm
+from tedlens.models.unets.animatediff import AnimateDiff
+from tedlens.models.unets.i2vgen_xl import I2VGenXL
+from tedlens.models.unets.modelscope import ModelScope
+from tedlens.models.unets.stable_diffusion import StableDiffusion
+from tedlens.models.unets.svd import StableVideoDiffusion
+from tedlens.models.unets.unet2d import UNet2D
 
 Kind = Literal["video", "image"]
 # A loaded model, its name, or the loader's arguments by name.
 Model = DiffusionModel | str | Path | Mapping[str, Any]
 ROLES: dict[Kind, str] = {"video": "motion", "image": "appearance"}  # which features a kind of model is there for
-# Class of the UNet to its adapter; `register_adapter` adds to these.
+DENOISERS = ("unet", "transformer")  # of a pipeline, names of the part that denoises
+# Class of that part to its adapter; `register_adapter` adds to these.
 ADAPTERS: dict[Kind, dict[str, type[DiffusionModel]]] = {
     "video": {
         "I2VGenXLUNet": I2VGenXL,
         "UNetSpatioTemporalConditionModel": StableVideoDiffusion,
         "UNet3DConditionModel": ModelScope,
         "UNetMotionModel": AnimateDiff,
+        "CogVideoXTransformer3DModel": CogVideoX,
+        "LatteTransformer3DModel": Latte,
+        "WanTransformer3DModel": Wan,
+        "LTXVideoTransformer3DModel": LTXVideo,
+        "HunyuanVideoTransformer3DModel": HunyuanVideo,
+        "MochiTransformer3DModel": Mochi,
     },
     "image": {"UNet2DModel": UNet2D, "UNet2DConditionModel": StableDiffusion},
 }
@@ -63,6 +76,20 @@ HUB: dict[Kind, dict[str, str]] = {
         "svd": "stabilityai/stable-video-diffusion-img2vid",
         "svd-xt": "stabilityai/stable-video-diffusion-img2vid-xt",
         "modelscope": "ali-vilab/text-to-video-ms-1.7b",
+        "cogvideox-2b": "THUDM/CogVideoX-2b",
+        "cogvideox-5b": "THUDM/CogVideoX-5b",
+        "cogvideox-5b-i2v": "THUDM/CogVideoX-5b-I2V",
+        "cogvideox-1.5-5b": "THUDM/CogVideoX1.5-5B",
+        "cogvideox-1.5-5b-i2v": "THUDM/CogVideoX1.5-5B-I2V",
+        "latte": "maxin-cn/Latte-1",
+        "wan-2.1-1.3b": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        "wan-2.1-14b": "Wan-AI/Wan2.1-T2V-14B-Diffusers",
+        "wan-2.1-14b-i2v": "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+        "wan-2.2-14b": "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+        "wan-2.2-14b-i2v": "Wan-AI/Wan2.2-I2V-A14B-Diffusers",
+        "ltx-video": "Lightricks/LTX-Video",
+        "hunyuan-video": "hunyuanvideo-community/HunyuanVideo",
+        "mochi": "genmo/mochi-1-preview",
     },
     "image": {
         "sd-1.5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -253,10 +280,10 @@ def model_kinds(name: str | Path) -> list[Kind]:
     if _is_encoder(name):
         return ["image"]
     source = _configurations(_source(name, "video")[0])
-    unet_class = _index(Path(source))["unet"][1]
-    kinds = [kind for kind in ADAPTERS if unet_class in _adapters(kind)]
+    denoiser = _denoiser_class(Path(source))
+    kinds = [kind for kind in ADAPTERS if denoiser in _adapters(kind)]
     if not kinds:
-        _adapter(unet_class, source, "video")  # says what is missing
+        _adapter(denoiser, source, "video")  # says what is missing
     return kinds
 
 
@@ -282,10 +309,10 @@ def _load(
     place, number_type = device_named(device), dtype_named(dtype)
     source, known = _source(name, kind)
     folder = _whole(source, variant)
-    adapter = _adapter(_index(folder)["unet"][1], source, kind)  # before gigabytes are read
-    pipeline = _pipeline(folder, _loaded_parts(folder, number_type, variant))
+    adapter = _adapter(_denoiser_class(folder), source, kind)  # before gigabytes are read
+    pipeline = _pipeline(folder, _loaded_parts(folder, number_type, variant, adapter.left_out(options)))
     known |= {"name": str(name), "revision": revision_of(folder), "offload": offload}
-    model = _with_options(str(name), adapter, _placed(pipeline, place, offload), **(known | options))
+    model = _with_options(str(name), adapter, _placed(pipeline, place, offload, adapter.part), **(known | options))
     if str(name) in EMBEDDED[kind]:
         model.made_for = recipe.SIZE
     return model
@@ -301,7 +328,7 @@ def outline_model(name: str | Path, kind: Kind) -> DiffusionModel:
         raise TedlensError(ADM_AND_CHECKPOINT)
     source, known = _source(name, kind)
     source = _configurations(source)
-    adapter = _adapter(_index(Path(source))["unet"][1], source, kind)
+    adapter = _adapter(_denoiser_class(Path(source)), source, kind)
     found: dict[str, Any] = {}
     for part, (library, class_name) in _parts(Path(source)).items():
         cls: Any = _class(Path(source), part, library, class_name) if class_name else object
@@ -364,12 +391,13 @@ def _load_animatediff(
     # The motion modules were trained with linear betas, whatever the image model's (diffusers' guide to AnimateDiff).
     pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config, beta_schedule="linear")
     about = {"revision": revision_of(folder), "motion_adapter": str(motion_adapter)}
-    return _with_options(source, adapter, _placed(pipeline, place, options["offload"]), **(about | options))
+    placed = _placed(pipeline, place, options["offload"], adapter.part)
+    return _with_options(source, adapter, placed, **(about | options))
 
 
-def _placed(pipeline: Any, place: torch.device, offload: bool) -> Any:
+def _placed(pipeline: Any, place: torch.device, offload: bool, part: str) -> Any:
     if offload:
-        pipeline.unet.to(place)
+        getattr(pipeline, part).to(place)
         return pipeline
     return pipeline.to(place)
 
@@ -391,11 +419,20 @@ def _index(folder: Path) -> dict[str, Any]:
         )
     try:
         index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(index["unet"][1], str):
+        if not any(isinstance(index[part][1], str) for part in DENOISERS if part in index):
             raise TypeError
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise TedlensError(f"{path} names no unet, so there is nothing to probe in this pipeline.") from error
+        raise TedlensError(
+            f"{path} names no unet or transformer, so there is nothing to probe in this pipeline."
+        ) from error
     return index
+
+
+def _denoiser_class(folder: Path) -> str:
+    """Class of what denoises in a pipeline's folder."""
+    index = _index(folder)
+    named: str = next(index[part][1] for part in DENOISERS if part in index and index[part][1])
+    return named
 
 
 def _adapter(unet_class: str, source: str, kind: Kind) -> type[DiffusionModel]:
@@ -433,8 +470,11 @@ def _whole(source: str, variant: str | None) -> Path:
         raise cannot_load(source, error) from error
 
 
-def _loaded_parts(folder: Path, dtype: torch.dtype, variant: str | None) -> dict[str, Any]:
-    """A pipeline's parts that have weights; None for those that it was saved without (``mini``: its text encoder).
+def _loaded_parts(
+    folder: Path, dtype: torch.dtype, variant: str | None, left_out: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A pipeline's parts that have weights; None for those `left_out`, or that it was saved without (``mini``: its
+    text encoder).
 
     What remains, a scheduler, a tokenizer, a pipeline's own checker, is left to the pipeline.
     """
@@ -443,7 +483,7 @@ def _loaded_parts(folder: Path, dtype: torch.dtype, variant: str | None) -> dict
         raise TedlensError(f"{folder} has no weights of variant={variant!r}; it has {_said_of(there)}.")
     parts: dict[str, Any] = {}
     for part, (library, class_name) in _parts(folder).items():
-        if class_name is None:
+        if class_name is None or part in left_out:
             parts[part] = None
         else:
             cls = _class(folder, part, library, class_name)
@@ -528,8 +568,10 @@ def _said_of(variants: set[str | None]) -> str:
     )
 
 
-def _pipeline(folder: Path, parts: Mapping[str, Any], cls: Any = DiffusionPipeline) -> Any:
+def _pipeline(folder: Path, parts: Mapping[str, Any], cls: Any = None) -> Any:
     """The pipeline in a folder, with `parts` (None: without it) in place of its own."""
+    # Of its own class: the general one does not know which parts Wan's can do without, and loads those, too.
+    cls = cls or getattr(diffusers, str(_index(folder).get("_class_name")), DiffusionPipeline)
     try:
         # No custom pipelines, no remote code, no pickled weights.
         with quiet(bars=False):

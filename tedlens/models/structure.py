@@ -28,11 +28,11 @@ def outline(model: DiffusionModel, size: tuple[int, int]) -> Outline:
     """What can be probed in a model, for frames of a height and width: see `hook_points`. Found once a size."""
     if size in model.outlines:
         return model.outlines[size]
-    paths = {id(module): path for path, module in model.unet.named_modules()}
+    paths = {id(module): path for path, module in model.denoiser.named_modules()}
     found = Outline(
         name=model.name,
-        unet_class=type(model.unet).__name__,
-        parameters=sum(p.numel() for p in model.unet.parameters()),
+        unet_class=type(model.denoiser).__name__,
+        parameters=sum(p.numel() for p in model.denoiser.parameters()),
         blocks={block: paths[id(model.module(block))] for block in model.blocks},
         block=model.block,
         window=model.window,
@@ -62,14 +62,19 @@ def hook_points(model: DiffusionModel, size: tuple[int, int]) -> dict[str, HookP
         Height and width in pixels of the model's input, multiples of ``model.multiple``.
     """
     twin = on_meta_device(model)
-    frames = _telling_frames(size, FRAMES if model.window is None else [f for f in FRAMES if f <= model.window])
+    twin.latents = "frame"  # layouts are the same with either, and axes are told apart more easily
+    tokens = twin.token_grid(size)
+    longest = model.window if tokens is None else model.longest_window
+    frames = _telling_frames(twin, size, FRAMES if longest is None else [f for f in FRAMES if f <= longest])
     blank = np.zeros((frames, *size, 3), np.uint8)
     seen: dict[str, list[Shapes]] = {}
-    notes = [(module, _note(seen, path)) for path, module in twin.unet.named_modules() if path != ""]
+    notes = [(module, _note(seen, path)) for path, module in twin.denoiser.named_modules() if path != ""]
     with hooked(notes, with_kwargs=True), torch.inference_mode():
-        clean = twin.encode(blank)
+        latents = [each.start for each in twin.latent_frames(range(frames))]
+        clean = twin.encode(blank)[latents]
         twin.run(clean, 0, twin.condition(blank, clean, range(frames)))
-    return _readable(twin.unet, {path: shapes[0] for path, shapes in seen.items() if len(shapes) == 1}, frames)
+    once = {path: shapes[0] for path, shapes in seen.items() if len(shapes) == 1}
+    return _readable(twin, once, len(twin.covered(range(frames))), tokens)
 
 
 def on_meta_device(model: DiffusionModel) -> DiffusionModel:
@@ -90,7 +95,7 @@ def on_meta_device(model: DiffusionModel) -> DiffusionModel:
         del vars(twin)[name]
     twin = copy.deepcopy(twin, meta)
     # Hooks are somebody's measurements, and nothing is measured here.
-    for module in twin.unet.modules():
+    for module in twin.denoiser.modules():
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
     return twin
@@ -108,21 +113,26 @@ def _note(seen: dict[str, list[Shapes]], path: str) -> Any:
     return hook
 
 
-def _telling_frames(size: tuple[int, int], candidates: Iterable[int]) -> int:
+def _telling_frames(twin: DiffusionModel, size: tuple[int, int], candidates: Iterable[int]) -> int:
     """A number of frames that no height or width has on the way down, so that axes can be told apart."""
     sides = {-(-side // 2**level) for side in size for level in range(12)}
-    return next((f for f in candidates if f not in sides), 2)
+    return next((f for f in candidates if len(twin.covered(range(f))) not in sides), 2)
 
 
-def _readable(unet: nn.Module, shapes: dict[str, Shapes], frames: int) -> dict[str, HookPoint]:
+def _readable(
+    twin: DiffusionModel, shapes: dict[str, Shapes], frames: int, tokens: tuple[int, int] | None
+) -> dict[str, HookPoint]:
     """Of the outputs' shapes, those that are maps, with the layout they have."""
     grids = {s[2] * s[3]: (s[2], s[3]) for _, s in shapes.values() if len(s) == 4 and s[0] == frames}
+    if tokens is not None:
+        grids[tokens[0] * tokens[1]] = tokens
     points = {}
     for path, (given, shape) in shapes.items():
-        module = unet.get_submodule(path)
+        module = twin.denoiser.get_submodule(path)
         if len(shape) == 3 and isinstance(module, nn.GroupNorm):
             continue  # (frame, channel, y * x), which looks like tokens
         found: tuple[Layout, int, tuple[int, int]] | None = None
+        text = (0, 0)
         if len(shape) == 4 and shape[0] == frames:
             found = ("map", shape[1], (shape[2], shape[3]))
         elif len(shape) == 5 and shape[0] == 1 and shape[2] == frames:
@@ -131,6 +141,11 @@ def _readable(unet: nn.Module, shapes: dict[str, Shapes], frames: int) -> dict[s
             found = ("tokens", shape[2], grids[shape[1]])
         elif len(shape) == 3 and shape[1] == frames and shape[0] in grids:
             found = ("tracks", shape[2], grids[shape[0]])
+        elif len(shape) == 3 and shape[0] == 1 and tokens is not None:
+            more = shape[1] - frames * tokens[0] * tokens[1]
+            if more in (0, twin.text_tokens):
+                found = ("sequence", shape[2], tokens)
+                text = (more, 0) if twin.text_first else (0, more)
         if found is not None:
-            points[path] = HookPoint(path, type(module).__name__, *found, keeps_shape=given == shape)
+            points[path] = HookPoint(path, type(module).__name__, *found, keeps_shape=given == shape, text=text)
     return points

@@ -16,7 +16,6 @@ from tedlens.analysis.pca import pca
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.metrics import evaluate
-from tedlens.models.base import DiffusionModel
 from tedlens.probing import Prepared, label_features
 from tedlens.sweeping.grid import Grid, Models
 from tedlens.ted import label_clip, label_clip_fused, label_masks, unit
@@ -86,7 +85,7 @@ def kept_cells(
                         labels.append(tracked)
             kept = _kept_labels(labels, grid) if labels else {}
             if "features" in grid.keep:
-                kept |= _kept_features(features, models.swept, clip, tau, seed, grid.components)
+                kept |= _kept_features(features, swept, tau, seed, grid.components)
             grids = np.array([features[block].shape[-2:] for block in grid.block])
             place: dict[str, Any] = {"clip": clip.name, "tau": tau, "seed": seed}
             place |= {name: ("block", grids[:, axis]) for axis, name in enumerate(("rows", "columns"))}
@@ -116,12 +115,12 @@ def _kept_labels(labels: Sequence[Labels], grid: Grid) -> Kept:
 
 
 def _kept_features(
-    features: dict[str, Tensor], model: DiffusionModel, clip: Clip, tau: int, seed: int, components: int | None
+    features: dict[str, Tensor], prepared: Prepared, tau: int, seed: int, components: int | None
 ) -> Kept:
     """Features of a cell in float16, as `probe` labels them, or their principal components, by block."""
     kept = {}
     for block, value in features.items():
-        labelled = label_features(value.float().cpu().numpy()[None, None], model, clip, [tau], [seed])
+        labelled = label_features(value.float().cpu().numpy()[None, None], prepared, [tau], [seed])
         if components is None:
             found = labelled.to_dataset(name="features")
         else:

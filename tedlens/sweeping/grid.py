@@ -22,9 +22,9 @@ from tedlens.probing import (
     Stitch,
     block_names,
     check_stitch,
-    input_size,
     noise_levels,
     only_one,
+    usual_size,
     window_length,
     windows,
 )
@@ -367,11 +367,7 @@ def _names(model: DiffusionModel, blocks: str | Sequence[str] | None) -> list[st
     for name in () if blocks is None else values_of("blocks", blocks):
         if not isinstance(name, str):
             raise TedlensError(f"blocks={name!r} is not a name; choose from {', '.join(model.blocks)}.")
-    return block_names(model, blocks, lambda: outline(model, _square(model)))
-
-
-def _square(model: DiffusionModel) -> tuple[int, int]:
-    return input_size((model.size, model.size), model.size, model.multiple)
+    return block_names(model, blocks, lambda: outline(model, usual_size(model)))
 
 
 def _kept(keep: str | Sequence[str], components: int | None) -> tuple[str, ...]:
@@ -391,7 +387,7 @@ def _kept(keep: str | Sequence[str], components: int | None) -> tuple[str, ...]:
 
 def _shapes(model: DiffusionModel, names: Sequence[str], components: int | None) -> dict[str, tuple[int, float, float]]:
     """Channels, and pixels of the input a cell (y, x), of each block's features as they are kept."""
-    size = _square(model)
+    size = usual_size(model)
     inside, found = outline(model, size), {}
     for name in names:
         point = inside.point(name)

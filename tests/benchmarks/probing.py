@@ -18,7 +18,7 @@ from diffusers import I2VGenXLUNet
 from torch.utils.flop_counter import FlopCounterMode
 
 import tedlens as tl
-from tedlens.models.i2vgen_xl import I2VGenXL
+from tedlens.models.unets.i2vgen_xl import I2VGenXL
 from tedlens.probing import Prepared
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import full_size
 
 import tedlens as tl
-from tedlens.models.i2vgen_xl import I2VGenXL
+from tedlens.models.unets.i2vgen_xl import I2VGenXL
 from tedlens.presets import PRESETS
 from tedlens.probing import Prepared
 from tedlens.ted import propagation

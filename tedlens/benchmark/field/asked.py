@@ -14,9 +14,9 @@ import xarray as xr
 from tedlens.benchmark.field.running import Method, loaded
 from tedlens.benchmark.field.suite import Benchmark
 from tedlens.errors import TedlensError
-from tedlens.models.adm import ADM
 from tedlens.models.registry import Model
-from tedlens.models.stable_diffusion import StableDiffusion
+from tedlens.models.unets.adm import ADM
+from tedlens.models.unets.stable_diffusion import StableDiffusion
 from tedlens.presets import PRESETS, preset_named
 from tedlens.sweeping.clips import ClipSequence
 

@@ -25,11 +25,11 @@ from tedlens.benchmark.field.running import (
 )
 from tedlens.benchmark.field.suite import Benchmark
 from tedlens.metrics import combine_parts, combine_pose
-from tedlens.models.adm import ADM
-from tedlens.models.i2vgen_xl import I2VGenXL
 from tedlens.models.registry import Model
-from tedlens.models.stable_diffusion import StableDiffusion
-from tedlens.models.svd import StableVideoDiffusion
+from tedlens.models.unets.adm import ADM
+from tedlens.models.unets.i2vgen_xl import I2VGenXL
+from tedlens.models.unets.stable_diffusion import StableDiffusion
+from tedlens.models.unets.svd import StableVideoDiffusion
 
 IN_TABLE_3 = {I2VGenXL: "I2VGen", StableVideoDiffusion: "SVD", ADM: "ADM", StableDiffusion: "SD"}
 # Figures of each task, in percent, the first of which stands for the method.

@@ -101,7 +101,7 @@ class FrameEncoder(DiffusionModel):
         return 1
 
     @cached_property
-    def _block_modules(self) -> dict[str, nn.Module]:
+    def block_modules(self) -> dict[str, nn.Module]:
         network: Any = self.unet
         modules: dict[str, nn.Module] = network.blocks()
         return modules

@@ -29,13 +29,13 @@ from diffusers import (
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
-from tedlens.models.i2vgen_xl import I2VGenXL, no_text
 from tedlens.models.latent import no_image
 from tedlens.models.mini import recipe
 from tedlens.models.mini.clips import training_clips, turned
 from tedlens.models.mini.loop import Inputs, Run, first_step, generator_of, optimise, rounded
 from tedlens.models.mini.validation import motion_measures
-from tedlens.models.svd import FPS, MOTION_BUCKET_ID, NOISE_AUG_STRENGTH, StableVideoDiffusion
+from tedlens.models.unets.i2vgen_xl import I2VGenXL, no_text
+from tedlens.models.unets.svd import FPS, MOTION_BUCKET_ID, NOISE_AUG_STRENGTH, StableVideoDiffusion
 
 app = typer.Typer(help="Train the embedded models.", add_completion=False)
 Steps = Annotated[int, typer.Option(help="Optimiser steps in all.")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from functools import cached_property
 from typing import Any
 
 import PIL.Image
@@ -20,6 +20,7 @@ from tedlens.models.latent import (
 )
 from tedlens.models.noise import CONDITIONING, frame_noise
 from tedlens.models.points import first_tensor
+from tedlens.models.schedules import KarrasNoise, Schedule
 
 # The pipeline's own defaults.
 FPS, MOTION_BUCKET_ID, NOISE_AUG_STRENGTH = 7, 127, 0.02
@@ -106,21 +107,12 @@ class StableVideoDiffusion(DiffusionModel):
         embedding: Tensor = self.pipeline._encode_image(first, self.device, 1, False)
         return embedding
 
-    def sigma(self, tau: int) -> float:
-        return float(self._scheduler.sigmas[999 - tau])
-
-    def add_noise(self, clean: Tensor, noise: Tensor, tau: int) -> Tensor:
-        return clean + self.sigma(tau) * noise
+    @cached_property
+    def schedule(self) -> Schedule:
+        return KarrasNoise(self._scheduler.sigmas[:1000].flip(0), self.pipeline.scheduler.config["prediction_type"])
 
     def decode(self, clean: Tensor) -> Tensor:
         return decoded(self.pipeline.vae, clean)
-
-    def clean_from(self, noisy: Tensor, output: Tensor, tau: int) -> Tensor:
-        # As its scheduler does in each step (EDM's preconditioning).
-        sigma, noisy, output = self.sigma(tau), noisy.float(), output.float()
-        if self.pipeline.scheduler.config["prediction_type"] == "epsilon":
-            return noisy - sigma * output
-        return noisy / (sigma**2 + 1) - output * (sigma / sqrt(sigma**2 + 1))
 
     def run(self, noisy: Tensor, tau: int, condition: Condition) -> Tensor:
         condition = dict(condition)

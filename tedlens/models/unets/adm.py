@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from tedlens.errors import TedlensError
 from tedlens.models.loading import unpickled
-from tedlens.models.unet2d import UNet2D
+from tedlens.models.unets.unet2d import UNet2D
 
 State = Mapping[str, Tensor]
 
@@ -89,7 +89,7 @@ class ADM(UNet2D):
         return self._options
 
     @cached_property
-    def _block_modules(self) -> dict[str, nn.Module]:
+    def block_modules(self) -> dict[str, nn.Module]:
         return {name: self.unet.get_submodule(paths[-1]) for name, paths in block_paths(self.unet).items()}
 
 
