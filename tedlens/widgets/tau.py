@@ -8,6 +8,7 @@ from typing import Any
 
 import ipywidgets
 import numpy as np
+import plotly.graph_objects as go
 import xarray as xr
 
 from tedlens.clip import Clip
@@ -17,10 +18,23 @@ from tedlens.plots.layers import tau_block_map
 from tedlens.plots.pictures import pca_map
 from tedlens.plots.style import METRICS
 from tedlens.plots.tracks import tracks
-from tedlens.widgets.explorer import Explorer, choice, explained, open_labels, open_set, open_tree
+from tedlens.widgets.explorer import (
+    HIGH,
+    LABELS,
+    WIDE,
+    Explorer,
+    choice,
+    drop_down,
+    explained,
+    open_labels,
+    open_set,
+    open_tree,
+    side_for,
+)
 from tedlens.widgets.live import LiveFigure
 
 AVERAGED = ("clip", "seed", "object", "frame")  # the axes that curves are means over
+CURVES, HEIGHT = 460, 280  # width of the curves, and height of them and of the map beside them
 DRAWN = ("tau", "block", "features")  # those that curves and the map show; any other has a control
 
 
@@ -71,11 +85,9 @@ class TauExplorer(Explorer):
         self.scores = _scores(open_set(scores, "scores"))
         self.clip, self.feats = clip, None if feats is None else open_tree(feats, "features")
         self.labels = None if labels is None else open_labels(labels)
-        self.metric = ipywidgets.Dropdown(
-            options=[name for name in ("JF", *METRICS) if name in self.scores], description="score"
-        )
+        self.metric = drop_down("score", [name for name in ("JF", *METRICS) if name in self.scores])
         axes = ["tau", "log_snr"] if "log_snr" in self.scores.coords else ["tau"]
-        self.x = ipywidgets.Dropdown(options=axes, description="x axis")
+        self.x = drop_down("x axis", axes)
         others = [str(d) for d in self.scores[self.metric.value].dims if d not in (*AVERAGED, *DRAWN)]
         self.further = {axis: choice(axis, self.scores[axis].values) for axis in others}
         self.features = choice("map of", self.scores["features"].values) if "features" in self.scores.dims else None
@@ -86,17 +98,23 @@ class TauExplorer(Explorer):
         if "block" in self.scores.dims:
             figures.append(self.map)
             controls += [self.features] if self.features is not None else []
-        self.arrange(controls, figures, [self.opened])
+        click = "Click a point of a curve or a cell of the map to see what is behind it."
+        behind = clip is not None and (labels is not None or feats is not None)
+        self.arrange(controls, figures, [self.opened], click=click if behind else "")
 
     def draw(self) -> None:
         metric, x = self.metric.value, self.x.value
         further = {axis: control.value for axis, control in self.further.items()}
         chosen = self.scores.sel(further)
-        self.curves.show_figure((metric, x, further), lambda: tau_curve(chosen, metric=metric, x=x))
+        self.curves.show_figure((metric, x, further), lambda: _sized(tau_curve(chosen, metric=metric, x=x), CURVES))
         if "block" in chosen.dims:
             kind = {} if self.features is None else {"features": self.features.value}
             of_kind = (metric, further, kind)
-            self.map.show_figure(of_kind, lambda: tau_block_map(chosen.sel(kind), metric=metric))
+            self.map.show_figure(of_kind, lambda: self._map(chosen.sel(kind), metric))
+
+    def _map(self, chosen: xr.Dataset, metric: str) -> go.Figure:
+        figure = tau_block_map(chosen, metric=metric)  # with each number in its place
+        return _sized(figure, WIDE - CURVES).update_traces(showscale=False, selector={"type": "heatmap"})
 
     def open_point(self, trace: Any, x: Any, y: Any) -> None:
         """Show the track and the features behind a point of a curve, or a cell of the map."""
@@ -113,18 +131,22 @@ class TauExplorer(Explorer):
             raise TedlensError(
                 "To see what is behind a point, give tau_explorer() clip=, and labels= or feats= or both."
             )
-        shown = []
+        side, shown = side_for(self.clip, columns=6, rows=3, wide=WIDE - LABELS, high=HIGH - HEIGHT - 60), []
         if self.labels is not None:
             labels, clip = _at(self.labels, cell), self.clip
-            self.track.show_figure(cell, lambda: tracks(labels, clip))
+            self.track.show_figure(cell, lambda: tracks(labels, clip, side=side))
             shown.append(self.track)
         if self.feats is not None and cell.get("features") != "appearance":  # they are the video model's
             feats, clip = self.feats, self.clip
             block, tau = cell.get("block"), cell["tau"]
-            self.pca.show_figure((block, tau), lambda: pca_map(feats, clip, block=block, tau=tau))
+            self.pca.show_figure((block, tau), lambda: pca_map(feats, block=block, tau=tau, side=side))
             shown.append(self.pca)
         title = ipywidgets.HTML(escape(", ".join(f"{axis} {value}" for axis, value in cell.items())))
         self.opened.children = [title, *shown]
+
+
+def _sized(figure: go.Figure, width: int) -> go.Figure:
+    return figure.update_layout(width=width, height=HEIGHT)
 
 
 def _scores(scores: xr.Dataset) -> xr.Dataset:
