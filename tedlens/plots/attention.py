@@ -145,6 +145,8 @@ def _matrices(maps: xr.DataArray) -> go.Figure:
         figure.add_trace(chart, row=1, col=number)
     figure.update_xaxes(title=WORDS.get(pair[1], pair[1]))
     figure.update_yaxes(autorange="reversed")
+    if pair[0] == "head":
+        figure.update_yaxes(type="category")
     figure.update_yaxes(title=WORDS.get(pair[0], pair[0]), col=1)
     styled(figure, width=130 + 190 * len(each), height=280)
     return figure.update_layout(margin={"t": 34, "r": 70})

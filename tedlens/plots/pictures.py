@@ -75,6 +75,7 @@ def pca_map(
     tau: int | Sequence[int] | None = None,
     seed: int | None = None,
     frames: Sequence[int] | None = None,
+    side: int = PICTURE,
 ) -> go.Figure:
     """First three principal components of features as red, green and blue, under the clip's frames.
 
@@ -92,6 +93,8 @@ def pca_map(
         By default all taus and the first seed.
     frames
         Which frames; by default six, evenly spread.
+    side
+        Height of a picture, in pixels of the figure.
     """
     features = choose_block(feats, block)
     if clip is not None:
@@ -107,7 +110,7 @@ def pca_map(
         name = f"τ = {level}" if "tau" in features.coords else "features"
         one = choose(features, "tau", level) if "tau" in features.coords else features.isel(tau=0)
         rows.append((name, pca_colours(one)[chosen]))
-    return strip(rows, chosen)
+    return strip(rows, chosen, side=side)
 
 
 def pca_colours(features: xr.DataArray, masks: npt.NDArray[np.uint8] | None = None) -> Images:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
-import ipywidgets
 import plotly.graph_objects as go
 import xarray as xr
 
@@ -20,11 +19,22 @@ from tedlens.models.registry import Model, as_model
 from tedlens.plots.attention import attention_map, head_map, mark
 from tedlens.plots.pictures import panels, picture
 from tedlens.probing import as_list
-from tedlens.widgets.explorer import Explorer, choice, explained, first_query, frame_controls, side_for
+from tedlens.widgets.explorer import (
+    HIGH,
+    WIDE,
+    Explorer,
+    choice,
+    drop_down,
+    explained,
+    first_query,
+    frame_controls,
+    side_for,
+)
 from tedlens.widgets.live import LiveFigure
 
 ALL, MEAN = "all", "mean of all"
 ACCURACY = "accuracy"
+QUERY = 270  # room for the picture with the query
 
 
 def attention_explorer(
@@ -82,15 +92,14 @@ class AttentionExplorer(Explorer):
         super().__init__()
         self.source, self.clip = source, clip
         self.layer, self.tau = choice("layer", source.layers), choice("τ", source.taus)
-        self.layer.layout.width = "30em"  # names of layers are long
-        self.head = ipywidgets.Dropdown(options=[ALL, MEAN], description="head")
+        self.head = drop_down("head", [ALL, MEAN])
         self.frame, self.play = frame_controls(0, len(clip) - 1)
         self.frame.value, *self.pixel = first_query(clip)
         self.weights = lru_cache(256)(source.weights)
         self.query, self.maps, self.heads = LiveFigure(self.look_from), LiveFigure(), LiveFigure(self.choose_head)
-        rows = [[self.query, self.maps], *([[self.heads]] if source.computes else [])]
+        rows = [[self.query, self.heads], [self.maps]] if source.computes else [[self.query, self.maps]]
         click = "Click a pixel of the clip to see where its query looks"
-        click += ", or a head below to see it alone." if source.computes else "."
+        click += ", or a head on the right to see it alone." if source.computes else "."
         self.arrange([self.layer, self.tau, self.head, self.play, self.frame], *rows, click=click)
 
     def draw(self) -> None:
@@ -110,7 +119,10 @@ class AttentionExplorer(Explorer):
         if self.clip.masks is not None:
             shown = overlay(shown, self.clip.masks[[frame]])
         return panels(
-            [("", [[picture(shown[0], size), mark(y, x)]])], [f"frame {frame}"], size, side=side_for(self.clip)
+            [("", [[picture(shown[0], size), mark(y, x)]])],
+            [f"frame {frame}"],
+            size,
+            side=side_for(self.clip, wide=QUERY, high=QUERY),
         )
 
     def _maps(self, weights: xr.DataArray) -> go.Figure:
@@ -118,12 +130,20 @@ class AttentionExplorer(Explorer):
             weights = weights.mean("head").expand_dims(head=["mean"])
         elif self.head.value != ALL:
             weights = weights.sel(head=[self.head.value])
-        return attention_map(weights, self.clip, side=side_for(self.clip, columns=weights.sizes["head"]))
+        side = side_for(self.clip, columns=weights.sizes["head"], wide=WIDE - 20, high=HIGH - QUERY - 60)
+        return attention_map(weights, self.clip, side=side)
 
     def _heads(self) -> go.Figure:
         found = self.source.heads(self.tau.value)
         assert found is not None
-        return head_map(found, ACCURACY if found[ACCURACY].notnull().any() else "entropy")
+        statistic = ACCURACY if found[ACCURACY].notnull().any() else "entropy"
+        found = found.dropna("layer", how="all", subset=[statistic])
+        figure = head_map(found, statistic)
+        layers = found["layer"].values.tolist()
+        names = [name.replace(".transformer_blocks.", " ") for name in layers]
+        figure.update_yaxes(tickvals=layers, ticktext=names, tickfont_size=11)
+        height = max(QUERY, 60 + 16 * len(layers))
+        return figure.update_layout(width=WIDE - QUERY - 30, height=height, margin={"l": 40 + 6 * max(map(len, names))})
 
     def _offer(self, heads: list[str | int]) -> None:
         """The heads of this layer, and of them the one chosen before, where there is one of its number."""

@@ -22,10 +22,10 @@ from tedlens.labels import VOID
 from tedlens.plots.export import write_pictures
 from tedlens.widgets.live import LiveFigure
 
-WIDE, HIGH = (
-    880,
-    250,
-)  # room for a row of pictures, so that two rows are on a screen of 1280x800 beside JupyterLab's own
+# Room in an output on a screen of 1280x800, in pixels: its width, and the height that is left below the controls.
+WIDE, HIGH = 840, 500
+LABELS = 120  # of the width, what names of rows take
+SLIDER = "18em"
 STEP = 250  # milliseconds between frames while playing: slow enough for every frame to be drawn
 
 
@@ -39,7 +39,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self.hint, self.message = ipywidgets.HTML(), ipywidgets.HTML()
+        self.hint, self.message = ipywidgets.HTML(), ipywidgets.HTML(layout={"flex": "1 1 0"})
         self.save = ipywidgets.Button(description="Save this view", tooltip="As PNG, and as PDF of a column's width")
         self.save.layout = {"width": "auto", "flex": "none"}
         self.save.on_click(lambda button: self.explain(self.save_view))
@@ -64,11 +64,14 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         `click` says what a click does.
         """
         self.hint.value = escape(click)
-        last = ipywidgets.HBox([self.hint, self.save], layout=ipywidgets.Layout(justify_content="space-between"))
+        line = ipywidgets.HBox([self.hint, self.message, self.save])  # one, so that figures stay where they are
         wrapping = ipywidgets.Layout(flex_flow="row wrap", align_items="center")
         boxes = [ipywidgets.HBox(list(row), layout=ipywidgets.Layout(flex_flow="row wrap")) for row in rows]
-        self.children = [ipywidgets.HBox(list(controls), layout=wrapping), last, self.message, *boxes]
+        self.children = [ipywidgets.HBox(list(controls), layout=wrapping), line, *boxes]
         for control in controls:
+            control.layout.margin = "2px 12px 2px 2px"
+            if hasattr(control.style, "description_width"):
+                control.style.description_width = "initial"
             if not isinstance(control, ipywidgets.Play | ipywidgets.Button):  # Play moves the slider it is linked to
                 control.observe(lambda change: self.explain(self.draw), "value")
         self.explain(self.draw)
@@ -145,8 +148,10 @@ def explained(make: Callable[[], Explorer]) -> Explorer:
 
 def frame_controls(first: int, last: int) -> tuple[ipywidgets.IntSlider, ipywidgets.Play]:
     """A slider over frames, and the button that plays it."""
-    slider = ipywidgets.IntSlider(first, first, last, description="frame")
-    play = ipywidgets.Play(value=first, min=first, max=last, interval=STEP, repeat=True)
+    slider = ipywidgets.IntSlider(first, first, last, description="frame", layout={"width": SLIDER})
+    play = ipywidgets.Play(
+        value=first, min=first, max=last, interval=STEP, repeat=True, show_repeat=False, layout={"width": "6em"}
+    )
     play.linked = ipywidgets.jslink((play, "value"), (slider, "value"))  # closed with it
     return slider, play
 
@@ -168,15 +173,22 @@ def first_query(clip: Clip) -> tuple[int, float, float]:
 
 
 def lambda_slider() -> ipywidgets.FloatSlider:
-    return ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.01, description="λ (motion)")
+    return ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.01, description="λ (motion)", layout={"width": SLIDER})
 
 
 def choice(name: str, values: Iterable[Any]) -> ipywidgets.Widget:
     """A slider over the values of an axis of numbers, a list of names for any other."""
     options = [v.item() if hasattr(v, "item") else v for v in values]
     numbers = all(isinstance(v, int | float) for v in options)
-    kind = ipywidgets.SelectionSlider if numbers and len(options) > 1 else ipywidgets.Dropdown
-    return kind(options=options, description=name)
+    if numbers and len(options) > 1:
+        return ipywidgets.SelectionSlider(options=options, description=name, layout={"width": SLIDER})
+    return drop_down(name, options)
+
+
+def drop_down(name: str, options: Sequence[Any]) -> ipywidgets.Dropdown:
+    """A list to choose from, as wide as its longest name needs."""
+    longest = max(len(str(option)) for option in options)
+    return ipywidgets.Dropdown(options=options, description=name, layout={"width": f"{8 + 0.6 * longest:.0f}em"})
 
 
 # --- stored results -------------------------------------------------------------------------------

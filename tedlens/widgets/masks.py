@@ -30,7 +30,7 @@ TOOLS = {
 }
 BACKGROUND = "background"
 NEAR = 8  # pixels on the screen within which a click means the first corner
-WIDE, HIGH = 860, 430  # room for the picture
+WIDE, HIGH = 840, 430  # room for the picture
 
 
 def mask_editor(clip: Clip | str | Path, *, names: Sequence[str] | None = None) -> Explorer:

@@ -6,7 +6,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import ipywidgets
 import plotly.graph_objects as go
 import xarray as xr
 
@@ -15,19 +14,24 @@ from tedlens.analysis.similarity import similarity, with_fused
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.media import overlay
-from tedlens.plots.maps import similarity_map
-from tedlens.plots.pictures import Images, pca_colours, strip
+from tedlens.plots.maps import LEGEND, similarity_map
+from tedlens.plots.pictures import Images, chosen_frames, panels, pca_colours, picture
 from tedlens.widgets.explorer import (
+    LABELS,
+    WIDE,
     Explorer,
     choice,
+    drop_down,
     explained,
+    first_query,
     frame_controls,
     lambda_slider,
     open_tree,
+    side_for,
 )
 from tedlens.widgets.live import LiveFigure
 
-SIDE, SMALL = 160, 85  # heights of the pictures and of the maps of similarity
+PICTURES, SIMILARITIES = 190, 270  # room for their heights
 KEPT = 2  # cells of the store that are held in memory at once
 
 Cell = tuple[str, int, int]  # block, tau, seed
@@ -73,10 +77,11 @@ class PCAExplorer(Explorer):
         self.block.value = self.block.options[-1]
         self.tau, self.seed = choice("τ", first["tau"].values), choice("seed", first["seed"].values)
         self.frame, self.play = frame_controls(0, len(clip) - 1)
-        self.basis = ipywidgets.Dropdown(options=["this τ", "all τ"], description="colours of")
-        self.fit = ipywidgets.Dropdown(options=["all pixels", "objects"], description="fitted on")
+        self.basis = drop_down("colours of", ["this τ", "all τ"])
+        self.fit = drop_down("fitted on", ["all pixels", "objects"])
         self.lam = lambda_slider()
-        self.pixel = (0, clip.height / 2, clip.width / 2)  # frame, y, x
+        self.pixel = first_query(clip)
+        self.frame.value = self.pixel[0]
         # Whole features are large; colours and similarities are not.
         self.features = lru_cache(KEPT)(self._features)
         self.colours = lru_cache(256)(self._colours)
@@ -85,7 +90,8 @@ class PCAExplorer(Explorer):
         controls = [self.block, self.tau, self.seed, self.play, self.frame, self.basis]
         controls += [self.fit] if clip.masks is not None else []
         controls += [self.lam] if self.appearance is not None else []
-        self.arrange(controls, [self.pictures, self.similarities])
+        click = "Click a pixel to see how similar all others are to it; a cross marks the most similar of each frame."
+        self.arrange(controls, [self.pictures], [self.similarities], click=click)
 
     def draw(self) -> None:
         cell = (self.block.value, self.tau.value, self.seed.value)
@@ -95,18 +101,22 @@ class PCAExplorer(Explorer):
         self.similarities.show_figure(pixel, lambda: self._similarities(*pixel))
 
     def _pictures(self, cell: Cell, basis: str, fit: str, frame: int) -> go.Figure:
-        pictures = self.clip.frames[[frame]]
-        rows = [("clip", pictures)]
+        size = (self.clip.height, self.clip.width)
+        shown = {"clip": self.clip.frames[frame]}
         if self.clip.masks is not None:
-            rows.append(("masks", overlay(pictures, self.clip.masks[[frame]])))
-        rows.append(("PCA", self.colours(*cell, basis, fit)[[frame]]))
-        return strip(rows, [frame], side=SIDE)
+            shown["masks"] = overlay(self.clip.frames[[frame]], self.clip.masks[[frame]])[0]
+        shown["PCA"] = self.colours(*cell, basis, fit)[frame]
+        side = side_for(self.clip, columns=len(shown), high=PICTURES)
+        return panels([("", [[picture(image, size)] for image in shown.values()])], list(shown), size, side=side)
 
     def _similarities(self, cell: Cell, pixel: tuple[int, float, float], lam: float) -> go.Figure:
         found = self.similar(*cell, *pixel)
         if self.appearance is not None:
             found = with_fused(found, lam)
-        return similarity_map(found, self.clip, side=SMALL)
+        columns = len({*chosen_frames(len(self.clip), None), pixel[0]})  # the query's own frame is among them
+        room = {"wide": WIDE - LABELS - LEGEND, "high": SIMILARITIES}
+        side = side_for(self.clip, columns=columns, rows=1 + found.sizes["part"], **room)
+        return similarity_map(found, self.clip, side=side)
 
     def look_for(self, trace: Any, x: float, y: float) -> None:
         """Show the similarity of the pixel at x, y of the frame on show."""

@@ -13,8 +13,10 @@ from tedlens.models.registry import Model, as_model
 from tedlens.plots.predictions import prediction_curves, prediction_strip
 from tedlens.predicting import noisy_input, predicted, scored
 from tedlens.probing import Draw, Prepared, as_list
-from tedlens.widgets.explorer import Explorer, choice, explained, frame_controls, side_for
+from tedlens.widgets.explorer import LABELS, WIDE, Explorer, choice, explained, frame_controls, side_for
 from tedlens.widgets.live import LiveFigure
+
+CURVES = 460  # width of the curves beside the pictures
 
 
 def prediction_explorer(
@@ -81,12 +83,12 @@ class PredictionExplorer(Explorer):
 
     def _pictures(self, tau: int, frame: int) -> go.Figure:
         shown = self.shown[tau]
-        side = side_for(self.clip, rows=1 + len(shown), wide=280, high=480)
+        side = side_for(self.clip, rows=1 + len(shown), wide=WIDE - CURVES - LABELS)
         return prediction_strip(self.clip, shown, frames=[frame], side=side)
 
     def _curves(self, tau: int) -> go.Figure:
         scores = self.scores if len(self.scores) > 1 else next(iter(self.scores.values()))
-        return prediction_curves(scores, tau=tau).update_layout(width=480)
+        return prediction_curves(scores, tau=tau).update_layout(width=CURVES)
 
     def go_to(self, trace: Any, x: float, y: float) -> None:
         self.tau.value = int(x)

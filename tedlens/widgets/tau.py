@@ -8,6 +8,7 @@ from typing import Any
 
 import ipywidgets
 import numpy as np
+import plotly.graph_objects as go
 import xarray as xr
 
 from tedlens.clip import Clip
@@ -17,12 +18,25 @@ from tedlens.plots.layers import tau_block_map
 from tedlens.plots.pictures import pca_map
 from tedlens.plots.style import METRICS
 from tedlens.plots.tracks import tracks
-from tedlens.widgets.explorer import Explorer, choice, explained, open_labels, open_set, open_tree
+from tedlens.widgets.explorer import (
+    HIGH,
+    LABELS,
+    WIDE,
+    Explorer,
+    choice,
+    drop_down,
+    explained,
+    open_labels,
+    open_set,
+    open_tree,
+    side_for,
+)
 from tedlens.widgets.live import LiveFigure
 
 AVERAGED = ("clip", "seed", "object", "frame")  # the axes that curves are means over
 KINDS = ("features", "model")  # those that curves show all of, and the map one
 DRAWN = ("tau", "log_snr", "block", *KINDS)  # those that curves and the map show; any other has a control
+CURVES, HEIGHT = 460, 280  # width of the curves, and height of them and of the map beside them
 
 
 def tau_explorer(
@@ -78,12 +92,10 @@ class TauExplorer(Explorer):
         self.against = None if references is None else open_set(references, "references").load()
         self.clip, self.feats = clip, None if feats is None else open_tree(feats, "features")
         self.labels = None if labels is None else open_labels(labels)
-        self.metric = ipywidgets.Dropdown(
-            options=[name for name in ("JF", *METRICS) if name in self.scores], description="score"
-        )
+        self.metric = drop_down("score", [name for name in ("JF", *METRICS) if name in self.scores])
         self.along = noise_axis_of(self.scores)
         axes = [self.along, *({"tau", "log_snr"} & set(map(str, self.scores.coords)) - {self.along})]
-        self.x = ipywidgets.Dropdown(options=axes, description="x axis")
+        self.x = drop_down("x axis", axes)
         others = [str(d) for d in self.scores[self.metric.value].dims if d not in (*AVERAGED, *DRAWN)]
         self.further = {axis: choice(axis, self.scores[axis].values) for axis in others}
         kinds = [axis for axis in KINDS if axis in self.scores.dims]
@@ -95,18 +107,20 @@ class TauExplorer(Explorer):
         if "block" in self.scores.dims:
             figures.append(self.map)
             controls += self.kinds.values()
-        self.arrange(controls, figures, [self.opened])
+        click = "Click a point of a curve or a cell of the map to see what is behind it."
+        behind = clip is not None and (labels is not None or feats is not None)
+        self.arrange(controls, figures, [self.opened], click=click if behind else "")
 
     def draw(self) -> None:
         metric, x = self.metric.value, self.x.value
         further = {axis: control.value for axis, control in self.further.items()}
         chosen = self.scores.sel(further)
         how: dict[str, Any] = {"metric": metric, "references": self.against}
-        self.curves.show_figure((metric, x, further), lambda: tau_curve(chosen, x=x, **how))
+        self.curves.show_figure((metric, x, further), lambda: _sized(tau_curve(chosen, x=x, **how), CURVES))
         if "block" in chosen.dims:
             kind = self._kind()
             one = chosen.sel(kind).dropna("block", how="all", subset=[metric])  # models differ in their blocks
-            self.map.show_figure((metric, further, kind), lambda: tau_block_map(one, **how))
+            self.map.show_figure((metric, further, kind), lambda: _map(one, how))
 
     def _kind(self) -> dict[str, Any]:
         """Which features and model the map is of."""
@@ -131,18 +145,29 @@ class TauExplorer(Explorer):
             raise TedlensError(
                 "To see what is behind a point, give tau_explorer() clip=, and labels= or feats= or both."
             )
-        shown = []
+        side, shown = side_for(self.clip, columns=6, rows=3, wide=WIDE - LABELS, high=HIGH - HEIGHT - 60), []
         if self.labels is not None:
             labels, clip = _at(self.labels, cell), self.clip
-            self.track.show_figure(cell, lambda: tracks(labels, clip))
+            self.track.show_figure(cell, lambda: tracks(labels, clip, side=side))
             shown.append(self.track)
         if self.feats is not None and cell.get("features") != "appearance":  # they are the video model's
             feats, clip = self.feats, self.clip
             block, tau = cell.get("block"), cell["tau"]
-            self.pca.show_figure((block, tau), lambda: pca_map(feats, clip, block=block, tau=tau))
+            self.pca.show_figure((block, tau), lambda: pca_map(feats, block=block, tau=tau, side=side))
             shown.append(self.pca)
         title = ipywidgets.HTML(escape(", ".join(f"{axis} {value}" for axis, value in cell.items())))
         self.opened.children = [title, *shown]
+
+
+def _map(scores: xr.Dataset, how: dict[str, Any]) -> go.Figure:
+    figure = _sized(tau_block_map(scores, **how), WIDE - CURVES)
+    if figure.data[0].texttemplate:  # each number is in its place
+        figure.update_traces(showscale=False, selector={"type": "heatmap"})
+    return figure
+
+
+def _sized(figure: go.Figure, width: int) -> go.Figure:
+    return figure.update_layout(width=width, height=HEIGHT)
 
 
 def _scores(scores: xr.Dataset) -> xr.Dataset:

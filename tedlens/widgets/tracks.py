@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets
+import plotly.graph_objects as go
 import xarray as xr
 
 from tedlens.align import check_of_clip
@@ -14,10 +15,10 @@ from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.metrics import evaluate, evaluate_identity
 from tedlens.plots.tracks import track_curves, tracks
-from tedlens.widgets.explorer import Explorer, explained, frame_controls, open_labels
+from tedlens.widgets.explorer import LABELS, WIDE, Explorer, explained, frame_controls, open_labels, side_for
 from tedlens.widgets.live import LiveFigure
 
-SIDE = 190  # height of a picture
+CURVES = 400  # width of the curves beside the pictures
 
 
 def track_explorer(labels: xr.DataArray | xr.Dataset | str | Path, clip: Clip) -> Explorer:
@@ -55,12 +56,21 @@ class TrackExplorer(Explorer):
         self.swapped = swaps(self.labels, clip.masks)
         self.frame, self.play = frame_controls(0, len(clip) - 1)
         self.pictures, self.curves = LiveFigure(), LiveFigure(self.go_to)
-        self.arrange([self.play, self.frame, ipywidgets.HTML(self.identities())], [self.pictures, self.curves])
+        controls = [self.play, self.frame, ipywidgets.HTML(self.identities())]
+        click = "Click a point of a curve to go to its frame; a cross says that an object lies on another."
+        self.arrange(controls, [self.pictures, self.curves], click=click)
 
     def draw(self) -> None:
         frame = self.frame.value
-        self.pictures.show_figure(frame, lambda: tracks(self.labels, self.clip, frames=[frame], side=SIDE))
-        self.curves.show_figure(frame, lambda: track_curves(self.scores, self.swapped, frame=frame))
+        self.pictures.show_figure(frame, lambda: self._pictures(frame))
+        self.curves.show_figure(frame, lambda: self._curves(frame))
+
+    def _pictures(self, frame: int) -> go.Figure:
+        side = side_for(self.clip, rows=2, wide=WIDE - CURVES - LABELS)
+        return tracks(self.labels, self.clip, frames=[frame], side=side)
+
+    def _curves(self, frame: int) -> go.Figure:
+        return track_curves(self.scores, self.swapped, frame=frame).update_layout(width=CURVES, height=400)
 
     def identities(self) -> str:
         """In numbers, whether labels stay with their objects: the first frame is given, and left out."""
