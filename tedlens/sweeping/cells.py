@@ -69,11 +69,8 @@ def kept_cells(
         still = Prepared(models.appearance, clip, size=grid.size, progress=False)
     for seed in dict.fromkeys(seed for _, seed in cells):
         clear = None
-        if still is not None:
-            assert grid.appearance_tau is not None
-            assert grid.appearance_block is not None
-            assert grid.appearance_samples is not None
-            clear = clip_features(still, grid.appearance_tau, seed, grid.appearance_block, grid.appearance_samples)
+        if still is not None and grid.appearance is not None:
+            clear = clip_features(still, grid.appearance.tau, seed, grid.appearance.block, grid.appearance.samples)
         taus = [tau for tau, its_seed in cells if its_seed == seed]
         for tau in taus:
             scores, labels = [], []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from numbers import Integral, Real
 from typing import Any, get_args
@@ -85,6 +85,19 @@ def load_models(motion: Model | None, appearance: Model | None) -> Models:
 
 
 @dataclass(frozen=True)
+class Appearance:
+    """Which appearance features motion is fused with: their noise level and block, and over how many draws of noise."""
+
+    tau: int
+    block: str
+    samples: int
+
+    def said(self) -> dict[str, Any]:
+        """As attributes of results."""
+        return {f"appearance_{name}": value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
 class Grid:
     """Every value of every axis, and what holds for all of the grid. `make_grid` checks and makes it.
 
@@ -106,8 +119,8 @@ class Grid:
         See `probe`; `stitch` and `window` are None where an image model is swept.
     samples
         Noise samples that the swept features are the mean of.
-    appearance_tau, appearance_block, appearance_samples
-        Of the appearance features that motion is fused with; None unless it is.
+    appearance
+        The appearance features that motion is fused with; None unless it is.
     keep, components
         What is kept beside scores, and to how many principal components features are reduced (None: they are not).
     shapes
@@ -135,9 +148,7 @@ class Grid:
     samples: int
     size: int | tuple[int, int] | None
     window: int | None
-    appearance_tau: int | None
-    appearance_block: str | None
-    appearance_samples: int | None
+    appearance: Appearance | None
     preset: str | None
     keep: tuple[str, ...]
     components: int | None
@@ -184,9 +195,7 @@ class Grid:
         size = list(self.size) if isinstance(self.size, tuple) else self.size
         said = {
             **self.models,
-            "appearance_tau": self.appearance_tau,
-            "appearance_block": self.appearance_block,
-            "appearance_samples": self.appearance_samples,
+            **({} if self.appearance is None else self.appearance.said()),
             "samples": self.samples,
             "overlap": self.overlap,
             "stitch": self.stitch,
@@ -260,9 +269,7 @@ def make_grid(
         samples=_samples(models, samples, appearance_samples),
         size=_size(size),
         window=window,
-        appearance_tau=_appearance_tau(models, appearance_tau),
-        appearance_block=_appearance_block(models, appearance_block),
-        appearance_samples=appearance_samples if models.fused else None,
+        appearance=_appearance(models, appearance_tau, appearance_block, appearance_samples),
         preset=preset,
         keep=kept,
         components=components,
@@ -344,14 +351,8 @@ def _samples(models: Models, samples: int, of_appearance: int) -> int:
     return max(samples, of_appearance)
 
 
-def _appearance_tau(models: Models, tau: int | None) -> int | None:
-    if models.motion is None or models.appearance is None:
-        return None
-    tau = models.appearance.appearance_tau if tau is None else tau
-    return models.appearance.check_tau(*numbers_of("appearance_tau", [tau]))
-
-
-def _appearance_block(models: Models, block: str | None) -> str | None:
+def _appearance(models: Models, tau: int | None, block: str | None, samples: int) -> Appearance | None:
+    """The appearance features that motion is fused with; None where it is fused with none."""
     if models.motion is None or models.appearance is None:
         if block is not None:
             raise TedlensError(
@@ -359,8 +360,11 @@ def _appearance_block(models: Models, block: str | None) -> str | None:
                 "give both models, or say blocks=."
             )
         return None
+    tau = models.appearance.appearance_tau if tau is None else tau
+    [level] = numbers_of("appearance_tau", [tau])
     block = block or models.appearance.block
-    return only_one(_names(models.appearance, block), block)
+    name = only_one(_names(models.appearance, block), block)
+    return Appearance(models.appearance.check_tau(level), name, samples)
 
 
 def _names(model: DiffusionModel, blocks: str | Sequence[str] | None) -> list[str]:

@@ -82,10 +82,8 @@ def make_plan(
             for clip in clips
         ),
         appearance_forwards=0
-        if grid.lam is None
-        else sum(
-            seeds[clip.name] * (grid.appearance_samples or 1) * len(windows(clip.frames, None, 0)) for clip in clips
-        ),
+        if grid.appearance is None
+        else sum(seeds[clip.name] * grid.appearance.samples * len(windows(clip.frames, None, 0)) for clip in clips),
         propagations=left * prod(map(len, to_do.inner.values())),
         score_bytes=8 * len(METRICS) * scored * len(grid.cells) * inner,
         kept_bytes=len(grid.cells) * sum(_kept_bytes(grid, clip, inner) for clip in clips),
