@@ -21,3 +21,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
     items.sort(key=place)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> object:
+    """A tiny video model of I2VGen-XL's classes, for the files that need one of no kind in particular."""
+    import tiny  # which imports torch: not before the variables above are set
+
+    from tedlens.models.unets.i2vgen_xl import I2VGenXL
+
+    return I2VGenXL(tiny.i2vgen_xl(tmp_path_factory.mktemp("tiny")), name="tiny", size=32)

@@ -22,7 +22,6 @@ from tedlens.analysis import without_temporal_layers
 from tedlens.cli import about_model
 from tedlens.models.base import DiffusionModel
 from tedlens.models.hooks import hooked
-from tedlens.models.unets.i2vgen_xl import I2VGenXL
 from tedlens.models.unets.unet2d import UNet2D
 
 State = Mapping[str, torch.Tensor]
@@ -38,11 +37,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def clip() -> tl.Clip:
     return tl.datasets.similar(1, frames=6, size=32)
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> DiffusionModel:
-    return I2VGenXL(tiny.i2vgen_xl(tmp_path_factory.mktemp("tiny")), name="tiny", size=32)
 
 
 @pytest.fixture(scope="module")

@@ -22,14 +22,8 @@ from numpy.testing import assert_allclose
 import tedlens as tl
 from tedlens.models.base import DiffusionModel
 from tedlens.models.points import first_tensor
-from tedlens.models.unets.i2vgen_xl import I2VGenXL
 from tedlens.models.unets.unet2d import UNet2D
 from tedlens.probing import Prepared, Tap, input_size, windows
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> DiffusionModel:
-    return I2VGenXL(tiny.i2vgen_xl(tmp_path_factory.mktemp("tiny")), name="tiny", size=32)
 
 
 @pytest.fixture(scope="module")

@@ -14,18 +14,12 @@ import xarray as xr
 
 import tedlens as tl
 from tedlens.models.base import DiffusionModel
-from tedlens.models.unets.i2vgen_xl import I2VGenXL
 from tedlens.models.unets.unet2d import UNet2D
 from tedlens.sweeping import Grid, Models, make_grid, make_plan
 from tedlens.sweeping.cells import kept_cells
 from tedlens.sweeping.clips import clip_sources, survey
 
 SMALL: dict[str, Any] = {"radius": 3, "top_k": 4}
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> DiffusionModel:
-    return I2VGenXL(tiny.i2vgen_xl(tmp_path_factory.mktemp("tiny")), name="tiny", size=32)
 
 
 @pytest.fixture(scope="module")
