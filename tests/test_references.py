@@ -12,6 +12,7 @@ import xarray as xr
 
 import tedlens as tl
 from tedlens.analysis.references import CEILING
+from tedlens.plots.against import apart
 from tedlens.ted import full_size_labels, grid_masks
 
 NAMES = ["place", "colour", "velocity", "masks", CEILING]
@@ -138,6 +139,12 @@ def test_curves_show_them_on_the_finest_grid(swept: tuple[list[tl.Clip], xr.Data
     assert min(np.diff(heights)) > 0  # names do not lie on one another
     bars = tl.plots.setting_bars(swept[1].sel(block="up_2", tau=100), "radius", metric="J", references=against)
     assert len(levels(bars)) == len(NAMES)
+
+
+def test_names_of_references_do_not_lie_on_one_another() -> None:
+    assert apart([10, 20, 30], 5, 100) == [10, 20, 30]
+    assert apart([10, 11, 12], 5, 100) == [10, 15, 20]
+    assert apart([90, 98, 100, 100], 5, 100) == [85, 90, 95, 100]
 
 
 def test_a_map_shows_shares_and_greys_what_tells_nothing(

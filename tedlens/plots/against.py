@@ -67,10 +67,8 @@ def draw_references(figure: go.Figure, references: xr.Dataset, scores: xr.Datase
     top = 1.06 * max(values.max(), *(np.nanmax(np.asarray(trace.y, float), initial=0) for trace in figure.data))
     layout = figure.layout
     step = LABEL * top / (layout.height - layout.margin.t - layout.margin.b)
-    at = -np.inf
-    for name, value in values.items():
+    for (name, value), at in zip(values.items(), apart(values.tolist(), step, top), strict=True):
         figure.add_hline(y=value, line={"color": "#999999", "width": 1.2, "dash": "dot"}, layer="below", opacity=1)
-        at = max(value, at + step)
         _label(figure, at, f"{TITLES.get(str(name), str(name))} {value:.0f}")
     if finest:
         where = {"x": 1.01, "xref": "paper", "xanchor": "left", "y": 1.0, "yref": "paper", "yanchor": "bottom"}
@@ -78,6 +76,18 @@ def draw_references(figure: go.Figure, references: xr.Dataset, scores: xr.Datase
         figure.add_annotation(text=of, showarrow=False, font=SMALL, **where)
     figure.update_yaxes(range=[0, top])
     figure.update_layout(width=layout.width + ROOM - layout.margin.r, margin_r=ROOM)
+
+
+def apart(heights: list[float], step: float, top: float) -> list[float]:
+    """Ascending heights moved as little as keeps them a step apart and below the top."""
+    places: list[float] = []
+    for height in heights:
+        places.append(max(height, places[-1] + step) if places else height)
+    limit = top
+    for number in reversed(range(len(places))):
+        places[number] = min(places[number], limit)
+        limit = places[number] - step
+    return places
 
 
 def _label(figure: go.Figure, at: float, text: str) -> None:
