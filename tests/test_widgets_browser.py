@@ -184,7 +184,7 @@ def test_masks_are_drawn_with_the_mouse(lab: Page, folder: Path) -> None:
 
 
 def test_attention_explorer(lab: Page) -> None:
-    query, maps, heads = (figure(lab, ATTENTION, place) for place in range(3))
+    query, heads, maps = (figure(lab, ATTENTION, place) for place in range(3))
     screenshot(lab, ATTENTION, "attention")
     before, shown = drawn(query), drawn(maps)
     click(lab, query.locator("rect.nsewdrag").first, (0.8, 0.2))
@@ -192,7 +192,7 @@ def test_attention_explorer(lab: Page) -> None:
     mark = json.loads(before)[1]
     assert abs(mark["x"][0] - 0.8 * 64) < 2
     assert abs(mark["y"][0] - 0.2 * 64) < 2
-    click(lab, heads.locator("rect.nsewdrag").first, (0.1, 0.62))  # of four layers the third, and its first head
+    click(lab, heads.locator("rect.nsewdrag").first, (0.1, 0.5))  # of three layers the second, and its first head
     assert len(json.loads(shown)) == 8
     assert len(json.loads(changes(maps, shown))) == 1
     assert [chosen(lab, ATTENTION, place) for place in range(2)] == [
