@@ -485,6 +485,7 @@ def test_without_text_encoders(folders: Callable[[str], Path], tmp_path: Path) -
 @pytest.mark.parametrize("name", ["latte", "cogvideox-1.5-i2v", "wan-2.1-i2v", "ltx-i2v", "hunyuan", "mochi"])
 def test_in_bfloat16(folders: Callable[[str], Path], models: Callable[..., DiffusionModel], name: str) -> None:
     half = tl.load_video_model(folders(name), size=min(SIZES[name][-1]), dtype="bfloat16")
+    half.pipeline.vae.to(torch.float32)  # a random one gives latents that hang on its last digits
     clip = clip_for(name, 3)
     last = half.blocks[-1]
     found, expected = (tl.probe(m, clip, tau=300, blocks=last)[last]["features"] for m in (half, models(name)))

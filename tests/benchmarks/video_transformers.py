@@ -101,19 +101,27 @@ def scheduler_of(family: str) -> Any:
     return diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=family == "mochi")
 
 
+def pipeline_of(name: str) -> Any:
+    """A pipeline of the published size, with random weights, without encoders of text and image."""
+    class_name, settings, family, pipeline_class = MODELS[name]
+    cls = getattr(diffusers, pipeline_class)
+    parts = dict.fromkeys(set(cls._get_signature_types()) - {"boundary_ratio", "expand_timesteps"})
+    parts.pop("force_zeros_for_empty_prompt", None)
+    transformer = getattr(diffusers, class_name)(**settings)
+    return cls(**parts | {"transformer": transformer, "vae": vae_of(family), "scheduler": scheduler_of(family)})
+
+
 def model_of(name: str) -> Any:
-    """A model of the published size, without weights and encoders of text and image."""
-    class_name, settings, vae, pipeline_class = MODELS[name]
-    with torch.device("meta"):
-        transformer = getattr(diffusers, class_name)(**settings).to(torch.bfloat16)
-        autoencoder = vae_of(vae)
-    scheduler = scheduler_of(vae)
-    needed = getattr(diffusers, pipeline_class)._get_signature_types()
-    given: dict[str, Any] = dict.fromkeys(needed)
-    given |= {"transformer": transformer, "vae": autoencoder, "scheduler": scheduler}
-    for optional in ("boundary_ratio", "expand_timesteps", "force_zeros_for_empty_prompt"):
-        given.pop(optional, None)
-    return ADAPTERS["video"][class_name](getattr(diffusers, pipeline_class)(**given), name=name)
+    """A model of the published size, without weights."""
+    class_name, _, _, _ = MODELS[name]
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"):
+            pipeline = pipeline_of(name)
+    finally:
+        torch.set_default_dtype(before)
+    return ADAPTERS["video"][class_name](pipeline, name=name)
 
 
 def window_of(model: Any, latents: str) -> int:
