@@ -77,7 +77,11 @@ def compare(
     how = {"seed": seed, "overlap": overlap, "size": size}
     each = [_of_model(model, block, clips, list(log_snr), how) for model, block in zip(loaded, chosen, strict=True)]
     found = xr.concat(each, xr.DataArray(names, dims="model", name="model"), join="outer")
-    return found.assign_coords(block=("model", chosen)).assign_attrs(seed=seed, overlap=overlap, clips=len(clips))
+    return (
+        found.set_coords("tau")
+        .assign_coords(block=("model", chosen))
+        .assign_attrs(seed=seed, overlap=overlap, clips=len(clips))
+    )
 
 
 def _of_model(
@@ -107,11 +111,11 @@ def _of_model(
             "ceiling": ("clip", ceiling),
             "velocity": ("log_snr", velocity),
             "velocity_error": ("log_snr", error),
+            "tau": ("log_snr", [float(taus.get(level, np.nan)) for level in levels]),
         },
         {
             "log_snr": levels,
             "clip": [clip.name for clip in clips],
-            "tau": ("log_snr", [float(taus.get(level, np.nan)) for level in levels]),
         },
     )
 
