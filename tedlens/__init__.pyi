@@ -7,6 +7,7 @@ from .attending import attention as attention
 from .attending import head_statistics as head_statistics
 from .clip import Clip as Clip
 from .clip import read_clip as read_clip
+from .comparing import compare as compare
 from .errors import TedlensError as TedlensError
 from .interventions import ablate as ablate
 from .interventions import patch as patch

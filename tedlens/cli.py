@@ -569,6 +569,50 @@ def candidates(
 
 
 @app.command()
+def compare(
+    models: Annotated[list[str], typer.Argument(help="Video or image models: names, hub ids, folders.")],
+    out: Annotated[Path, typer.Option(help="Folder for numbers and figure.")],
+    clips: Annotated[
+        int, typer.Option(min=1, help="How many clips of identical objects; five or more for velocity.")
+    ] = 8,
+    log_snr: Annotated[
+        list[float] | None, typer.Option(help="Noise as log signal-to-noise power; repeat for several.")
+    ] = None,
+    block: Annotated[
+        list[str] | None, typer.Option(help="Block of each model, in their order; by default each model's own.")
+    ] = None,
+    seed: Seed = 0,
+    overlap: Overlap = 2,
+    size: Size = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    offload: Offload = False,
+) -> None:
+    """Several models on one axis of noise: J&F, AssA, decoded velocity."""
+    from tedlens.store import check_free, whole_folder
+
+    check_free(out)
+    from tedlens.comparing import LOG_SNR, write_comparison
+    from tedlens.comparing import compare as run
+    from tedlens.datasets import similar
+
+    where: dict[str, Any] = {"device": device, "dtype": dtype, "offload": offload}
+    found = run(
+        [{"name": model, **where} for model in models],
+        [similar(number) for number in range(clips)],
+        log_snr=log_snr or LOG_SNR,
+        blocks=block or None,
+        seed=seed,
+        overlap=overlap,
+        size=size,
+    )
+    with whole_folder(out) as folder:
+        write_comparison(found, folder)
+    names = ("numbers", "comparison.csv"), ("results", "comparison.zarr"), ("figure", "comparison.html")
+    list_paths({what: out / name for what, name in names})
+
+
+@app.command()
 def info(
     what: Annotated[
         str | None, typer.Argument(help="A model (name, hub id, folder, ADM checkpoint) or a Zarr store.")

@@ -167,3 +167,29 @@ def test_outline_needs_configurations_only(tmp_path: Path, name: str) -> None:
     assert hook_points(outline, (64, 64)) == whole
     with pytest.raises(tl.TedlensError, match="Cannot load"):
         load(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("name", ["i2vgen_xl", "svd", "modelscope", "animatediff", "unet2d", "sd"])
+def test_a_probe_of_a_unet_is_its_plain_forward_to_the_bit(models: dict[str, DiffusionModel], name: str) -> None:
+    """The clip encoded once as a whole, each window's frames noised and run: what tokens and latents of several
+    frames brought changes nothing here.
+    """
+    model = models[name]
+    clip = tl.datasets.similar(1, frames=6, size=32)
+    block, window = model.blocks[-1], None if model.window is None else 4
+    clean = model.encode(clip.frames)
+    noise = tl.models.noise.frame_noise(3, range(6), tuple(clean.shape[1:]))
+    seen: list[torch.Tensor] = []
+    handle = model.unet.get_submodule(outline(model, (32, 32)).blocks[block]).register_forward_hook(
+        lambda *a: seen.append(a[2] if isinstance(a[2], torch.Tensor) else a[2][0])
+    )
+    parts = [range(4), range(2, 6)] if window else [range(6)]
+    with torch.no_grad():
+        for part in parts:
+            own = slice(part.start, part.stop)
+            noisy = model.add_noise(clean[own], noise[own], 300)
+            model.run(noisy, 300, model.condition(clip.frames, clean, part))
+    handle.remove()
+    expected = torch.cat([seen[0], seen[1][2:]]) if window else seen[0]
+    found = tl.probe(model, clip, tau=300, blocks=block, seed=3, window=window, size=32)[block]["features"][0, 0]
+    np.testing.assert_array_equal(found, expected)

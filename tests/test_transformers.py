@@ -482,6 +482,37 @@ def test_without_text_encoders(folders: Callable[[str], Path], tmp_path: Path) -
         tl.probe(broken, clip, tau=300, blocks="block_1")
 
 
+@pytest.mark.parametrize("name", ["latte", "cogvideox-1.5-i2v", "wan-2.1-i2v", "ltx-i2v", "hunyuan", "mochi"])
+def test_in_bfloat16(folders: Callable[[str], Path], models: Callable[..., DiffusionModel], name: str) -> None:
+    half = tl.load_video_model(folders(name), size=min(SIZES[name][-1]), dtype="bfloat16")
+    half.pipeline.vae.to(torch.float32)  # a random one gives latents that hang on its last digits
+    clip = clip_for(name, 3)
+    last = half.blocks[-1]
+    found, expected = (tl.probe(m, clip, tau=300, blocks=last)[last]["features"] for m in (half, models(name)))
+    assert half.dtype == torch.bfloat16
+    assert float(abs(found - expected).mean() / abs(expected).mean()) < 0.15  # as of the UNets
+    assert tl.predict(half, clip, tau=300).frames.shape == clip.frames.shape
+
+
+@pytest.mark.parametrize("name", ["cogvideox-5b", "wan-2.2"])
+def test_layers_that_wait_until_they_run(folders: Callable[[str], Path], name: str) -> None:
+    """Nothing changes in what is found, also where a forward ends early, and a second time."""
+    whole, waiting = (
+        tl.load_video_model(folders(name), size=32, device="cpu", offload=offload) for offload in (False, "layers")
+    )
+    assert waiting.device == torch.device("cpu")
+    assert all(hasattr(waiting.module(block), "_diffusers_hook") for block in waiting.blocks)
+    assert not any(hasattr(whole.module(block), "_diffusers_hook") for block in whole.blocks)
+    clip = clip_for(name, 3)
+    for block in ("block_1", "block_0", "block_1"):
+        found, expected = (tl.probe(m, clip, tau=300, blocks=block)[block]["features"] for m in (waiting, whole))
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(tl.predict(waiting, clip, tau=300).frames, tl.predict(whole, clip, tau=300).frames)
+    assert waiting.weights_sha256 == whole.weights_sha256
+    with pytest.raises(tl.TedlensError, match="offload='disk'"):
+        tl.load_video_model(folders(name), offload="disk")
+
+
 @pytest.mark.parametrize("name", [name for name in MADE if "i2v" not in name])
 def test_outline_needs_configurations_only(folders: Callable[[str], Path], name: str, tmp_path: Path) -> None:
     whole = hook_points(tl.load_video_model(folders(name)), (32, 32))

@@ -314,7 +314,7 @@ def mochi() -> MochiPipeline:
         activation_fn="swiglu",
         max_sequence_length=256,
     )
-    torch.nn.init.normal_(transformer.pos_frequencies)
+    torch.nn.init.normal_(transformer.pos_frequencies, std=0.02)
     vae = AutoencoderKLMochi(
         latent_channels=12,
         out_channels=3,

@@ -23,6 +23,7 @@ from tedlens.models.points import Outline
 from tedlens.models.schedules import Schedule, VariancePreservingNoise
 
 Condition = dict[str, Any]  # what a denoiser is given besides the noisy sample and the time
+Offload = bool | Literal["layers"]
 Latents = Literal["frame", "video"]
 Between = Literal["repeat", "interpolate"]
 Frames = npt.NDArray[np.uint8]  # (frame, y, x, 3), at the model's own input size
@@ -46,7 +47,8 @@ class DiffusionModel(ABC):
     size, block
         See the attributes.
     offload
-        Keep on the GPU only what is in use: encoders and VAE wait on the CPU while the UNet runs.
+        Keep on the GPU only what is in use: encoders and VAE wait on the CPU while the denoiser runs. ``"layers"``: its
+        blocks, too, each until it runs.
 
     Attributes
     ----------
@@ -86,6 +88,8 @@ class DiffusionModel(ABC):
         `tedlens.datasets.similar`; None for models that have seen real video.
     appearance_tau
         Noise level at which features hold appearance: by default DIFT's.
+    place
+        Where it computes, if its layers wait elsewhere.
     lock
         Held while hooks are on the UNet, so that threads that share a model take turns.
     interventions
@@ -102,6 +106,7 @@ class DiffusionModel(ABC):
     block: str = "up_2"
     fixed_size: tuple[int, int] | None = None
     made_for: int | None = None
+    place: torch.device | None = None
     appearance_tau: int = 51
 
     def __init__(
@@ -112,7 +117,7 @@ class DiffusionModel(ABC):
         revision: str | None = None,
         size: int = 480,
         block: str | None = None,
-        offload: bool = False,
+        offload: Offload = False,
     ) -> None:
         self.pipeline = pipeline
         self.denoiser: nn.Module = getattr(pipeline, self.part)
@@ -187,6 +192,11 @@ class DiffusionModel(ABC):
             f"Model {self.name!r} predicts no clip: its adapter ({type(self).__name__}) does not say {lacking}; choose "
             "a diffusion model, or write it (tedlens/models/README.md)."
         )
+
+    @classmethod
+    def part_for(cls, options: dict[str, Any]) -> str:
+        """Of a pipeline the part that denoises, with these options."""
+        return cls.part
 
     @staticmethod
     def left_out(options: dict[str, Any]) -> tuple[str, ...]:
@@ -305,7 +315,7 @@ class DiffusionModel(ABC):
 
     @property
     def device(self) -> torch.device:
-        return next(self.denoiser.parameters()).device
+        return next(self.denoiser.parameters()).device if self.place is None else self.place
 
     @property
     def dtype(self) -> torch.dtype:

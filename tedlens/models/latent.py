@@ -92,10 +92,12 @@ def encode_with_vae(vae: Any, images: Tensor) -> Tensor:
     return some_at_once(vae, images, "encode", lambda part: vae.encode(part).latent_dist.mode())
 
 
-def some_at_once(vae: Any, values: Tensor, work: str, do: Callable[[Tensor], Tensor]) -> Tensor:
+def some_at_once(
+    vae: Any, values: Tensor, work: str, do: Callable[[Tensor], Tensor], *, batch: int = ENCODE_BATCH
+) -> Tensor:
     """A VAE's work on (frame, ..), a few frames at a time; where GPU memory runs out, half as many."""
     weight = next(vae.parameters())
-    batch = min(ENCODE_BATCH, len(values))
+    batch = min(batch, len(values))
     while True:
         try:
             return torch.cat([do(part.to(weight.device, weight.dtype)) for part in values.split(batch)])

@@ -20,7 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from torch import nn
 
 from tedlens.errors import TedlensError
-from tedlens.models.base import DiffusionModel
+from tedlens.models.base import DiffusionModel, Offload
 from tedlens.models.loading import LOADING_ERRORS, cannot_load, device_named, dtype_named, quiet, revision_of
 from tedlens.models.mini import recipe
 from tedlens.models.transformers.cogvideox import CogVideoX
@@ -111,7 +111,7 @@ def load_video_model(
     device: str | None = None,
     dtype: str = "float32",
     variant: str | None = None,
-    offload: bool = False,
+    offload: Offload = False,
     **options: Any,
 ) -> DiffusionModel:
     """Load a video diffusion model, the source of motion features.
@@ -119,7 +119,8 @@ def load_video_model(
     Parameters
     ----------
     name
-        ``"mini"``, ``"mini-svd"`` (embedded), ``"i2vgen-xl"``, ``"svd"``, ``"svd-xt"``, ``"modelscope"``, a
+        ``"mini"``, ``"mini-svd"`` (embedded), ``"i2vgen-xl"``, ``"svd"``, ``"svd-xt"``, ``"modelscope"``,
+        ``"cogvideox-2b"``, ``"wan-2.1-1.3b"``, ``"hunyuan-video"`` and others (an unknown name is answered with all), a
         hub id, or a folder in diffusers' pipeline format. Weights are read from safetensors only.
     motion_adapter
         For AnimateDiff from its two halves: hub id or folder of the motion adapter (for example
@@ -133,11 +134,18 @@ def load_video_model(
     variant
         Of the weights' files: ``"fp16"`` where a pipeline has ``model.fp16.safetensors`` and the like.
     offload
-        Keep encoders and VAE on the CPU while the UNet runs, to save GPU memory.
+        Keep encoders and VAE on the CPU while the denoiser runs, to save GPU memory; ``"layers"``: also each of its
+        blocks until it runs, so that the GPU need not hold more weights than those of a block.
     **options
         Settings of the conditioning: `prompt` (all but SVD); `fps`, `conditioning_frame` (I2VGen-XL);
         `fps`, `motion_bucket_id`, `noise_aug_strength`, `conditioning_frame` (SVD). `size` and `block`
         set the defaults of a probe.
+
+        Of transformers: `latents` (``"frame"``: each frame is a latent of its own; ``"video"``: as trained, several
+        frames to a latent) and `between` (``"repeat"`` or ``"interpolate"``: what a frame gets of features that stand
+        for several); `embeddings`, a file that a model's `save_text` wrote, in place of text encoders;
+        `conditioning_frame` (image to video); `expert` (``"high"`` or ``"low"``, Wan 2.2); `frame_rate`, `from_image`
+        (LTX-Video); `guidance` (HunyuanVideo).
 
     Raises
     ------
@@ -160,7 +168,7 @@ def load_image_model(
     device: str | None = None,
     dtype: str = "float32",
     variant: str | None = None,
-    offload: bool = False,
+    offload: Offload = False,
     **options: Any,
 ) -> DiffusionModel:
     """Load an image diffusion model, the source of appearance features.
@@ -303,7 +311,7 @@ def _load(
     device: str | None,
     dtype: str,
     variant: str | None,
-    offload: bool,
+    offload: Offload,
     options: dict[str, Any],
 ) -> DiffusionModel:
     place, number_type = device_named(device), dtype_named(dtype)
@@ -312,7 +320,10 @@ def _load(
     adapter = _adapter(_denoiser_class(folder), source, kind)  # before gigabytes are read
     pipeline = _pipeline(folder, _loaded_parts(folder, number_type, variant, adapter.left_out(options)))
     known |= {"name": str(name), "revision": revision_of(folder), "offload": offload}
-    model = _with_options(str(name), adapter, _placed(pipeline, place, offload, adapter.part), **(known | options))
+    model = _with_options(
+        str(name), adapter, _placed(pipeline, place, offload, adapter.part_for(options)), **(known | options)
+    )
+    model.place = place if offload == "layers" else None
     if str(name) in EMBEDDED[kind]:
         model.made_for = recipe.SIZE
     return model
@@ -395,7 +406,13 @@ def _load_animatediff(
     return _with_options(source, adapter, placed, **(about | options))
 
 
-def _placed(pipeline: Any, place: torch.device, offload: bool, part: str) -> Any:
+def _placed(pipeline: Any, place: torch.device, offload: Offload, part: str) -> Any:
+    if offload not in (False, True, "layers"):
+        raise TedlensError(f"offload={offload!r} is not known; choose False, True (encoders) or 'layers'.")
+    if offload == "layers":
+        denoiser = getattr(pipeline, part)
+        denoiser.enable_group_offload(onload_device=place, offload_type="block_level", num_blocks_per_group=1)
+        return pipeline
     if offload:
         getattr(pipeline, part).to(place)
         return pipeline

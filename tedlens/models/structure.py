@@ -71,7 +71,7 @@ def hook_points(model: DiffusionModel, size: tuple[int, int]) -> dict[str, HookP
     notes = [(module, _note(seen, path)) for path, module in twin.denoiser.named_modules() if path != ""]
     with hooked(notes, with_kwargs=True), torch.inference_mode():
         latents = [each.start for each in twin.latent_frames(range(frames))]
-        clean = twin.encode(blank)[latents]
+        clean = twin.encode(blank[:1]).expand(frames, -1, -1, -1)[latents]
         twin.run(clean, 0, twin.condition(blank, clean, range(frames)))
     once = {path: shapes[0] for path, shapes in seen.items() if len(shapes) == 1}
     return _readable(twin, once, len(twin.covered(range(frames))), tokens)
@@ -80,6 +80,8 @@ def hook_points(model: DiffusionModel, size: tuple[int, int]) -> dict[str, HookP
 def on_meta_device(model: DiffusionModel) -> DiffusionModel:
     """A copy of a model that has shapes and no weights; encoders of text and image, which none needs, are gone."""
     meta: dict[int, Any] = {id(model.lock): threading.RLock()}
+    for module in model.denoiser.modules():
+        meta[id(vars(module).get("_diffusers_hook"))] = None  # with which layers wait on the CPU
     for part in model.pipeline.components.values():
         if type(part).__module__.startswith("transformers."):
             meta[id(part)] = None
@@ -98,6 +100,9 @@ def on_meta_device(model: DiffusionModel) -> DiffusionModel:
     for module in twin.denoiser.modules():
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
+        vars(module).pop("forward", None)  # diffusers' hooks stand in its place, and run the module that was copied
+        vars(module).pop("_diffusers_hook", None)
+    twin.place = None
     return twin
 
 

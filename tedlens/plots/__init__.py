@@ -1,6 +1,7 @@
 """Pure functions from labelled results to plotly figures, in one house style."""
 
 from tedlens.plots.attention import attention_map, head_map
+from tedlens.plots.comparison import comparison
 from tedlens.plots.curves import decoding_curves, lambda_curve, overlap_bars, setting_bars, tau_curve
 from tedlens.plots.effects import effect_map
 from tedlens.plots.export import notebook_renderer, save_figures
@@ -15,6 +16,7 @@ from tedlens.plots.tracks import track_curves, tracks
 __all__ = [
     "attention_map",
     "cka_map",
+    "comparison",
     "decoding_curves",
     "decomposition",
     "effect_map",

@@ -64,7 +64,7 @@ def tau_block_map(scores: xr.Dataset, *, metric: str = "JF", references: xr.Data
         figure.update_yaxes(tickfont_size=min(13, int(0.72 * height / rows)))
     else:
         _name_blocks(figure, [str(block) for block in mean["block"].values])
-    figure.update_traces(colorbar={"len": min(260, height), "y": 1, "yanchor": "top"})
+    figure.update_traces(colorbar={"len": min(260, max(150, height)), "y": 1.08, "yanchor": "top"})
     if not room.all():
         said = "grey: grids on which place alone comes near the ceiling"
         at = {"x": 0, "y": 1, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom"}

@@ -1,6 +1,7 @@
 """Models of the published sizes with random weights: saved as people have them, loaded and probed in a fresh process.
 
     python tests/benchmarks/full_size.py i2vgen-xl svd sd-2.1 adm    # about 10 minutes and 10 GB of disk at a time
+    python tests/benchmarks/full_size.py cogvideox-2b wan-2.1-1.3b
 
 Configurations are those of the published models; tokenizers are tiny, as no word is read. Memory is the greatest that
 the process held.
@@ -22,6 +23,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 FRAMES, SIZE = 16, (192, 256)
+TRANSFORMERS = ("cogvideox-2b", "wan-2.1-1.3b")  # in bfloat16, without text encoder, of 8 frames
 VIT_H_IMAGE = {
     "hidden_size": 1280,
     "intermediate_size": 5120,
@@ -85,6 +87,12 @@ def made(name: str, folder: Path) -> Path:
         path = folder / "256x256_diffusion_uncond.pt"
         torch.save(guided_diffusion.random_unet(**OPENAI_256).state_dict(), path)
         return path
+    if name in TRANSFORMERS:
+        import video_transformers
+
+        torch.set_default_dtype(torch.bfloat16)  # of which the weights are made
+        video_transformers.pipeline_of(name).save_pretrained(folder / name, max_shard_size="1GB")
+        return folder / name
     if name == "svd":
         pipeline: Any = tiny.svd()
         pipeline.register_modules(
@@ -119,17 +127,18 @@ def measure(name: str, path: Path) -> None:
     """Load and probe, in this process alone; one line of the table."""
     import tedlens as tl
 
-    kind = "video" if name in ("svd", "i2vgen-xl") else "image"
+    kind = "video" if name in ("svd", "i2vgen-xl", *TRANSFORMERS) else "image"
+    how = {"dtype": "bfloat16"} if name in TRANSFORMERS else {}
     load = tl.load_video_model if kind == "video" else tl.load_image_model
     before = held()
     start = time.perf_counter()
-    model = load(path)
+    model = load(path, **how)
     loaded, after_loading = time.perf_counter() - start, held()
     weights = sum(p.numel() * p.element_size() for part in model._modules() for p in part.parameters()) / 1e9
     start = time.perf_counter()
     assert model.weights_sha256
     hashed = time.perf_counter() - start
-    clip = tl.datasets.similar(0, frames=FRAMES, size=SIZE)
+    clip = tl.datasets.similar(0, frames=8 if name in TRANSFORMERS else FRAMES, size=SIZE)
     start = time.perf_counter()
     tl.probe(model, clip, tau=600, blocks=model.block, size=SIZE)
     probed = time.perf_counter() - start
@@ -142,7 +151,7 @@ def measure(name: str, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="+", choices=["svd", "i2vgen-xl", "sd-2.1", "adm"])
+    parser.add_argument("names", nargs="+", choices=["svd", "i2vgen-xl", "sd-2.1", "adm", *TRANSFORMERS])
     parser.add_argument("--path", type=Path, help="measure this one here")
     asked = parser.parse_args()
     if asked.path is not None:

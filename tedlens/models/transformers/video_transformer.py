@@ -107,6 +107,13 @@ class VideoTransformer(DiffusionModel):
         return FlowNoise.of(self.pipeline.scheduler, self.name)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """That of its input: some keep single layers in float32 whatever they are loaded in."""
+        network: Any = self.denoiser
+        found: torch.dtype = network.dtype
+        return found
+
+    @property
     def config(self) -> Any:
         return self.denoiser.config
 
@@ -152,17 +159,18 @@ class VideoTransformer(DiffusionModel):
         """Latents (latent, channel, y, x) of pictures (frame, 3, y, x) in [-1, 1], one by one or as a video."""
         vae = self.pipeline.vae
         if self.latents == "frame":
-            latents = some_at_once(vae, images[:, :, None], "encode", lambda part: vae.encode(part).latent_dist.mode())
+            videos = images[:, :, None]
         else:
             filled = torch.cat([images, images[-1:].expand(-(len(images) - 1) % self.ratio, -1, -1, -1)])
-            video = filled.transpose(0, 1)[None]
-            latents = some_at_once(vae, video, "encode", lambda part: vae.encode(part).latent_dist.mode())
+            videos = filled.transpose(0, 1)[None]
+        # One by one: a VAE of videos that finds its input large cuts it in time, and a frame has none to cut.
+        latents = some_at_once(vae, videos, "encode", lambda part: vae.encode(part).latent_dist.mode(), batch=1)
         return self.scaled(self._by_latent(latents)).to(self.device, self.dtype)
 
     def decode(self, clean: Tensor) -> Tensor:
         latents = self.unscaled(clean.float())
         batch = latents[:, :, None] if self.latents == "frame" else latents.transpose(0, 1)[None]
-        decoded = some_at_once(self.pipeline.vae, batch, "decode", lambda part: self._pictures(part).float())
+        decoded = some_at_once(self.pipeline.vae, batch, "decode", lambda part: self._pictures(part).float(), batch=1)
         return self._by_latent(decoded)
 
     def _pictures(self, latents: Tensor) -> Tensor:

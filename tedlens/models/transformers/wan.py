@@ -53,6 +53,10 @@ class Wan(VideoTransformer):
                 f"{self.name} is Wan 2.2 TI2V, which tedlens does not know yet; choose 2.1, or 2.2 A14B."
             )
 
+    @classmethod
+    def part_for(cls, options: dict[str, Any]) -> str:
+        return EXPERTS.get(options.get("expert") or "high", cls.part)
+
     @staticmethod
     def left_out(options: dict[str, Any]) -> tuple[str, ...]:
         """Parts of a pipeline that are not needed: the other expert."""
