@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from base64 import b64decode
 from io import BytesIO
@@ -20,6 +21,7 @@ from tedlens.analysis import clip_statistics, pca
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.plots import export, overlay, pca_map, save_figures, tau_curve
+from tedlens.plots.printing import printed
 
 KINDS = ["motion", "appearance", "fused"]
 COLOURS = {"motion": "#D55E00", "appearance": "#0072B2", "fused": "#009E73"}
@@ -427,3 +429,39 @@ def test_features_that_are_nan_are_said(call: str) -> None:
     }
     with pytest.raises(TedlensError, match=r"NaN or infinite values \(model m, block up_2.*dtype='bfloat16'"):
         calls[call]()
+
+
+# --- for print --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "millimetres"), [("column", 82.55), ("text", 139.7), (120, 120)])
+def test_a_figure_for_print_has_its_width_and_its_text_its_size(width: Any, millimetres: float) -> None:
+    figure = tau_curve(scores_of(KINDS))
+    before = figure.to_json()
+    laid_out, scale = printed(figure, width, font_size=9)
+    assert laid_out.layout.width * scale == pytest.approx(millimetres * 96 / 25.4)
+    assert laid_out.layout.font.size * scale == pytest.approx(9 * 96 / 72)
+    assert figure.to_json() == before
+
+
+@pytest.mark.skipif(not export.chrome_found(), reason="no Chrome")
+def test_a_pdf_for_print_is_as_wide_as_it_says(tmp_path: Path) -> None:
+    save_figures({"curve": tau_curve(scores_of(KINDS))}, tmp_path, ["pdf", "png"], width="column")
+    [box] = re.findall(rb"/MediaBox\s*\[([^\]]*)\]", (tmp_path / "curve.pdf").read_bytes())
+    assert float(box.split()[2]) == pytest.approx(82.55 / 25.4 * 72, abs=0.5)  # points of 1/72 inch
+    with Image.open(tmp_path / "curve.png") as picture:
+        assert picture.width == pytest.approx(82.55 / 25.4 * 300, abs=3)
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ({"width": "page"}, "width='page' is no width of print; choose 'column', 'text', or millimetres"),
+        ({"width": 5}, "width=5 is no width"),
+        ({"width": 100, "font_size": 1}, "font_size=1 is no size of print"),
+    ],
+)
+def test_sizes_that_are_none(tmp_path: Path, size: dict[str, Any], words: str) -> None:
+    with pytest.raises(TedlensError, match=words):
+        save_figures(tau_curve(scores_of(KINDS)), tmp_path / "out", **size)
+    assert not (tmp_path / "out").exists()

@@ -11,28 +11,51 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 
 from tedlens.errors import TedlensError
+from tedlens.plots.printing import DOTS, MILLIMETRES, PIXELS_A_MM, Width, printed
 from tedlens.store import whole_folder
 
 STATIC = ("png", "svg", "pdf")
 START_LIMIT, PICTURE_LIMIT = 60, 20  # seconds that Chrome may take to start, and for each picture
 SHARP = 2  # pixels of a PNG for each pixel of the figure's layout
-COLUMN = 528  # width of a column of text, 5.5 inches (NeurIPS, ICLR), in pixels of a figure's layout
+COLUMN = MILLIMETRES["text"] * PIXELS_A_MM  # of a figure's layout
 INSTALL = "install Chrome or Chromium (Debian: apt-get install chromium; anywhere: plotly_get_chrome)."
 HOW_TO = "{why}, so figures were saved as HTML only; for PNG, SVG and PDF " + INSTALL
 NOTHING = "{why}, so nothing was saved; " + INSTALL
 
 
 def save_figures(
-    figures: go.Figure | Mapping[str, go.Figure], folder: str | Path, formats: Iterable[str] = STATIC
+    figures: go.Figure | Mapping[str, go.Figure],
+    folder: str | Path,
+    formats: Iterable[str] = STATIC,
+    *,
+    width: Width | None = None,
+    font_size: float | None = None,
 ) -> list[Path]:
     """Save each figure as ``folder/name.html`` and, where a Chrome is found, in `formats`; one alone as ``figure``.
 
-    Without a Chrome that runs and answers, a warning says how to get one. Returns the paths written.
+    Without a Chrome that runs and answers, a warning says how to get one.
+
+    Parameters
+    ----------
+    figures
+        One, or several by the names of their files.
+    folder
+        Made where it is not there.
+    formats
+        Of ``"png"``, ``"svg"`` and ``"pdf"``.
+    width, font_size
+        Of all but HTML, for print: ``"column"`` (82.55 mm), ``"text"`` (139.7 mm) or millimetres, and points (8 by
+        default), see `tedlens.plots.printing.printed`. PDF and SVG are then just so wide, PNG has 300 dots an inch.
+        Without either, figures have their own size on the screen.
+
+    Returns
+    -------
+    Paths of the files that were written.
 
     Raises
     ------
     TedlensError
-        For anything but figures.
+        For anything but figures, or a size that is none.
     """
     figures = {"figure": figures} if isinstance(figures, go.Figure) else figures
     if not isinstance(figures, Mapping) or not all(isinstance(figure, go.Figure) for figure in figures.values()):
@@ -40,15 +63,16 @@ def save_figures(
             f"A {type(figures).__name__} holds no figures by name; give a plotly figure, or figures by the name of "
             'their file, as in {"curve": figure}.'
         )
+    formats = tuple(formats)  # read once for each figure
+    drawings = {name: _drawings(figure, name, formats, width, font_size) for name, figure in figures.items()}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    formats = tuple(formats)  # read once for each figure
     written = []
     for name, figure in figures.items():
         written.append(folder / f"{name}.html")
         # plotly.js in the file: a figure must open on a machine without network.
         figure.write_html(written[-1], include_plotlyjs=True)
-    wanted = [Drawing(figure, folder / f"{name}.{kind}", SHARP) for name, figure in figures.items() for kind in formats]
+    wanted = [each._replace(path=folder / each.path) for several in drawings.values() for each in several]
     if not wanted:
         return written
     problem = _draw(wanted)
@@ -56,6 +80,17 @@ def save_figures(
         warnings.warn(HOW_TO.format(why=problem), stacklevel=2)
         return written
     return written + [each.path for each in wanted]
+
+
+def _drawings(
+    figure: go.Figure, name: str, formats: Iterable[str], width: Width | None, font_size: float | None
+) -> list[Drawing]:
+    """Files of a figure on the screen's scale, or at a width and size of text for print."""
+    if width is None and font_size is None:
+        return [Drawing(figure, Path(f"{name}.{kind}"), SHARP) for kind in formats]
+    own = (figure.layout.width or 700) / PIXELS_A_MM  # millimetres, at the browser's 96 pixels an inch
+    laid_out, scale = printed(figure, own if width is None else width, font_size)
+    return [Drawing(laid_out, Path(f"{name}.{kind}"), scale * (DOTS if kind == "png" else 1)) for kind in formats]
 
 
 def write_pictures(figures: Mapping[str, go.Figure], folder: Path) -> list[Path]:

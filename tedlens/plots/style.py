@@ -6,6 +6,7 @@ import plotly.colors
 import plotly.graph_objects as go
 
 from tedlens.metrics import names
+from tedlens.plots.printing import FONT_PIXELS
 
 COLOURS = {"motion": "#D55E00", "appearance": "#0072B2", "fused": "#009E73"}
 NAMES = {"motion": "motion R<sub>m</sub>", "appearance": "appearance R<sub>a</sub>", "fused": "fused R<sub>f</sub>"}
@@ -42,7 +43,7 @@ KINDS = {
 }
 METRICS = {name: metric.html for name, metric in names.METRICS.items()}
 PLAIN_METRICS = {name: metric.plain for name, metric in names.METRICS.items()}
-FONT = {"family": "Arial, Helvetica, sans-serif", "size": 13, "color": "#222222"}
+FONT = {"family": "Arial, Helvetica, sans-serif", "size": FONT_PIXELS, "color": "#222222"}
 
 
 def styled(figure: go.Figure, *, width: int, height: int) -> go.Figure:

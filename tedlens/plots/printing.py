@@ -1,0 +1,62 @@
+"""Figures at the size at which they are printed: a width in millimetres and text in points."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import plotly.graph_objects as go
+
+from tedlens.errors import TedlensError
+
+Named = Literal["column", "text"]
+Width = Named | float
+# Of a page's text in NeurIPS' style (5.5 inches), and of a column in CVPR's and IEEE's two (3.25 inches).
+MILLIMETRES: dict[str, float] = {"column": 82.55, "text": 139.7}
+PIXELS_A_MM = 96 / 25.4  # of a browser, which draws the files
+PIXELS_A_POINT = 96 / 72
+FONT_SIZE = 8.0  # points, a little below a caption's nine
+DOTS = 300 / 96  # of a PNG for print, 300 to the inch
+NARROWEST = 20.0
+FONT_PIXELS = 13  # of the house style's text
+
+
+def printed(figure: go.Figure, width: Width, font_size: float | None = None) -> tuple[go.Figure, float]:
+    """A figure laid out anew for print, and how much larger than its layout it is to be drawn.
+
+    All of it, text, lines and marks, has one scale, so that text of the house size (13 pixels) has `font_size`. What is
+    left of the width goes to the plot, which keeps its height on that scale.
+
+    Parameters
+    ----------
+    figure
+        Of `tedlens.plots`, or any of plotly's with a size of its own. It stays as it is.
+    width
+        ``"column"`` (82.55 mm: CVPR, IEEE), ``"text"`` (139.7 mm: NeurIPS), or millimetres.
+    font_size
+        Points; 8 by default.
+
+    Raises
+    ------
+    TedlensError
+        For another name, or sizes that are none.
+    """
+    wide = millimetres(width)
+    points = FONT_SIZE if font_size is None else font_size
+    if not 3 <= points <= 40:
+        raise TedlensError(f"font_size={points} is no size of print; give 3 to 40 points.")
+    scale = points * PIXELS_A_POINT / FONT_PIXELS
+    return go.Figure(figure).update_layout(width=wide * PIXELS_A_MM / scale), scale
+
+
+def millimetres(width: Width) -> float:
+    """A width in millimetres, by its name or as it is."""
+    if isinstance(width, str) and width in MILLIMETRES:
+        return MILLIMETRES[width]
+    try:
+        value = float(width)
+    except ValueError:
+        value = 0.0
+    if not NARROWEST <= value <= 1000:
+        known = ", ".join(map(repr, get_args(Named)))
+        raise TedlensError(f"width={width!r} is no width of print; choose {known}, or millimetres from 20 to 1000.")
+    return value
