@@ -108,7 +108,9 @@ def pipeline_of(name: str) -> Any:
     parts = dict.fromkeys(set(cls._get_signature_types()) - {"boundary_ratio", "expand_timesteps"})
     parts.pop("force_zeros_for_empty_prompt", None)
     transformer = getattr(diffusers, class_name)(**settings)
-    return cls(**parts | {"transformer": transformer, "vae": vae_of(family), "scheduler": scheduler_of(family)})
+    with torch.device("cpu"):  # its numbers are needed wherever the weights are
+        scheduler = scheduler_of(family)
+    return cls(**parts | {"transformer": transformer, "vae": vae_of(family), "scheduler": scheduler})
 
 
 def model_of(name: str) -> Any:
