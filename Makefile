@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-all lint lab notebooks clean
+.PHONY: help demo test test-all lint lab notebooks docs clean
 
 help:
 	@echo "make demo       run the whole path on a built-in clip and model; results in demo/"
@@ -11,6 +11,7 @@ help:
 	@echo "make lint       check style and types"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  run them and keep their outputs"
+	@echo "make docs       build the site of guides, notebooks and public names in docs/_build/"
 	@echo "make clean      remove demo/, caches and build leftovers; .venv/ and runs/ stay"
 
 demo: .venv/.installed
@@ -34,8 +35,13 @@ lab: .venv/.installed
 notebooks: .venv/.installed
 	@$(BIN)/python notebooks/run.py
 
+docs: .venv/.docs
+	@$(BIN)/typer tedlens.cli utils docs --name tedlens --title Commands --output docs/commands.md >/dev/null
+	@$(BIN)/sphinx-build -q -W --keep-going -c docs . docs/_build/html
+	@echo "Open docs/_build/html/docs/index.html"
+
 clean:
-	@rm -rf demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf demo build dist docs/_build docs/api docs/commands.md .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name .venv -prune -o -name runs -prune -o -name __pycache__ -exec rm -rf {} +
 
 # The stamp is written last: an install that broke off is done again, a finished one is not.
@@ -47,3 +53,7 @@ clean:
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[notebook,distributed,dev]"
 	@touch $@
 	@echo "Done."
+
+.venv/.docs: .venv/.installed
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	@touch $@

@@ -41,14 +41,14 @@ app = typer.Typer(
 ClipPath = Annotated[Path, typer.Argument(help="Video file, folder of frames, or .npz.", show_default=False)]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA where there is one.")]
 Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
-Offload = Annotated[bool, typer.Option("--offload", help="Keep off the GPU what is not in use (encoders, VAE).")]
+Offload = Annotated[bool, typer.Option("--offload", help="Keep encoders and VAE on the CPU while the UNet runs.")]
 # As in tedlens.ted and tedlens.models, which would load torch.
 Kind = Literal["video", "image"]
 Convention = Literal["dift", "crw"]
 Upsample = Literal["dift", "argmax"]
 Stitch = Literal["first", "mean"]
 Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
-Overlap = Annotated[int, typer.Option(help="Frames that neighbouring windows share.")]
+Overlap = Annotated[int, typer.Option(help="Frames shared by neighbouring windows.")]
 Stitching = Annotated[
     Stitch, typer.Option(help="Where windows overlap: features of the first window, or the mean of all.")
 ]
@@ -56,7 +56,7 @@ Start = Annotated[int, typer.Option(min=0, help="First frame of the source, coun
 Stop = Annotated[
     int | None, typer.Option(min=1, help="Frame before which to stop; by default the end.", show_default=False)
 ]
-Stride = Annotated[int, typer.Option(min=1, help="Take every so manieth frame.")]
+Stride = Annotated[int, typer.Option(min=1, help="Take every n-th frame.")]
 Size = Annotated[
     int | None, typer.Option(help="Short side in pixels that frames are resized to; by default the model's.")
 ]
@@ -71,7 +71,7 @@ def show_version(asked: bool) -> None:
 @app.callback()
 def every_command(
     version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and leave.")
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None: ...
 
@@ -119,7 +119,7 @@ def benchmark_similar(
     clips: Annotated[int, typer.Option(min=2, help="Test clips in each of the five sets, at most 64.")] = 16,
     seeds: Annotated[int, typer.Option(min=1, help="Noise seeds of test clips.")] = 1,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Few clips and noise levels, as a try-out; --clips has no effect.")
+        bool, typer.Option("--quick", help="Few clips and noise levels, to try it out; --clips has no effect.")
     ] = False,
     motion: Annotated[str, typer.Option(help="Video model: built-in name, hub id or folder.")] = "mini",
     appearance: Annotated[str, typer.Option(help="Image model: built-in name, hub id or folder.")] = "mini",
@@ -178,12 +178,14 @@ def benchmark_published(
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split of the data set.", show_default=False)] = None,
     names: Annotated[
-        Path | None, typer.Option(help="Text file with the clips to take, a name a line.", show_default=False)
+        Path | None, typer.Option(help="Text file with the clips to use, one name per line.", show_default=False)
     ] = None,
     clips: Annotated[
-        int | None, typer.Option(min=1, help="The first so many clips only, as a try-out.", show_default=False)
+        int | None, typer.Option(min=1, help="Use only the first N clips, to try it out.", show_default=False)
     ] = None,
-    tau: Annotated[int | None, typer.Option(min=0, help="In place of the preset's, as are those below.")] = None,
+    tau: Annotated[
+        int | None, typer.Option(min=0, help="Noise level; replaces the preset's, as do the options below.")
+    ] = None,
     block: Annotated[str | None, typer.Option(show_default=False)] = None,
     samples: Annotated[int | None, typer.Option(min=1, show_default=False)] = None,
     lam: Annotated[float | None, typer.Option(min=0, max=1, show_default=False)] = None,
@@ -196,7 +198,7 @@ def benchmark_published(
         int, typer.Option(min=0, help="Processes of one thread that share the work (needs tedlens[distributed]).")
     ] = 0,
     scheduler: Annotated[
-        str | None, typer.Option(help="Address of a Dask cluster in their stead.", show_default=False)
+        str | None, typer.Option(help="Address of a Dask cluster, instead of --workers.", show_default=False)
     ] = None,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -282,7 +284,8 @@ def probe(
         typer.Option(help="Video or image model or encoder: name, NAME=CHECKPOINT, hub id, folder, ADM checkpoint."),
     ] = "mini",
     kind: Annotated[
-        Kind | None, typer.Option(help="Of a name that means two models (mini); video by default.", show_default=False)
+        Kind | None,
+        typer.Option(help="Which model, if the name means two (mini); video by default.", show_default=False),
     ] = None,
     tau: Annotated[
         list[int] | None, typer.Option(help="Noise level; repeat for several. 600 by default.", show_default=False)
@@ -300,7 +303,7 @@ def probe(
         ),
     ] = None,
     seed: Annotated[list[int], typer.Option(help="Seed of the noise; repeat for several.")] = [0],  # noqa: B006
-    samples: Annotated[int, typer.Option(help="Noise samples a seed, over which features are the mean.")] = 1,
+    samples: Annotated[int, typer.Option(help="Noise draws to average, for each seed.")] = 1,
     overlap: Overlap = 2,
     stitch: Stitching = "first",
     size: Size = None,
@@ -359,7 +362,7 @@ def track(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Published models and settings; `tedlens info --presets` lists them. What is said beside it wins.",
+            help="Published models and settings; `tedlens info --presets` lists them. Other options override it.",
             show_default=False,
         ),
     ] = None,
@@ -374,18 +377,22 @@ def track(
     appearance_tau: Annotated[
         int | None, typer.Option(help="Noise level of the appearance features; 51 by default.", show_default=False)
     ] = None,
-    appearance_block: Annotated[str | None, typer.Option(help="Their block; by default the model's.")] = None,
+    appearance_block: Annotated[
+        str | None, typer.Option(help="Block of the appearance features; by default the model's.")
+    ] = None,
     appearance_samples: Annotated[int, typer.Option(help="Noise draws to average appearance features over.")] = 1,
-    top_k: Annotated[int, typer.Option(min=1, help="Cells that vote.")] = 10,
+    top_k: Annotated[int, typer.Option(min=1, help="Most similar cells whose labels are averaged.")] = 10,
     radius: Annotated[
-        int | None, typer.Option(min=1, help="Reach of the window, in cells; by default it follows the grid.")
+        int | None, typer.Option(min=1, help="Search radius in cells; by default a quarter of the grid's height.")
     ] = None,
     radius_pixels: Annotated[
-        float | None, typer.Option(help="The same in pixels of the clip, in place of --radius.", show_default=False)
+        float | None, typer.Option(help="Search radius in pixels of the clip, instead of --radius.", show_default=False)
     ] = None,
-    n_last: Annotated[int, typer.Option(min=1, help="Last frames that serve as references.")] = 20,
-    temperature: Annotated[float, typer.Option(help="Of the votes' softmax.")] = 0.1,
-    convention: Annotated[Convention, typer.Option(help="Window and references, as in DIFT or in CRW.")] = "dift",
+    n_last: Annotated[int, typer.Option(min=1, help="Number of last frames used as references.")] = 20,
+    temperature: Annotated[float, typer.Option(help="Temperature of the softmax over similarities.")] = 0.1,
+    convention: Annotated[
+        Convention, typer.Option(help="Shape of the window and choice of references: as in DIFT, or as in CRW.")
+    ] = "dift",
     upsample: Annotated[
         Upsample, typer.Option(help="From soft labels to masks: as in DIFT, or a plain argmax.")
     ] = "dift",
@@ -479,7 +486,7 @@ def evaluate(
 
 @app.command()
 def sweep(
-    grid: Annotated[Path, typer.Argument(help="YAML file with the words of tl.sweep.", show_default=False)],
+    grid: Annotated[Path, typer.Argument(help="YAML file with the arguments of tl.sweep.", show_default=False)],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost; compute nothing.")] = False,
 ) -> None:
     """Track and score clips over a grid of noise levels, blocks, lambdas and seeds; goes on where it was killed."""

@@ -193,7 +193,7 @@ def read_clip(
     start, stop
         Frames ``start`` to ``stop - 1`` of the source, counted from 0; all by default.
     stride
-        Every so manieth of them; `fps` is the less.
+        Take every n-th frame; `fps` is divided by it.
     size
         Short side, or height and width, in pixels: frames are resized while they are read (bicubic), so that a
         large video takes no more memory than what is asked for; masks by nearest neighbour.

@@ -146,7 +146,7 @@ def frame_names(folder: Path) -> list[str]:
 
 
 def usual_fps(names: Sequence[str], fps: float) -> float:
-    """Rate of frames whose names number those of a video of `fps` frames a second, perhaps every so manieth of them."""
+    """Rate of frames whose names number those of a video of `fps` frames a second, perhaps every n-th of them."""
     numbers = [number for name in names if (number := number_of(name)) is not None]
     step = median_low(np.diff(numbers).tolist()) if len(numbers) > 1 else 1
     return fps / step if step > 0 else DEFAULT_FPS

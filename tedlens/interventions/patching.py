@@ -50,7 +50,7 @@ def patch(
     source
         Another clip (or its path), at least as long: resized as the first, and conditioned on its own frames.
 
-        Or the same clip with the frames of each window in another order, while the model is conditioned as before:
+        Or the same clip with the frames of each window shuffled, while the model is conditioned as before:
         ``"reversed"``, ``"shuffled"`` (all but the first, always in the same way), or ``"still"`` (the first repeated).
         Each frame gets the activations that it has itself in that order, and keeps its own noise.
 

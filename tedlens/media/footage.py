@@ -26,7 +26,7 @@ class Footage:
 
     frames: Pictures
     start: int  # number of the first of `frames` in the source
-    stride: int  # of every so manieth frame of the source
+    stride: int  # every n-th frame of the source
     size: tuple[int, int]  # height and width in the source, which its masks have
     total: int | None  # frames in the source; None: reading stopped before its end
     stems: tuple[str, ...] | None = None  # of all the source's files, if it is a folder
