@@ -588,7 +588,8 @@ def _said_of(variants: set[str | None]) -> str:
 def _pipeline(folder: Path, parts: Mapping[str, Any], cls: Any = None) -> Any:
     """The pipeline in a folder, with `parts` (None: without it) in place of its own."""
     # Of its own class: the general one does not know which parts Wan's can do without, and loads those, too.
-    cls = cls or getattr(diffusers, str(_index(folder).get("_class_name")), DiffusionPipeline)
+    with quiet(bars=False):  # some notes come with the class
+        cls = cls or getattr(diffusers, str(_index(folder).get("_class_name")), DiffusionPipeline)
     try:
         # No custom pipelines, no remote code, no pickled weights.
         with quiet(bars=False):

@@ -128,16 +128,16 @@ class TauExplorer(Explorer):
 
     def open_point(self, trace: Any, x: Any, y: Any) -> None:
         """Show the track and the features behind a point of a curve, or a cell of the map."""
-        cell = {axis: control.value for axis, control in self.further.items()}
         on_map = trace.type == "heatmap"
         if on_map:
             row = y if isinstance(y, str) else trace.text[int(y)][0]  # the map of many layers has numbered rows
-            cell |= {"block": row, **self._kind()}
+            shown = {"block": row, **self._kind()}
         else:
-            cell |= trace.meta or {}
-        one = self.scores.sel({axis: value for axis, value in cell.items() if axis in KINDS})
+            shown = trace.meta or {}
+        one = self.scores.sel({axis: value for axis, value in shown.items() if axis in KINDS})
         at = np.abs(one[self.along if on_map else self.x.value].values - float(x)).argmin()
-        cell["tau"] = int(one["tau"][at])
+        further = {axis: control.value for axis, control in self.further.items()}
+        cell = {**further, "tau": int(one["tau"][at]), **shown}
         self.explain(lambda: self._open(cell))
 
     def _open(self, cell: dict[str, Any]) -> None:
