@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from tedlens.analysis.decoding import decode, object_features
-from tedlens.analysis.references import references
+from tedlens.analysis.references import score_references
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.metrics import evaluate, evaluate_identity
@@ -55,7 +55,7 @@ def compare(
     -------
     Dataset over (model, log_snr, clip)
         ``JF`` and ``AssA`` of the propagated masks, means over objects and frames; ``ceiling`` (model, clip), the J&F
-        of the true masks as features on the model's grid, which no model can pass by much; ``velocity`` (model,
+        of the true masks as the model's grid can show them; ``velocity`` (model,
         log_snr), R^2 of a linear probe of objects' velocity on clips it was not fitted to, and ``velocity_error``, the
         standard error of its mean over folds. NaN where a model was not trained at such noise, or velocities are not
         known. Coordinates ``tau`` (model, log_snr) and ``block`` (model).
@@ -102,7 +102,8 @@ def _of_model(
             scores["JF"][place] = evaluate(labels, masks)["JF"].mean()
             scores["AssA"][place] = evaluate_identity(labels, masks)["AssA"].mean()
         grid = features.sizes["y"], features.sizes["x"]
-        ceiling[number] = evaluate(propagate(references(clip, grid)["masks"], masks), masks)["JF"].mean()
+        size_seen = tuple(features.attrs["input_size"])
+        ceiling[number] = score_references(clip, grid, input_size=size_seen)["ceiling"]["JF"].mean()
         pooled.append(object_features(features, clip))
     velocity, error = _velocity(pooled, clips, [taus.get(level) for level in levels])
     return xr.Dataset(

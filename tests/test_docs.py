@@ -47,7 +47,15 @@ def notebook_cells() -> list[str]:
     return [cell.source for book in books for cell in book.cells if cell.cell_type == "code"]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if cells(page)], ids=lambda page: page.stem)
+# README runs in every run of the tests, the guides, which take half a minute and more, before a release.
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=[] if page.stem == "README" else pytest.mark.release)
+        for page in PAGES
+        if cells(page)
+    ],
+)
 def test_page_runs_as_printed(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plotly.io.renderers, "default", "json")  # fig.show() would open a browser

@@ -141,7 +141,7 @@ def test_reversed_by_hand(models: dict[str, DiffusionModel], clip: tl.Clip) -> N
         "up_1",
         "up_1.temp_convs.0.conv4.3",
         "up_1.attentions.0.transformer_blocks.0.attn1.to_q",
-        "up_1.temp_attentions.0.transformer_blocks.0.attn1.to_k",
+        "up_1.temp_attentions.0.transformer_blocks.0.attn1.to_v",
     ],
 )
 def test_steering_in_every_layout(models: dict[str, DiffusionModel], clip: tl.Clip, layer: str) -> None:
