@@ -366,7 +366,7 @@ def test_info_of_an_embedded_model_needs_no_torch() -> None:
 
 def test_outlines_are_those_of_the_embedded_models() -> None:
     made = made_outlines()
-    for name in ("mini", "mini-svd"):
+    for name in ("mini", "mini-svd", "mini-dit"):
         assert known_outlines(name) == [named[name] for named in made.values() if name in named]
 
 

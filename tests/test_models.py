@@ -35,7 +35,7 @@ from diffusers import (
 )
 
 import tedlens as tl
-from tedlens.models import registry
+from tedlens.models import latent, registry
 from tedlens.models.base import DiffusionModel
 from tedlens.models.noise import CONDITIONING, frame_noise
 from tedlens.probing import Prepared, probe
@@ -344,7 +344,7 @@ def test_unknown_name() -> None:
     with pytest.raises(tl.TedlensError) as error:
         tl.load_video_model("i2vgen")
     assert "'i2vgen'" in message(error)
-    assert "mini, mini-svd, i2vgen-xl, svd, svd-xt" in message(error)
+    assert "mini, mini-svd, mini-dit, i2vgen-xl, svd, svd-xt" in message(error)
 
 
 def test_hub_without_network() -> None:
@@ -614,3 +614,6 @@ def test_encoding_goes_on_with_fewer_frames_when_memory_runs_out(
         pytest.raises(tl.TedlensError, match="no room to encode one frame of 32x32 pixels"),
     ):
         model.encode(frames)
+    video = torch.zeros(1, 3, 5, 32, 32)  # of a VAE that takes a video whole
+    with pytest.raises(tl.TedlensError, match=r"encode 5 frames of 32x32 pixels.*a shorter window, or call"):
+        latent.some_at_once(model.pipeline.vae, video, "encode", small, batch=1)

@@ -23,6 +23,14 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def dit_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the transformer's autoencoder after one step."""
+    out = tmp_path_factory.mktemp("dit")
+    train.dit_vae(out, steps=1, batch=2)
+    return out
+
+
 def log(out: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / f"{name}.jsonl").read_text().splitlines()]
 
@@ -41,21 +49,32 @@ def test_video_stages_leave_models_that_load(vae: Path, stage: str) -> None:
     assert len(step["losses"]) == 4  # one a clip
 
 
-@pytest.mark.parametrize(("name", "tau"), [("mini", 500), ("mini-svd", 280)])
+def test_the_transformers_stage_leaves_a_model_that_loads(dit_vae: Path) -> None:
+    train.dit(dit_vae, steps=1, batch=2)
+    model = tl.load_video_model(dit_vae / "dit", size=recipe.SIZE)
+    clip = tl.datasets.similar(0, size=recipe.SIZE, frames=recipe.FRAMES)
+    features = tl.probe(model, clip, tau=500, blocks="block_3")["block_3"]["features"]
+    assert features.sizes["y"] == features.sizes["x"] == recipe.LATENTS
+    assert model.window == features.sizes["frame"] == recipe.FRAMES
+    (step,) = log(dit_vae, "dit")
+    assert len(step["losses"]) == 2
+
+
+@pytest.mark.parametrize(("name", "tau"), [("mini", 500), ("mini-svd", 280), ("mini-dit", 337)])
 def test_embedded_video_models_have_learnt_to_denoise(name: str, tau: int) -> None:
     """The error of the v-prediction on a clip it never saw, at a log-SNR of 0, against that of always saying 0."""
     model, clip = tl.load_video_model(name), tl.datasets.similar(0, size=recipe.SIZE, frames=recipe.FRAMES)
     clean = model.encode(clip.frames)
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     predicted: list[torch.Tensor] = []
-    with torch.no_grad(), model.unet.register_forward_hook(lambda *seen: predicted.append(seen[-1][0])):
+    with torch.no_grad(), model.denoiser.register_forward_hook(lambda *seen: predicted.append(seen[-1][0])):
         model.run(model.add_noise(clean, noise, tau), tau, model.condition(clip.frames, clean, range(recipe.FRAMES)))
     (got,) = predicted[0]
     got = got if got.shape == clean.shape else got.transpose(0, 1)
     assert abs(model.log_snr(tau)) < 0.2
     wanted = train.edm_target(clean, noise, torch.tensor(model.sigma(tau)))
     nothing = float(wanted.square().mean())
-    assert 0.8 < nothing < 1.3  # 1 for latents of unit variance, which those of one clip need not have
+    assert 0.8 < nothing < 2  # 1 for latents of unit variance, which those of one clip need not have
     assert float((got - wanted).square().mean()) < 0.25 * nothing
 
 
@@ -146,7 +165,7 @@ def test_clips_are_the_same_from_any_number_of_workers() -> None:
 
 
 def test_a_training_is_measured_by_what_it_is_for(vae: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"CROSSING": 1, "DRIFTING": 5, "TAUS": (600,), "BLOCKS": ("up_2",)}.items():
+    for name, value in {"CROSSING": 1, "DRIFTING": 5, "TAUS": (600,)}.items():
         monkeypatch.setattr(validation, name, value)
     train.video(vae / "measured", steps=1, batch=2, copies=2, measure=1)
     (measured,) = [line for line in log(vae / "measured", "video") if "identity" in line]

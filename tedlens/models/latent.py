@@ -104,10 +104,12 @@ def some_at_once(
         except torch.OutOfMemoryError as error:
             if batch == 1:
                 height, width = values.shape[-2:]
+                count = values.shape[2] if values.ndim == 5 else 1  # of a video, all at once
                 raise TedlensError(
-                    f"The GPU has no room to {work} one frame of {height}x{width} "
-                    f"{'pixels' if work == 'encode' else 'latents'}; give a smaller size, dtype='bfloat16' or "
-                    "device='cpu'."
+                    f"The GPU has no room to {work} {'one frame' if count == 1 else f'{count} frames'} of "
+                    f"{height}x{width} {'pixels' if work == 'encode' else 'latents'}; give a smaller size, "
+                    "dtype='bfloat16' or device='cpu'"
+                    + ("." if count == 1 else ", a shorter window, or call model.pipeline.vae.enable_tiling() first.")
                 ) from error
             batch //= 2
             warnings.warn(f"GPU memory ran out; the VAE goes on with {batch} frames at once.", stacklevel=2)

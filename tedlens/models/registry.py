@@ -99,7 +99,11 @@ HUB: dict[Kind, dict[str, str]] = {
 }
 # Short names of embedded models: folder in the package, and what the adapter should know of it.
 EMBEDDED: dict[Kind, dict[str, tuple[str, dict[str, Any]]]] = {
-    "video": {"mini": ("video", {"size": recipe.SIZE}), "mini-svd": ("svd", {"size": recipe.SIZE})},
+    "video": {
+        "mini": ("video", {"size": recipe.SIZE}),
+        "mini-svd": ("svd", {"size": recipe.SIZE}),
+        "mini-dit": ("dit", {"size": recipe.SIZE}),
+    },
     "image": {"mini": ("image", {"size": recipe.SIZE, "block": "up_0"})},
 }
 

@@ -52,6 +52,20 @@ SVD_SCHEDULE: dict[str, Any] = {
 }
 SVD_LOG_SIGMA = (0.7, 1.6)
 
+# The scheduler of THUDM/CogVideoX-5b-I2V.
+COGVIDEOX_SCHEDULE: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "set_alpha_to_one": True,
+    "snr_shift_scale": 1.0,
+    "timestep_spacing": "trailing",
+}
+
 
 @dataclass(frozen=True)
 class World:
@@ -172,4 +186,44 @@ def new_image_unet() -> diffusers.UNet2DModel:
         layers_per_block=1,
         norm_num_groups=8,
         attention_head_dim=8,
+    )
+
+
+def new_dit_vae() -> diffusers.AutoencoderKLCogVideoX:
+    """Its class alone is that of videos: each frame is a latent of its own, as in the UNets' autoencoder."""
+    from diffusers import AutoencoderKLCogVideoX
+
+    return AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * 3,
+        up_block_types=("CogVideoXUpBlock3D",) * 3,
+        block_out_channels=(16, 32, 64),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_height=SIZE,
+        sample_width=SIZE,
+        temporal_compression_ratio=1,
+    )
+
+
+def new_dit() -> diffusers.CogVideoXTransformer3DModel:
+    """Full attention over all cells of all frames; one token a latent, the grid of the UNets' `up_2`."""
+    from diffusers import CogVideoXTransformer3DModel
+
+    return CogVideoXTransformer3DModel(
+        num_attention_heads=3,
+        attention_head_dim=64,
+        in_channels=8,  # noisy, and the first frame's
+        out_channels=4,
+        time_embed_dim=96,
+        text_embed_dim=32,
+        num_layers=8,
+        sample_width=LATENTS,
+        sample_height=LATENTS,
+        sample_frames=FRAMES,
+        patch_size=1,
+        temporal_compression_ratio=1,
+        max_text_seq_length=1,  # no word is read
+        spatial_interpolation_scale=1.0,
+        use_rotary_positional_embeddings=True,
     )

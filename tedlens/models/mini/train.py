@@ -1,4 +1,4 @@
-"""Train the embedded models: ``python -m tedlens.models.mini.train vae|video|svd|image|all``.
+"""Train the embedded models: ``python -m tedlens.models.mini.train vae|video|svd|image|dit-vae|dit|all``.
 
 ``all`` is the whole recipe: some 25 minutes of one H100, with ``--device cuda --workers 13``.
 
@@ -18,6 +18,9 @@ import torch
 import typer
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLCogVideoX,
+    CogVideoXDDIMScheduler,
+    CogVideoXImageToVideoPipeline,
     DDIMScheduler,
     DDPMPipeline,
     DDPMScheduler,
@@ -34,6 +37,7 @@ from tedlens.models.mini import recipe
 from tedlens.models.mini.clips import training_clips, turned
 from tedlens.models.mini.loop import Inputs, Run, first_step, generator_of, optimise, rounded
 from tedlens.models.mini.validation import motion_measures
+from tedlens.models.transformers.cogvideox import CogVideoX
 from tedlens.models.unets.i2vgen_xl import I2VGenXL, no_text
 from tedlens.models.unets.svd import FPS, MOTION_BUCKET_ID, NOISE_AUG_STRENGTH, StableVideoDiffusion
 
@@ -98,32 +102,52 @@ def vae(
     out: Out, steps: Steps = 1500, batch: Batch = 16, rate: Rate = 2e-3, seed: Seed = 0, device: Device = "cpu",
     workers: Workers = 0,
 ) -> None:  # fmt: skip
-    """The autoencoder: absolute error of the picture plus a slight pull to the normal distribution."""
+    """The autoencoder of the UNets: absolute error of the picture plus a slight pull to the normal distribution."""
     torch.manual_seed(seed)
-    run = Run(out, "vae", steps, rate, seed, device)
-    model = recipe.new_vae().to(device)
+    _autoencoder(recipe.new_vae(), Run(out, "vae", steps, rate, seed, device), batch, workers)
+
+
+@app.command()
+def dit_vae(
+    out: Out, steps: Steps = 1500, batch: Batch = 16, rate: Rate = 2e-3, seed: Seed = 0, device: Device = "cpu",
+    workers: Workers = 0,
+) -> None:  # fmt: skip
+    """The autoencoder of the transformer, of CogVideoX's class, on single frames; else as `vae`."""
+    torch.manual_seed(seed)
+    _autoencoder(recipe.new_dit_vae(), Run(out, "dit_vae", steps, rate, seed, device), batch, workers)
+
+
+def _autoencoder(model: Any, run: Run, batch: int, workers: int) -> None:
+    model = model.to(run.device)
 
     def loss_of(inputs: Inputs) -> tuple[Tensor, Tensor]:
-        posterior = model.encode(inputs["images"]).latent_dist
-        latents = posterior.mean + posterior.std * inputs["noise"]
-        each = (model.decode(latents).sample - inputs["images"]).abs().flatten(1).mean(1)
-        return each.mean() + 1e-4 * posterior.kl().mean() / 1024, each
+        images = _for_vae(model, inputs["images"])
+        posterior = model.encode(images).latent_dist
+        latents = posterior.mean + posterior.std * inputs["noise"].view_as(posterior.mean)
+        each = (model.decode(latents).sample - images).abs().flatten(1).mean(1)
+        divergence = (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean() / 2
+        return each.mean() + 1e-4 * divergence, each
 
     def batches() -> Iterator[tuple[Inputs, dict[str, Any]]]:
         shape = (batch, 4, recipe.LATENTS, recipe.LATENTS)
         for step, images in _frames(run, batch, workers):
-            noise = torch.randn(shape, generator=generator_of(seed, step, run.device), device=device)
+            noise = torch.randn(shape, generator=generator_of(run.seed, step, run.device), device=run.device)
             yield {"images": images, "noise": noise}, {}
 
     optimise(model, batches(), loss_of, run)
     with torch.no_grad():
         # Clips that it has not seen.
         clips = training_clips(
-            recipe.WORLDS["any"], 1, first=steps, steps=steps + 1, count=64, workers=0, device=run.device
+            recipe.WORLDS["any"], 1, first=run.steps, steps=run.steps + 1, count=64, workers=0, device=run.device
         )
         latents = latents_of(model, pictures_of(next(clips))[:, 0])
     model.register_to_config(scaling_factor=round(1 / float(latents.std()), 4))
-    model.cpu().save_pretrained(out / "vae")
+    model.cpu().save_pretrained(run.out / run.name)
+
+
+def _for_vae(vae: Any, images: Tensor) -> Tensor:
+    """Pictures (picture, 3, y, x) as a VAE takes them: one of videos takes clips of one frame."""
+    return images[:, :, None] if isinstance(vae, AutoencoderKLCogVideoX) else images
 
 
 def _frames(run: Run, batch: int, workers: int) -> Iterator[tuple[int, Tensor]]:
@@ -138,9 +162,12 @@ def _frames(run: Run, batch: int, workers: int) -> Iterator[tuple[int, Tensor]]:
 
 def load_vae(out: Path) -> AutoencoderKL:
     """The autoencoder that `vae` left in the same folder, or the embedded one."""
-    folder = out / "vae" if (out / "vae").exists() else Path(__file__).parent / "video" / "vae"
-    vae: AutoencoderKL = AutoencoderKL.from_pretrained(folder, use_safetensors=True).float().requires_grad_(False)
-    return vae
+    return _trained_vae(AutoencoderKL, out / "vae", "video")
+
+
+def _trained_vae(cls: Any, trained: Path, embedded: str) -> Any:
+    folder = trained if trained.exists() else Path(__file__).parent / embedded / "vae"
+    return cls.from_pretrained(folder, use_safetensors=True).float().requires_grad_(False)
 
 
 def _videos(run: Run, vae: Any, world: str, batch: int, copies: int, workers: int) -> Iterator[tuple[int, Tensor]]:
@@ -160,14 +187,19 @@ def _videos(run: Run, vae: Any, world: str, batch: int, copies: int, workers: in
 def latents_of(vae: Any, frames: Tensor) -> Tensor:
     """Means of the posterior, unscaled: (.., channel, y, x) of pictures (.., 3, y, x)."""
     with torch.no_grad():
-        latents: Tensor = vae.encode(frames.flatten(0, -4)).latent_dist.mode()
-    video: Tensor = latents.unflatten(0, frames.shape[:-3])
+        latents: Tensor = vae.encode(_for_vae(vae, frames.flatten(0, -4))).latent_dist.mode()
+    video: Tensor = latents.reshape(*frames.shape[:-3], latents.shape[1], *latents.shape[-2:])
     return video
 
 
-def _model(new: Any, start: Path | None, device: str) -> Any:
-    """A new UNet or a finished pipeline's, on the device, attention spelt out: fused it is slow for 16 frames."""
-    model = new() if start is None else type(new()).from_pretrained(start / "unet", use_safetensors=True).float()
+def _start(new: Any, start: Path | None, part: str) -> Any:
+    """A new network, or that of a finished pipeline."""
+    return new() if start is None else type(new()).from_pretrained(start / part, use_safetensors=True).float()
+
+
+def _unet(new: Any, start: Path | None, device: str) -> Any:
+    """A UNet on the device, attention spelt out: fused it is slow for 16 frames."""
+    model = _start(new, start, "unet")
     model.set_attn_processor(AttnProcessor())
     return model.to(device)
 
@@ -181,26 +213,112 @@ def video(
     """The video UNet in the manner of I2VGen-XL, conditioned as the adapter does."""
     torch.manual_seed(seed)
     run = Run(out, "video", steps, rate, seed, device, measure_every=measure)
-    vae, model = load_vae(out).to(device), _model(recipe.new_video_unet, start, device)
-    scheduler = DDIMScheduler(**recipe.I2VGEN_XL_SCHEDULE)
-    signal = scheduler.alphas_cumprod.sqrt().to(device)
+    vae, model = load_vae(out).to(device), _unet(recipe.new_video_unet, start, device)
+    pipeline = I2VGenXLPipeline(
+        vae=vae, text_encoder=None, tokenizer=None, image_encoder=None, feature_extractor=None,
+        unet=model, scheduler=DDIMScheduler(**recipe.I2VGEN_XL_SCHEDULE),
+    )  # fmt: skip
     text, image = (t.expand(batch, -1, -1).to(device) for t in (no_text(model), no_image(model)))
     fps = torch.full((batch,), 16, device=device)
     planes = torch.arange(recipe.FRAMES, device=device).view(-1, 1, 1, 1) / (recipe.FRAMES - 1)
 
+    def told(first: Tensor) -> Tensor:
+        given = planes.expand(batch, -1, *first.shape[1:]).clone()
+        given[:, 0] = first
+        return given
+
+    def predict(noisy: Tensor, tau: Tensor, given: Tensor) -> Tensor:
+        predicted = model(
+            noisy.transpose(1, 2),
+            tau,
+            fps=fps,
+            image_latents=given.transpose(1, 2),
+            image_embeddings=image,
+            encoder_hidden_states=text,
+            return_dict=False,
+        )[0]
+        found: Tensor = predicted.transpose(1, 2)
+        return found
+
+    drawn = _videos(run, vae, world, batch, copies, workers)
+    measures = partial(motion_measures, I2VGenXL, pipeline)
+    _variance_preserving(model, run, pipeline, drawn, hidden, told, predict, measures)
+    finish(pipeline, out / "video")
+
+
+@app.command()
+def dit(
+    out: Out, steps: Steps = 10_000, batch: Batch = 16, copies: Copies = 2, rate: Rate = 1e-3, seed: Seed = 0,
+    device: Device = "cpu", workers: Workers = 0, measure: Measure = 0, start: Start = None, world: World = "easy",
+    hidden: Hidden = 0.6,
+) -> None:  # fmt: skip
+    """The transformer in the manner of CogVideoX, image to video, on what `video` is trained on."""
+    torch.manual_seed(seed)
+    run = Run(out, "dit", steps, rate, seed, device, measure_every=measure)
+    vae = _trained_vae(AutoencoderKLCogVideoX, out / "dit_vae", "dit").to(device)
+    model = _start(recipe.new_dit, start, "transformer").to(device)
+    pipeline = CogVideoXImageToVideoPipeline(
+        vae=vae, tokenizer=None, text_encoder=None, transformer=model,
+        scheduler=CogVideoXDDIMScheduler(**recipe.COGVIDEOX_SCHEDULE),
+    )  # fmt: skip
+    adapter = CogVideoX(pipeline, name="in training")
+    text = adapter.no_text()["encoder_hidden_states"].expand(batch, -1, -1).to(device)
+    places = pipeline._prepare_rotary_positional_embeddings(
+        recipe.SIZE, recipe.SIZE, recipe.FRAMES, torch.device(device)
+    )
+    model.requires_grad_(True)  # an adapter takes the gradients off
+
+    def told(first: Tensor) -> Tensor:
+        return torch.cat([first[:, None], first.new_zeros(batch, recipe.FRAMES - 1, *first.shape[1:])], dim=1)
+
+    def predict(noisy: Tensor, tau: Tensor, given: Tensor) -> Tensor:
+        found: Tensor = model(torch.cat([noisy, given], dim=2), text, tau, image_rotary_emb=places, return_dict=False)[
+            0
+        ]
+        return found
+
+    drawn = _videos(run, vae, world, batch, copies, workers)
+    measures = partial(motion_measures, CogVideoX, pipeline, ("block_3", "block_5"))
+    _variance_preserving(model, run, pipeline, drawn, hidden, told, predict, measures)
+    finish(pipeline, out / "dit")
+
+
+def _variance_preserving(
+    model: Any,
+    run: Run,
+    pipeline: Any,
+    drawn: Iterator[tuple[int, Tensor]],
+    hidden: float,
+    told: Callable[[Tensor], Tensor],
+    predict: Callable[[Tensor, Tensor, Tensor], Tensor],
+    measures: Callable[[], dict[str, Any]],
+) -> None:
+    """Train a model of v-prediction that is told the first frame, or, in a share of the examples, nothing.
+
+    Parameters
+    ----------
+    drawn
+        Steps and clips, from `_videos`.
+    told
+        What the model is given besides the noisy latents, of the first frame's latent (clip, channel, y, x).
+    predict
+        The model's prediction of noisy latents (clip, frame, channel, y, x), timesteps, and what it is given besides.
+    """
+    device = run.device
+    signal = pipeline.scheduler.alphas_cumprod.sqrt().float().to(device)  # CogVideoX keeps them in double precision
+
     def batches() -> Iterator[tuple[Inputs, dict[str, Any]]]:
-        for step, frames in _videos(run, vae, world, batch, copies, workers):
-            clean = latents_of(vae, frames) * vae.config.scaling_factor
-            cpu, here = (generator_of(seed + 1, step, d) for d in ("cpu", device))
+        for step, frames in drawn:
+            clean = latents_of(pipeline.vae, frames) * pipeline.vae.config.scaling_factor
+            batch = len(clean)
+            cpu, here = (generator_of(run.seed + 1, step, d) for d in ("cpu", device))
             tau = noise_levels(batch, NOISY, cpu)
             known = (torch.rand(batch, generator=cpu) >= WITHHELD_FIRST).view(-1, 1, 1, 1).to(device)
-            given = planes.expand(batch, -1, *clean.shape[2:]).clone()
-            given[:, 0] = clean[:, 0] * known
             yield {
                 "clean": clean,
                 "noise": torch.randn(clean.shape, generator=here, device=device),
                 "tau": tau.to(device),
-                "given": given,
+                "given": told(clean[:, 0] * known),
                 "hidden": hidden_frames(batch, hidden, cpu).to(device),
             }, {"tau": tau.tolist()}  # fmt: skip
 
@@ -209,24 +327,11 @@ def video(
         a = signal[tau].view(-1, 1, 1, 1, 1)
         b = (1 - a.square()).sqrt()
         noisy = torch.where(inputs["hidden"], noise, a * clean + b * noise)
-        with torch.autocast(run.device, torch.bfloat16, cache_enabled=False):
-            predicted = model(
-                noisy.transpose(1, 2),
-                tau,
-                fps=fps,
-                image_latents=inputs["given"].transpose(1, 2),
-                image_embeddings=image,
-                encoder_hidden_states=text,
-                return_dict=False,
-            )[0]
-        return weighted(predicted.transpose(1, 2), a * noise - b * clean, moving(clean))
+        with torch.autocast(device, torch.bfloat16, cache_enabled=False):
+            predicted = predict(noisy, tau, inputs["given"])
+        return weighted(predicted, a * noise - b * clean, moving(clean))
 
-    pipeline = I2VGenXLPipeline(
-        vae=vae, text_encoder=None, tokenizer=None, image_encoder=None, feature_extractor=None,
-        unet=model, scheduler=scheduler,
-    )  # fmt: skip
-    optimise(model, batches(), loss_of, run, lambda: motion_measures(I2VGenXL, pipeline))
-    finish(pipeline, out / "video")
+    optimise(model, batches(), loss_of, run, measures)
 
 
 def noise_levels(count: int, noisy: int, generator: torch.Generator) -> Tensor:
@@ -245,7 +350,7 @@ def svd(
     """The video UNet in the manner of Stable Video Diffusion: EDM's noise, v-prediction, its conditioning."""
     torch.manual_seed(seed)
     run = Run(out, "svd", steps, rate, seed, device, measure_every=measure)
-    vae, model = load_vae(out).to(device), _model(recipe.new_svd_unet, start, device)
+    vae, model = load_vae(out).to(device), _unet(recipe.new_svd_unet, start, device)
     pipeline = StableVideoDiffusionPipeline(
         vae=vae, image_encoder=None, feature_extractor=None, unet=model,
         scheduler=EulerDiscreteScheduler(**recipe.SVD_SCHEDULE),
@@ -324,6 +429,8 @@ def everything(out: Out, device: Device = "cuda", workers: Workers = 13, measure
         "video": partial(video, out, device=device, workers=workers, measure=measure),
         "svd": partial(svd, out, device=device, workers=workers, measure=measure),
         "image": partial(image, out, device=device, workers=workers),
+        "dit_vae": partial(dit_vae, out, device=device, workers=workers),
+        "dit": partial(dit, out, device=device, workers=workers, measure=measure),
     }
     for name, training in trainings.items():
         if not (out / name).exists():

@@ -15,8 +15,6 @@ from tedlens.models.points import first_tensor
 from tedlens.models.schedules import Schedule, VariancePreservingNoise
 from tedlens.models.transformers.video_transformer import VideoTransformer
 
-TEXT_TOKENS = 226  # the pipelines' own default
-
 
 class CogVideoX(VideoTransformer):
     """Adapter for `CogVideoXPipeline` and `CogVideoXImageToVideoPipeline`; text and video are one sequence.
@@ -58,7 +56,8 @@ class CogVideoX(VideoTransformer):
         return {"encoder_hidden_states": self.pipeline.encode_prompt(self.prompt, None, False, device=self.device)[0]}
 
     def no_text(self) -> dict[str, Tensor]:
-        return {"encoder_hidden_states": torch.zeros(1, TEXT_TOKENS, self.config.text_embed_dim, dtype=self.dtype)}
+        shape = 1, self.config.max_text_seq_length, self.config.text_embed_dim
+        return {"encoder_hidden_states": torch.zeros(shape, dtype=self.dtype)}
 
     def condition(self, frames: Frames, clean: Tensor, window: range) -> Condition:
         height, width = frames.shape[1:3]
