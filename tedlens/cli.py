@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -580,8 +581,12 @@ def compare(
     models: Annotated[list[str], typer.Argument(help="Video or image models: names, hub ids, folders.")],
     out: Annotated[Path, typer.Option(help="Folder for numbers and figure.")],
     clips: Annotated[
-        int, typer.Option(min=1, help="How many clips of identical objects; five or more for velocity.")
-    ] = 8,
+        str,
+        typer.Option(
+            help="How many built-in clips of identical objects (five or more for velocity), or a YAML file that lists "
+            "clips with masks of all frames, as grid files do."
+        ),
+    ] = "8",
     log_snr: Annotated[
         list[float] | None, typer.Option(help="Noise as log signal-to-noise power; repeat for several.")
     ] = None,
@@ -595,18 +600,22 @@ def compare(
     dtype: Dtype = "float32",
     offload: Offload = False,
 ) -> None:
-    """Several models on one axis of noise: J&F, AssA, decoded velocity."""
+    """Several models on one axis of noise: J&F, AssA, matching by queries and keys, decoded velocity."""
     from tedlens.store import check_free, whole_folder
 
     check_free(out)
     from tedlens.comparing import LOG_SNR, write_comparison
     from tedlens.comparing import compare as run
     from tedlens.datasets import similar
+    from tedlens.gridfile import read_clips
 
+    if clips.isdecimal() and int(clips) < 1:
+        raise TedlensError("--clips 0 leaves nothing to compare; give 1 or more, or a YAML file.")
+    made = [partial(similar, number) for number in range(int(clips))] if clips.isdecimal() else read_clips(clips)
     where: dict[str, Any] = {"device": device, "dtype": dtype, "offload": offload}
     found = run(
         [{"name": model, **where} for model in models],
-        [similar(number) for number in range(clips)],
+        [make() for make in made],
         log_snr=log_snr or LOG_SNR,
         blocks=block or None,
         seed=seed,

@@ -11,6 +11,7 @@ import xarray as xr
 
 from tedlens.analysis.decoding import decode, object_features
 from tedlens.analysis.references import score_references
+from tedlens.attending.matching import MEASURES, matching_accuracy
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.metrics import evaluate, evaluate_identity
@@ -57,7 +58,10 @@ def compare(
         ``JF`` and ``AssA`` of the propagated masks, means over objects and frames; ``ceiling`` (model, clip), the J&F
         of the true masks as the model's grid can show them; ``velocity`` (model,
         log_snr), R^2 of a linear probe of objects' velocity on clips it was not fitted to, and ``velocity_error``, the
-        standard error of its mean over folds. NaN where a model was not trained at such noise, or velocities are not
+        standard error of its mean over folds. ``matching`` (model, log_snr, clip, by): the share of objects' cells
+        whose best match in another frame, among all of its cells, is of the same object: by ``queries`` and keys of
+        the block's attentions (all heads together, before rotary embedding, as DiffTrack), by ``features``, and by
+        ``chance``. NaN where a model was not trained at such noise, or velocities are not
         known. Coordinates ``tau`` (model, log_snr) and ``block`` (model).
 
     Raises
@@ -90,6 +94,7 @@ def _of_model(
     taus = {level: model.nearest_tau(log_snr=level) for level in levels if _trained_at(model, level)}
     shape = (len(levels), len(clips))
     scores = {name: np.full(shape, np.nan) for name in ("JF", "AssA")}
+    matching = np.full((*shape, len(MEASURES)), np.nan)
     ceiling, pooled = np.full(len(clips), np.nan), []
     for number, clip in enumerate(clips):
         masks = start_masks(clip)
@@ -101,6 +106,9 @@ def _of_model(
             place = levels.index(level), number
             scores["JF"][place] = evaluate(labels, masks)["JF"].mean()
             scores["AssA"][place] = evaluate_identity(labels, masks)["AssA"].mean()
+        matched = matching_accuracy(model, clip, sorted(set(taus.values())), block, **how)
+        for level, tau in taus.items():
+            matching[levels.index(level), number] = [float(matched[name].sel(tau=tau)) for name in MEASURES]
         grid = features.sizes["y"], features.sizes["x"]
         size_seen = tuple(features.attrs["input_size"])
         ceiling[number] = score_references(clip, grid, input_size=size_seen)["ceiling"]["JF"].mean()
@@ -109,6 +117,7 @@ def _of_model(
     return xr.Dataset(
         {
             **{name: (("log_snr", "clip"), values) for name, values in scores.items()},
+            "matching": (("log_snr", "clip", "by"), matching),
             "ceiling": ("clip", ceiling),
             "velocity": ("log_snr", velocity),
             "velocity_error": ("log_snr", error),
@@ -117,6 +126,7 @@ def _of_model(
         {
             "log_snr": levels,
             "clip": [clip.name for clip in clips],
+            "by": list(MEASURES),
         },
     )
 
@@ -141,6 +151,8 @@ def write_comparison(found: xr.Dataset, folder: Path) -> None:
     from tedlens.plots import comparison, save_figures
     from tedlens.store import save
 
-    found.mean("clip").to_dataframe().reset_index().to_csv(folder / "comparison.csv", index=False)
+    by = found["matching"].to_dataset("by").rename({name: f"matching_{name}" for name in MEASURES})
+    table = found.drop_vars(["matching", "by"]).merge(by).mean("clip")
+    table.to_dataframe().reset_index().to_csv(folder / "comparison.csv", index=False)
     save(found, folder / "comparison.zarr")
     save_figures({"comparison": comparison(found)}, folder)

@@ -33,6 +33,28 @@ def read_gridfile(path: str | Path) -> dict[str, Any]:
     TedlensError
         For a file that cannot be read, is no YAML, or says something else.
     """
+    words = _words(path)
+    missing = [word for word in ("clips", "tau") if word not in words]
+    if missing:
+        raise TedlensError(f"{path} lacks {' and '.join(missing)}; a grid file says at least clips, tau and a model.")
+    return {**words, "clips": _clips_in(words, path)}
+
+
+def read_clips(path: str | Path) -> list[Callable[[], Clip]]:
+    """The clips that a YAML file lists as a grid file does, as functions that read them; what else it says is ignored.
+
+    Raises
+    ------
+    TedlensError
+        As `read_gridfile`.
+    """
+    words = _words(path)
+    if "clips" not in words:
+        raise TedlensError(f"{path} lacks clips; give a YAML file that begins like {EXAMPLE}.")
+    return _clips_in(words, path)
+
+
+def _words(path: str | Path) -> Mapping[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
         _check_plain(text, path)
@@ -45,11 +67,12 @@ def read_gridfile(path: str | Path) -> dict[str, Any]:
         raise TedlensError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(words, Mapping):
         raise TedlensError(f"{path} does not hold the words of a sweep; a grid file begins like {EXAMPLE}.")
-    missing = [word for word in ("clips", "tau") if word not in words]
-    if missing:
-        raise TedlensError(f"{path} lacks {' and '.join(missing)}; a grid file says at least clips, tau and a model.")
+    return words
+
+
+def _clips_in(words: Mapping[str, Any], path: str | Path) -> list[Callable[[], Clip]]:
     given = words["clips"] if isinstance(words["clips"], list) else [words["clips"]]
-    return {**words, "clips": [clip for one in given for clip in _clips(one, path)]}
+    return [clip for one in given for clip in _clips(one, path)]
 
 
 def _check_plain(text: str, path: str | Path) -> None:

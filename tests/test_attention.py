@@ -231,7 +231,7 @@ def test_slices_do_not_show(models: dict[str, DiffusionModel], clip: tl.Clip, mo
     maps = [tl.attention(model, clip, TAU, layer) for layer in layers]
     statistics = tl.head_statistics(model, clip, TAU, layers)
     monkeypatch.setattr("tedlens.attending.watching.SLICE", 70)
-    monkeypatch.setattr("tedlens.attending.heads.SLICE", 70)
+    monkeypatch.setattr("tedlens.attending.matching.SLICE", 70)
     for layer, whole in zip(layers, maps, strict=True):
         np.testing.assert_allclose(tl.attention(model, clip, TAU, layer), whole, atol=1e-6)
     xr.testing.assert_allclose(tl.head_statistics(model, clip, TAU, layers), statistics)

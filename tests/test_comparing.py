@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+import torch
 import xarray as xr
 from typer.testing import CliRunner
 
 import tedlens as tl
+from tedlens.attending.matching import matching_accuracy
 from tedlens.cli import app
 from tedlens.comparing import LOG_SNR
 
@@ -54,14 +56,63 @@ def test_what_is_not_known_is_nan(found: xr.Dataset, clips: list[tl.Clip]) -> No
     assert (found["ceiling"] > found["JF"].max("log_snr") - 0.1).all()
 
 
+def test_matching_is_the_best_of_all_cells_of_another_frame(found: xr.Dataset, clips: list[tl.Clip]) -> None:
+    """Of the features, from the definition; a network without attention has no queries."""
+    clip = clips[2]
+    assert clip.masks is not None
+    tau = int(found["tau"].sel(model="toy", log_snr=4.0))
+    features = tl.probe(tiny.Toy(), clip, tau=tau, blocks="up_0", size=24)["up_0"]["features"].values[0, 0]
+    ids = clip.masks.reshape(4, -1)  # the toy's grid is that of the pixels
+    cells = features.reshape(4, features.shape[1], -1)
+    cells = cells / np.linalg.norm(cells, axis=1, keepdims=True)
+    pairs = [
+        (ids[frame][np.argmax(cells[0][:, cell] @ cells[frame])] == ids[0][cell], (ids[frame] == ids[0][cell]).mean())
+        for frame in (1, 2, 3)
+        for cell in np.flatnonzero(ids[0])
+        if (ids[frame] == ids[0][cell]).any()
+    ]
+    by = found["matching"].sel(model="toy", log_snr=4.0, clip=clip.name)
+    assert float(by.sel(by="features")) == pytest.approx(np.mean([hit for hit, _ in pairs]), abs=1e-6)
+    assert float(by.sel(by="chance")) == pytest.approx(np.mean([chance for _, chance in pairs]), abs=1e-6)
+    assert found["matching"].sel(by="queries").isnull().all()
+
+
+def test_matching_by_queries_is_that_of_all_heads_together(clips: list[tl.Clip]) -> None:
+    """From what the attention of a block makes of its tokens after its norms, and before their places turn it."""
+    model, clip = tl.load_video_model("mini-dit", size=24), clips[2]
+    assert clip.masks is not None
+    made: dict[str, torch.Tensor] = {}
+    hooks = [
+        getattr(model.denoiser.transformer_blocks[2].attn1, name).register_forward_hook(  # type: ignore[union-attr]
+            lambda module, given, found, name=name: made.update({name: found.clone()})
+        )
+        for name in ("norm_q", "norm_k")
+    ]
+    tl.probe(model, clip, tau=300, blocks="block_2", size=24)
+    for hook in hooks:
+        hook.remove()
+    cells = 6 * 6
+    query, key = (value[0, :, 1:].transpose(0, 1).flatten(1).unflatten(0, (4, cells)) for value in made.values())
+    ids = torch.from_numpy(clip.masks[:, 2::4, 2::4].reshape(4, cells))
+    hits = [
+        bool(ids[frame][(key[frame] @ query[0, cell]).argmax()] == ids[0, cell])
+        for frame in (1, 2, 3)
+        for cell in ids[0].nonzero()[:, 0]
+        if (ids[frame] == ids[0, cell]).any()
+    ]
+    got = matching_accuracy(model, clip, [300], "block_2", size=24)["queries"]
+    assert 0 < np.mean(hits) < 1
+    assert float(got[0]) == pytest.approx(np.mean(hits))
+
+
 def test_figure(found: xr.Dataset, clips: list[tl.Clip]) -> None:
     figure = tl.plots.comparison(found)
     assert {trace.name for trace in figure.data if trace.name} == {"toy", "other"}
     line = next(trace for trace in figure.data if trace.name == "toy")
     np.testing.assert_allclose(line.y, 100 * found["JF"].sel(model="toy").mean("clip"))
-    assert len({trace.xaxis for trace in figure.data}) == 3
+    assert len({trace.xaxis for trace in figure.data}) == 4
     few = tl.plots.comparison(tl.compare([tiny.Toy()], clips[:2], log_snr=[1.0], size=24))
-    assert len({trace.xaxis for trace in few.data}) == 2  # without velocity
+    assert len({trace.xaxis for trace in few.data}) == 3  # without velocity
     with pytest.raises(tl.TedlensError, match=r"draws what tl\.compare gives"):
         tl.plots.comparison(xr.Dataset())
 
@@ -83,4 +134,21 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert table["log_snr"].tolist() == [1.0]
     assert 0 < table["JF"][0] < 1
     assert tl.load(tmp_path / "out" / "comparison.zarr")["JF"].sizes == {"model": 1, "log_snr": 1, "clip": 1}
+    assert 0 < table["matching_queries"][0] < 1
     assert len(LOG_SNR) > 1
+
+
+def test_command_with_ones_own_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tedlens.plots.save_figures", lambda figures, folder: None)
+    (tmp_path / "clips.yaml").write_text("clips: [{similar: {seed: 3, frames: 4, size: 32}}]")
+    told = ["compare", "mini", "--out", str(tmp_path / "out"), "--log-snr", "1", "--size", "32", "--clips"]
+    result = CliRunner().invoke(app, [*told, str(tmp_path / "clips.yaml")])
+    assert result.exit_code == 0, result.output
+    assert tl.load(tmp_path / "out" / "comparison.zarr")["clip"].values.tolist() == ["similar-3"]
+    for given, said in (("0", "nothing to compare"), (str(tmp_path / "none.yaml"), "give a YAML file")):
+        again = CliRunner().invoke(app, [*told[:3], str(tmp_path / "other"), *told[4:], given])
+        assert again.exit_code == 2 or again.exit_code == 1
+        assert said in " ".join(again.output.split())
+    (tmp_path / "tau.yaml").write_text("tau: [1]")
+    again = CliRunner().invoke(app, [*told[:3], str(tmp_path / "other"), *told[4:], str(tmp_path / "tau.yaml")])
+    assert "lacks clips" in " ".join(again.output.split())

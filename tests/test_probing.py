@@ -489,13 +489,13 @@ def test_features_are_written_to_a_store_as_they_come(
 def test_what_no_memory_holds_is_refused_before_the_work(
     video: DiffusionModel, clip: tl.Clip, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tedlens.probing.LOOKED_AT", 1)
-    monkeypatch.setattr("tedlens.probing.SAID", 1000)
-    monkeypatch.setattr("tedlens.probing._free_memory", lambda: 10**6)
+    monkeypatch.setattr("tedlens.probing.features.LOOKED_AT", 1)
+    monkeypatch.setattr("tedlens.probing.features.SAID", 1000)
+    monkeypatch.setattr("tedlens.probing.features._free_memory", lambda: 10**6)
     tl.probe(video, clip, tau=100, blocks="up_2")  # 7 frames of 16 channels on 8x12 cells
     assert capsys.readouterr().out == "Features of 0.0 GB.\n"
-    monkeypatch.setattr("tedlens.probing._free_memory", lambda: 4 * 7 * 16 * 8 * 12 - 1)
-    monkeypatch.setattr(video, "run", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr("tedlens.probing.features._free_memory", lambda: 4 * 7 * 16 * 8 * 12 - 1)
+    monkeypatch.setattr(video, "encode", lambda *_: pytest.fail("it encoded"))
     with pytest.raises(tl.TedlensError, match="of memory are free; give store="):
         tl.probe(video, clip, tau=100, blocks="up_2")
 

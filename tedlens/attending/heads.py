@@ -11,9 +11,10 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from tedlens.attending.watching import SLICE, Call, Layer, layers_of, watch
+from tedlens.attending.matching import by_frame, matches
+from tedlens.attending.watching import Call, Layer, layers_of, watch
 from tedlens.clip import Clip, as_clip
-from tedlens.labels import VOID, on_grid
+from tedlens.labels import VOID
 from tedlens.models.acting import Moment
 from tedlens.models.registry import Model, as_model
 from tedlens.probing import Draw, Prepared, as_list, noise_axis
@@ -128,7 +129,9 @@ def _sums(layer: Layer, call: Call, moment: Moment, masks: Any, size: tuple[int,
             by_frames += (by_place.sum(4) * in_time[row // cells]).sum((0, 2, 3))
             by_pixels += (by_place.sum(3) * in_place[row % cells]).sum((0, 2, 3))
     starting = None if masks is None else masks[[held.start for held in moment.covered]]
-    matched, expected, pairs = _matches(layer, call, starting)
+    matched, expected, pairs = torch.zeros(layer.heads), 0.0, 0
+    if layer.kind != "cross" and starting is not None:
+        matched, expected, pairs = matches(by_frame(layer, call.query), by_frame(layer, call.key), starting, layer.grid)
     return Sums(
         len(call.query) * call.query.shape[2],
         entropy.cpu(),
@@ -147,38 +150,6 @@ def _distances(grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
     )
     centres = torch.stack([y.flatten(), x.flatten()], dim=1)
     return torch.cdist(centres, centres)
-
-
-def _matches(layer: Layer, call: Call, masks: Any) -> tuple[Tensor, float, int]:
-    """Queries of objects' cells in the first frame that find a key of the same object in another: by head, of chance,
-    and how many there are.
-    """
-    matched, expected, pairs = torch.zeros(layer.heads), 0.0, 0
-    if layer.kind == "cross" or masks is None:
-        return matched, expected, pairs
-    # (frame, head, cell, channel)
-    query, key = (_by_frame(layer, each) for each in (call.query, call.key))
-    ids = torch.from_numpy(on_grid(masks, layer.grid).reshape(len(masks), -1).astype(np.int64)).to(query.device)
-    for frame in range(1, len(ids)):
-        there = ids[frame]
-        cells = ((ids[0] > 0) & (ids[0] != VOID) & torch.isin(ids[0], there)).nonzero()[:, 0]
-        if not len(cells):
-            continue
-        for some in cells.split(max(1, SLICE // (layer.heads * len(there)))):
-            best = (query[0][:, some].float() @ key[frame].float().transpose(-1, -2)).argmax(-1)
-            same = there[None] == ids[0][some, None]
-            matched += (there[best] == ids[0][some]).sum(1).cpu()
-            expected += float(same.float().mean(1).sum())
-        pairs += len(cells)
-    return matched, expected, pairs
-
-
-def _by_frame(layer: Layer, value: Tensor) -> Tensor:
-    """Queries or keys as (frame, head, cell, channel)."""
-    if layer.kind == "joint":
-        frames: Tensor = value[0].unflatten(1, (-1, layer.grid[0] * layer.grid[1]))
-        return frames.transpose(0, 1)
-    return value.transpose(0, 2) if layer.kind == "temporal" else value
 
 
 def _means(windows: list[Sums]) -> dict[str, Any]:

@@ -3,64 +3,43 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
 from tedlens.errors import TedlensError
-from tedlens.plots.style import AXES, COLOURS, DASHES_IN_TURN, METRICS, OTHERS, SYMBOLS_IN_TURN, styled
+from tedlens.plots.style import AXES, COLOURS, METRICS, OTHERS, SYMBOLS_IN_TURN, styled
 
-PANELS = {"JF": METRICS["JF"], "AssA": METRICS["AssA"], "velocity": "velocity, R<sup>2</sup>"}
+PANELS = {
+    "JF": METRICS["JF"],
+    "AssA": METRICS["AssA"],
+    "matching": "matching accuracy (%)",
+    "velocity": "velocity, R<sup>2</sup>",
+}
+MATCHED = {"queries": None, "features": "dash", "chance": "dot"}  # by what, and the line's dash
 IN_TURN = [*COLOURS.values(), *OTHERS]
 
 
 def comparison(found: xr.Dataset) -> go.Figure:
-    """J&F, AssA and decoded velocity over log-SNR: a line for each model, with standard errors.
+    """J&F, AssA, matching accuracy and decoded velocity over log-SNR: a line for each model, with standard errors.
 
-    Noise grows to the right. Of J&F the ceiling of each model's grid is a dotted line in its colour. What was not
-    measured has no panel.
+    Noise grows to the right. Of J&F the ceiling of each model's grid is a dotted line in its colour; of matching the
+    line is of queries with keys, the dashed one of features, the dotted one of chance. What was not measured has no
+    panel.
 
     Raises
     ------
     TedlensError
         For results of another kind.
     """
-    if not {"JF", "AssA", "ceiling", "velocity"} <= set(found.data_vars):
+    if not {"JF", "AssA", "ceiling", "matching", "velocity"} <= set(found.data_vars):
         raise TedlensError("comparison draws what tl.compare gives; these are other results.")
     panels = [name for name in PANELS if bool(found[name].notnull().any())]
-    figure = make_subplots(1, len(panels), horizontal_spacing=0.09)
+    figure = make_subplots(1, len(panels), horizontal_spacing=0.24 / len(panels))
     for column, name in enumerate(panels, start=1):
         for number, model in enumerate(found["model"].values):
-            of_model = found.sel(model=model)
-            mean, error = _statistics(of_model, name)
-            known = np.isfinite(mean)
-            colour = IN_TURN[number % len(IN_TURN)]
-            figure.add_scatter(
-                x=found["log_snr"].values[known],
-                y=mean[known],
-                error_y={"array": error[known], "thickness": 1.2, "width": 3},
-                name=str(model),
-                legendgroup=str(model),
-                showlegend=column == 1,
-                mode="lines+markers",
-                line={"color": colour, "width": 2, "dash": DASHES_IN_TURN[number % len(DASHES_IN_TURN)]},
-                marker={"symbol": SYMBOLS_IN_TURN[number % len(SYMBOLS_IN_TURN)], "size": 7},
-                row=1,
-                col=column,
-            )
-            if name == "JF":
-                figure.add_scatter(
-                    x=found["log_snr"].values[[0, -1]],
-                    y=[100 * float(of_model["ceiling"].mean())] * 2,
-                    mode="lines",
-                    line={"color": colour, "width": 1, "dash": "dot"},
-                    legendgroup=str(model),
-                    showlegend=False,
-                    hovertemplate=f"{model}: ceiling of its grid %{{y:.1f}}<extra></extra>",
-                    row=1,
-                    col=column,
-                )
+            for trace in _lines(found.sel(model=model), name, number):
+                figure.add_trace(trace.update(showlegend=trace.showlegend and column == 1), row=1, col=column)
         figure.update_yaxes(title=PANELS[name], row=1, col=column)
         if name != "velocity":
             figure.update_yaxes(rangemode="tozero", row=1, col=column)
@@ -68,10 +47,46 @@ def comparison(found: xr.Dataset) -> go.Figure:
     return styled(figure, width=60 + 320 * len(panels), height=340).update_layout(margin_r=24)
 
 
-def _statistics(of_model: xr.Dataset, name: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean and standard error over clips, in percent; of velocity as they are."""
+def _lines(of_model: xr.Dataset, name: str, number: int) -> list[go.Scatter]:
+    """The lines of a model in a panel; the first stands in the legend."""
+    model, levels = str(of_model["model"].values), of_model["log_snr"].values
+    colour = IN_TURN[number % len(IN_TURN)]
+    symbol = SYMBOLS_IN_TURN[number % len(SYMBOLS_IN_TURN)]
+
+    def line(values: xr.DataArray, dash: str | None, label: str, error: xr.DataArray | None = None) -> go.Scatter:
+        known = np.isfinite(values.values)
+        return go.Scatter(
+            x=levels[known],
+            y=values.values[known],
+            error_y=None if error is None else {"array": error.values[known], "thickness": 1.2, "width": 3},
+            name=model,
+            legendgroup=model,
+            showlegend=error is not None,
+            mode="lines" if error is None else "lines+markers",
+            line={"color": colour, "width": 1.2 if error is None else 2, "dash": dash},
+            marker={"symbol": symbol, "size": 7},
+            hovertemplate=f"{model}{label}: %{{y:.3g}}<extra></extra>",
+        )
+
     if name == "velocity":
-        return of_model["velocity"].values, of_model["velocity_error"].values
-    clips = max(1, of_model.sizes["clip"])
-    spread = of_model[name].std("clip", ddof=1) / np.sqrt(clips) if clips > 1 else 0 * of_model[name].mean("clip")
-    return 100 * of_model[name].mean("clip").values, 100 * spread.values
+        return [line(of_model["velocity"], None, "", of_model["velocity_error"])]
+    if name == "matching":
+        by = {each: of_model["matching"].sel(by=each) for each in MATCHED}
+        mean = {each: _mean(values) for each, values in by.items()}
+        marked = {each: _error(values) if each != "chance" else None for each, values in by.items()}
+        labels = {"queries": ", queries with keys", "features": ", features", "chance": ", chance"}
+        return [line(mean[each], dash, labels[each], marked[each]) for each, dash in MATCHED.items()]
+    ceiling = xr.full_like(_mean(of_model[name]), 100 * float(of_model["ceiling"].mean()))
+    lines = [line(_mean(of_model[name]), None, "", _error(of_model[name]))]
+    return [*lines, line(ceiling, "dot", ", ceiling of its grid")] if name == "JF" else lines
+
+
+def _mean(values: xr.DataArray) -> xr.DataArray:
+    """Over clips, in percent."""
+    return 100 * values.mean("clip")
+
+
+def _error(values: xr.DataArray) -> xr.DataArray:
+    """The standard error of the mean over clips, in percent."""
+    clips = values.sizes["clip"]
+    return 100 * values.std("clip", ddof=1) / np.sqrt(clips) if clips > 1 else 0 * values.mean("clip")

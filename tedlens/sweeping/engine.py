@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -127,7 +126,7 @@ def run_task(task: Task, models: Models, grid: Grid, store: str | None) -> Itera
 # --- on a worker ----------------------------------------------------------------------------------
 
 Given = tuple[Model | None, Model | None]  # motion and appearance, by name or arguments
-_loaded: dict[bytes, Models] = {}  # the models of the last task, by what was given
+_loaded: dict[str, Models] = {}  # the models of the last task, by what was given
 _one_at_a_time = threading.Lock()  # threads of a worker load a model once, and take turns with it
 
 
@@ -142,7 +141,9 @@ def _cells_on_worker(given: Given, task: Task, grid: Grid, store: str | None) ->
 
 
 def _models_of_worker(given: Given) -> Models:
-    key = pickle.dumps(given)  # whole: long vectors and clips are cut short where they are printed
+    from dask.base import tokenize
+
+    key = tokenize(given)
     if key not in _loaded:
         _loaded.clear()  # memory for two sets of models may not be there
         _loaded[key] = load_models(*given)

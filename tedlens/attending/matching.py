@@ -1,0 +1,132 @@
+"""How often a cell finds its own object in other frames: by queries and keys, and by features, on one measure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import xarray as xr
+from torch import Tensor
+
+from tedlens.attending.watching import SLICE, Call, Layer, layers_of, watch
+from tedlens.clip import Clip
+from tedlens.interventions.sites import attentions_in, sites
+from tedlens.labels import VOID, Labels, on_grid
+from tedlens.models.acting import Moment
+from tedlens.models.base import DiffusionModel
+from tedlens.probing import Draw, Prepared
+
+MEASURES = ("queries", "features", "chance")
+
+
+@torch.no_grad()
+def matching_accuracy(
+    model: DiffusionModel,
+    clip: Clip,
+    taus: Sequence[int],
+    block: str,
+    *,
+    seed: int = 0,
+    overlap: int = 2,
+    size: int | tuple[int, int] | None = None,
+) -> xr.Dataset:
+    """Share of objects' cells in a window's first frame whose best match in another frame is of the same object.
+
+    Means over the other frames and all windows. Each match is the best of all cells of that frame, near and far: what
+    limits propagation to a window is not there.
+
+    Parameters
+    ----------
+    model, clip, seed, overlap, size
+        See `probe`; the clip has masks of all frames.
+    taus
+        Noise levels (training timesteps).
+    block
+        Name of a block.
+
+    Returns
+    -------
+    Dataset over tau
+        ``queries``: by queries and keys of the block's attentions, all heads together and before they are turned by
+        their places (as DiffTrack does), mean over attentions; NaN for a block without attention but to text.
+        ``features``: by the cosine of the block's features. ``chance``: that of a cell drawn blindly.
+    """
+    prepared = Prepared(model, clip, overlap=overlap, size=size)
+    masks = clip.masks
+    assert masks is not None
+    inside = attentions_in(model, sites(model, [block]))
+    layers = [layer for layer in (layers_of(model, [block]) if inside else []) if layer.kind != "cross"]
+    found = {name: np.full(len(taus), np.nan) for name in MEASURES}
+    for number, tau in enumerate(taus):
+        draw = Draw(tau, seed)
+        found["features"][number], found["chance"][number] = _of_features(prepared, draw, block, masks)
+        if layers:
+            found["queries"][number] = _of_queries(prepared, draw, layers, masks)
+    return xr.Dataset({name: ("tau", values) for name, values in found.items()}, {"tau": list(taus)})
+
+
+def _of_features(prepared: Prepared, draw: Draw, block: str, masks: Labels) -> tuple[float, float]:
+    ((_, _, by_name),) = prepared.features([draw.tau], [draw.seed], [block])
+    features = F.normalize(by_name[block].float(), dim=1)
+    grid = features.shape[-2], features.shape[-1]
+    cells = features.flatten(2).transpose(1, 2)[:, None]
+    parts = [slice(window.start, window.stop) for window in prepared.windows]
+    found = [matches(cells[part], cells[part], masks[part], grid) for part in parts]
+    pairs = sum(pairs for _, _, pairs in found) or np.nan
+    return sum(float(matched[0]) for matched, _, _ in found) / pairs, sum(chance for _, chance, _ in found) / pairs
+
+
+def _of_queries(prepared: Prepared, draw: Draw, layers: Sequence[Layer], masks: Labels) -> float:
+    def take(layer: Layer, call: Call, moment: Moment) -> tuple[float, int]:
+        # All heads as one: their dot products add up.
+        query, key = (by_frame(layer, each).transpose(1, 2).flatten(2)[:, None] for each in (call.query, call.key))
+        matched, _, pairs = matches(query, key, masks[[held.start for held in moment.covered]], layer.grid)
+        return float(matched[0]), pairs
+
+    windows = [by_name for _, by_name in watch(prepared, draw, layers, take, rotary=False)]
+    matched, pairs = (np.array([[each[layer.name][k] for layer in layers] for each in windows]).sum(0) for k in (0, 1))
+    return float(np.mean(matched / np.where(pairs, pairs, np.nan)))
+
+
+def by_frame(layer: Layer, value: Tensor) -> Tensor:
+    """Queries or keys of an attention as (frame, head, cell, channel)."""
+    if layer.kind == "joint":
+        frames: Tensor = value[0].unflatten(1, (-1, layer.grid[0] * layer.grid[1]))
+        return frames.transpose(0, 1)
+    return value.transpose(0, 2) if layer.kind == "temporal" else value
+
+
+def matches(query: Tensor, key: Tensor, masks: Labels, grid: tuple[int, int]) -> tuple[Tensor, float, int]:
+    """Cells of objects in the first frame whose query is nearest, by dot product, to a key of the same object.
+
+    Parameters
+    ----------
+    query, key
+        (frame, head, cell, channel).
+    masks
+        Of the same frames.
+    grid
+        Rows and columns of cells.
+
+    Returns
+    -------
+    How many by head, how many are expected of cells drawn blindly, and how many there are: pairs of a cell and a frame
+    that shows its object.
+    """
+    heads = query.shape[1]
+    matched, expected, pairs = torch.zeros(heads), 0.0, 0
+    ids = torch.from_numpy(on_grid(masks, grid).reshape(len(masks), -1).astype(np.int64)).to(query.device)
+    for frame in range(1, len(ids)):
+        there = ids[frame]
+        cells = ((ids[0] > 0) & (ids[0] != VOID) & torch.isin(ids[0], there)).nonzero()[:, 0]
+        if not len(cells):
+            continue
+        for some in cells.split(max(1, SLICE // (heads * len(there)))):
+            best = (query[0][:, some].float() @ key[frame].float().transpose(-1, -2)).argmax(-1)
+            same = there[None] == ids[0][some, None]
+            matched += (there[best] == ids[0][some]).sum(1).cpu()
+            expected += float(same.float().mean(1).sum())
+        pairs += len(cells)
+    return matched, expected, pairs
