@@ -134,7 +134,8 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert table["log_snr"].tolist() == [1.0]
     assert 0 < table["JF"][0] < 1
     assert tl.load(tmp_path / "out" / "comparison.zarr")["JF"].sizes == {"model": 1, "log_snr": 1, "clip": 1}
-    assert 0 < table["matching_queries"][0] < 1
+    assert 0 < table["matching_features"][0] < 1
+    assert 0 <= table["matching_queries"][0] < 1
     assert len(LOG_SNR) > 1
 
 
@@ -144,7 +145,7 @@ def test_command_with_ones_own_clips(tmp_path: Path, monkeypatch: pytest.MonkeyP
     told = ["compare", "mini", "--out", str(tmp_path / "out"), "--log-snr", "1", "--size", "32", "--clips"]
     result = CliRunner().invoke(app, [*told, str(tmp_path / "clips.yaml")])
     assert result.exit_code == 0, result.output
-    assert tl.load(tmp_path / "out" / "comparison.zarr")["clip"].values.tolist() == ["similar-3"]
+    assert tl.load(tmp_path / "out" / "comparison.zarr")["clip"].values.tolist() == ["similar-cross-3"]
     for given, said in (("0", "nothing to compare"), (str(tmp_path / "none.yaml"), "give a YAML file")):
         again = CliRunner().invoke(app, [*told[:3], str(tmp_path / "other"), *told[4:], given])
         assert again.exit_code == 2 or again.exit_code == 1

@@ -53,7 +53,7 @@ def matching_accuracy(
         their places (as DiffTrack does), mean over attentions; NaN for a block without attention but to text.
         ``features``: by the cosine of the block's features. ``chance``: that of a cell drawn blindly.
     """
-    prepared = Prepared(model, clip, overlap=overlap, size=size)
+    prepared = Prepared(model, clip, overlap=overlap, size=size, progress=False)
     masks = clip.masks
     assert masks is not None
     inside = attentions_in(model, sites(model, [block]))

@@ -102,7 +102,7 @@ EMBEDDED: dict[Kind, dict[str, tuple[str, dict[str, Any]]]] = {
     "video": {
         "mini": ("video", {"size": recipe.SIZE}),
         "mini-svd": ("svd", {"size": recipe.SIZE}),
-        "mini-dit": ("dit", {"size": recipe.SIZE}),
+        "mini-dit": ("dit", {"size": recipe.SIZE, "block": "block_7"}),
     },
     "image": {"mini": ("image", {"size": recipe.SIZE, "block": "up_0"})},
 }
