@@ -148,8 +148,7 @@ def test_command_with_ones_own_clips(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert tl.load(tmp_path / "out" / "comparison.zarr")["clip"].values.tolist() == ["similar-cross-3"]
     for given, said in (("0", "nothing to compare"), (str(tmp_path / "none.yaml"), "give a YAML file")):
         again = CliRunner().invoke(app, [*told[:3], str(tmp_path / "other"), *told[4:], given])
-        assert again.exit_code == 2 or again.exit_code == 1
-        assert said in " ".join(again.output.split())
+        assert said in str(again.exception)
     (tmp_path / "tau.yaml").write_text("tau: [1]")
     again = CliRunner().invoke(app, [*told[:3], str(tmp_path / "other"), *told[4:], str(tmp_path / "tau.yaml")])
-    assert "lacks clips" in " ".join(again.output.split())
+    assert "lacks clips" in str(again.exception)
