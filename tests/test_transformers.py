@@ -205,6 +205,35 @@ def test_every_call_works(models: Callable[..., DiffusionModel], name: str, late
         assert not np.allclose(other, whole)
 
 
+@pytest.mark.parametrize("name", ["latte", "cogvideox-5b", "wan-2.1", "ltx", "hunyuan", "mochi"])
+def test_sweeps_explorers_and_figures_take_each_family(models: Callable[..., DiffusionModel], name: str) -> None:
+    """On latents of a video, where it has them: frames that share features, tokens on a grid, layers with text."""
+    model = models(name, "frame" if name == "latte" else "video")
+    clip, (first, second) = clip_for(name, 6), model.blocks[:2]
+    how: dict[str, Any] = {"tau": [100, 700], "blocks": [first, second]}
+    cuts = {"intact": None, "cut": {"ablate": f"{second}.attn" if name == "hunyuan" else f"{second}.attn1"}}
+    scores = tl.sweep([clip], motion=model, interventions=cuts, progress=False, **how)
+    assert scores["JF"].notnull().all()
+    cut = (scores["JF"].sel(intervention="cut") - scores["JF"].sel(intervention="intact")).sel(block=first)
+    np.testing.assert_allclose(cut, 0, atol=1e-6)  # what runs before it does not notice
+    against = tl.reference_scores([clip], scores)
+    assert (against["J"].sel(features="ceiling") > 0.1).all()
+    whole = scores.sel(intervention="intact", drop=True)
+    for figure in (tl.plots.tau_curve(whole, references=against), tl.plots.tau_block_map(whole, references=against)):
+        assert figure.data
+    features = tl.probe(model, clip, **how)
+    assert tl.plots.pca_map(features, clip).data
+    explorer = tl.widgets.pca_explorer(features, clip)
+    explorer.close()
+    layer = f"{first}.attn" if name == "hunyuan" else f"{first}.attn1"
+    for explorer in (
+        tl.widgets.tau_explorer(whole, references=against),
+        tl.widgets.attention_explorer(model, clip, tau=300, layers=layer),
+        tl.widgets.prediction_explorer(model, clip, tau=[300]),
+    ):
+        explorer.close()
+
+
 def changed_at(clip: tl.Clip, frame: int) -> tl.Clip:
     frames = clip.frames.copy()
     frames[frame] = 255 - frames[frame]
