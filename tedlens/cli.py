@@ -407,7 +407,7 @@ def track(
     dtype: Dtype = "float32",
     offload: Offload = False,
 ) -> None:
-    """Track the objects of a first mask: DAVIS-style PNGs, a video."""
+    """Track the objects of a first mask: DAVIS-style PNGs, named as the frames are, and a video."""
     from tedlens.clip import read_clip
     from tedlens.media import overlay, write_masks, write_video
     from tedlens.presets import preset_named, track_words
@@ -445,7 +445,7 @@ def track(
     }
     labels = run(frames, **(words | models))["labels"].values
     with whole_folder(out) as folder:
-        write_masks(labels, folder / "masks")
+        write_masks(labels, folder / "masks", frames.frame_names)
         write_video(overlay(frames.frames, labels), folder / "overlay.mp4", frames.fps)
     list_paths({f"{len(labels)} masks": out / "masks", "overlay, video": out / "overlay.mp4"})
 
