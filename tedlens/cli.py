@@ -8,7 +8,6 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +19,7 @@ from rich.text import Text
 from tedlens.errors import TedlensError
 from tedlens.escaping import printable
 from tedlens.models.mini.outlines import known_outlines
+from tedlens.version import __version__
 
 # Heavy imports stand inside the commands: `tedlens --help` should not wait for torch.
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ Size = Annotated[
 
 def show_version(asked: bool) -> None:
     if asked:
-        print(f"tedlens {version('tedlens')}")
+        print(f"tedlens {__version__}")
         raise typer.Exit
 
 

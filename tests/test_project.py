@@ -1,5 +1,6 @@
 """The project's own files agree with each other, and importing tedlens stays cheap."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -9,6 +10,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+
+import tedlens
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -48,6 +51,14 @@ def test_pins_are_within_the_bounds():
     version = pins()
     outside = [str(need) for need in declared() if version[canonicalize_name(need.name)] not in need.specifier]
     assert outside == []
+
+
+def test_one_version_everywhere():
+    changes = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    newest = next(title for title in changes if title != "Unreleased")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert newest == f"{tedlens.__version__} ({citation['date-released']})"
+    assert citation["version"] == tedlens.__version__
 
 
 def test_import_loads_neither_torch_nor_diffusers():
