@@ -16,7 +16,7 @@ import tedlens
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # conda-forge's names, where they are not PyPI's.
-CONDA = {"kaleido": "python-kaleido", "playwright": "playwright-python", "torch": "pytorch"}
+CONDA = {"build": "python-build", "kaleido": "python-kaleido", "playwright": "playwright-python", "torch": "pytorch"}
 
 
 def declared() -> list[Requirement]:
