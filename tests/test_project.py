@@ -61,6 +61,19 @@ def test_one_version_everywhere():
     assert citation["version"] == tedlens.__version__
 
 
+def test_issue_forms_have_what_github_asks_for():
+    """It shows a form that it cannot read as a blank page."""
+    forms = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))]
+    assert len(forms) == 2
+    for form in forms:
+        assert all(isinstance(form[key], str) for key in ("name", "description"))
+        assert {field["type"] for field in form["body"]} <= {"input", "textarea"}
+        assert all(field["attributes"]["label"] for field in form["body"])
+        ids = [field["id"] for field in form["body"]]
+        assert "info" in ids
+        assert len(set(ids)) == len(ids)
+
+
 def test_import_loads_neither_torch_nor_diffusers():
     code = "import sys, tedlens; print({'torch', 'diffusers'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
