@@ -44,8 +44,7 @@ docs: .venv/.docs
 # The wheel is built from the source archive, so that both are known to be whole.
 wheel: .venv/.installed
 	@rm -rf dist
-	@$(BIN)/python -m build --outdir dist >/dev/null
-	@ls dist
+	@$(BIN)/python -m build --outdir dist
 
 clean:
 	@rm -rf demo build dist docs/_build docs/api docs/commands.md .mypy_cache .pytest_cache .ruff_cache .hypothesis
