@@ -2,16 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-all lint lab notebooks docs clean
+.PHONY: help demo test test-all lint lab notebooks docs wheel clean
 
 help:
 	@echo "make demo       run the whole path on a built-in clip and model; results in demo/"
 	@echo "make test       run the tests, in two processes"
-	@echo "make test-all   run what make test leaves for a release: the benchmark, long notebooks, what is killed on its way"
+	@echo "make test-all   run what make test leaves for a release: the benchmark, long notebooks, the wheel, what is killed on its way"
 	@echo "make lint       check style and types"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  run them and keep their outputs"
 	@echo "make docs       build the site of guides, notebooks and public names in docs/_build/"
+	@echo "make wheel      build the wheel and the source archive in dist/"
 	@echo "make clean      remove demo/, caches and build leftovers; .venv/ and runs/ stay"
 
 demo: .venv/.installed
@@ -39,6 +40,11 @@ docs: .venv/.docs
 	@$(BIN)/typer tedlens.cli utils docs --name tedlens --title Commands --output docs/commands.md >/dev/null
 	@$(BIN)/sphinx-build -q -W --keep-going -c docs . docs/_build/html
 	@echo "Open docs/_build/html/docs/index.html"
+
+# The wheel is built from the source archive, so that both are known to be whole.
+wheel: .venv/.installed
+	@rm -rf dist
+	@$(BIN)/python -m build --outdir dist
 
 clean:
 	@rm -rf demo build dist docs/_build docs/api docs/commands.md .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -6,5 +6,6 @@ are read when the first model is.
 
 import lazy_loader
 
+from tedlens.version import __version__ as __version__
+
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__version__ = "0.1.0"

@@ -9,7 +9,6 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,6 +20,7 @@ from rich.text import Text
 from tedlens.errors import TedlensError
 from tedlens.escaping import printable
 from tedlens.models.mini.outlines import known_outlines
+from tedlens.version import __version__
 
 # Heavy imports stand inside the commands: `tedlens --help` should not wait for torch.
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ Size = Annotated[
 
 def show_version(asked: bool) -> None:
     if asked:
-        print(f"tedlens {version('tedlens')}")
+        print(f"tedlens {__version__}")
         raise typer.Exit
 
 
@@ -408,7 +408,7 @@ def track(
     dtype: Dtype = "float32",
     offload: Offload = False,
 ) -> None:
-    """Track the objects of a first mask: DAVIS-style PNGs, a video."""
+    """Track the objects of a first mask: DAVIS-style PNGs, named as the frames are, and a video."""
     from tedlens.clip import read_clip
     from tedlens.media import overlay, write_masks, write_video
     from tedlens.presets import preset_named, track_words
@@ -446,7 +446,7 @@ def track(
     }
     labels = run(frames, **(words | models))["labels"].values
     with whole_folder(out) as folder:
-        write_masks(labels, folder / "masks")
+        write_masks(labels, folder / "masks", frames.frame_names)
         write_video(overlay(frames.frames, labels), folder / "overlay.mp4", frames.fps)
     list_paths({f"{len(labels)} masks": out / "masks", "overlay, video": out / "overlay.mp4"})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ DEFAULT_FPS = 8.0
 class Clip:
     """Frames of a video, with masks of the objects in them where they are known.
 
-    ``clip[2:10]`` is the clip of those frames; ``len(clip)`` is the number of frames.
+    ``clip[2:10]`` is the clip of those frames, under the names that they had; ``len(clip)`` is the number of frames.
 
     Parameters
     ----------
@@ -50,6 +51,9 @@ class Clip:
     flow
         ``forward`` and ``backward`` (frame, y, x, axis = y, x), the way to the frame after and before, in
         pixels, and perhaps ``depth`` (frame, y, x); see `tedlens.datasets.kubric`.
+    frame_names
+        What each frame is called in its source: its file's stem, or its number there, by which `tl.write_masks` names
+        masks and `tl.read_clip` finds them again. 00000, 00001, .. by default.
 
     Raises
     ------
@@ -65,6 +69,7 @@ class Clip:
     points: xr.Dataset | None = None
     joints: xr.Dataset | None = None
     flow: xr.Dataset | None = None
+    frame_names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frames", media.check_frames(self.frames))
@@ -72,6 +77,12 @@ class Clip:
             object.__setattr__(self, "masks", _fit(self.masks, *self.frames.shape[:3]))
         if not 0 < self.fps < float("inf"):
             raise TedlensError(f"fps={self.fps} is no rate; give frames a second, above 0.")
+        names = tuple(self.frame_names) or media.numbered(range(len(self)))
+        if len(names) != len(self) or len(set(names)) != len(names):
+            raise TedlensError(
+                f"frame_names holds {len(set(names))} different names for {len(self)} frames; give each frame its own."
+            )
+        object.__setattr__(self, "frame_names", names)
         for what, truth in self._truths().items():
             if truth is not None and truth.sizes.get("frame", len(self)) != len(self):
                 raise TedlensError(
@@ -99,7 +110,7 @@ class Clip:
             what: truth if truth is None or "frame" not in truth.dims else truth.isel(frame=part)
             for what, truth in self._truths().items()
         }
-        return Clip(self.frames[part], masks, self.fps, self.name, **truths)
+        return Clip(self.frames[part], masks, self.fps, self.name, **truths, frame_names=self.frame_names[part])
 
     def _truths(self) -> dict[str, xr.Dataset | None]:
         """What is known beyond masks, by the field's name."""
@@ -175,10 +186,10 @@ def read_clip(
     masks
         One of
 
-        - a PNG: the mask of the first frame read, or of the frame whose file has the same stem;
         - a folder of PNGs, for all or some of the frames: each belongs to the frame with the same
           stem; if no stem agrees, to the frame whose stem ends in the same number; for videos, or if
-          not every mask finds one so, to the frame at that position, counted from 0;
+          not every mask finds one so, to the frame at that position in the source, counted from 0;
+        - a PNG: the mask of the frame of the same name (``clip.frame_names``), else of the first frame read;
         - an .npz (with ``masks``), .npy or array: (T, H, W) for all frames of the source, or (H, W)
           for the first frame read.
 
@@ -202,7 +213,8 @@ def read_clip(
     ------
     TedlensError
         If something is missing, damaged, cut short, of a size that does not agree, or cannot be what is meant:
-        masks with soft edges, palettes that disagree, masks named by frame and object. MPEG program and transport
+        masks with soft edges, palettes that disagree, masks named by frame and object, or masks that are counted from 0
+        within the part that is read, or from 1, so that nobody can tell whose they are. MPEG program and transport
         streams say nothing of their length, so of these a cut is noticed only within a picture.
     """
     source = Path(path).expanduser()
@@ -217,6 +229,7 @@ def read_clip(
         masks=labels,
         fps=fps if fps is not None else footage.fps or DEFAULT_FPS,
         name=name if name is not None else source.resolve().name if source.is_dir() else source.stem,
+        frame_names=footage.names,
     )
 
 

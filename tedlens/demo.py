@@ -97,7 +97,7 @@ def write_demo(
     out: Path, clip: Clip, tracked: dict[str, xr.DataArray], feats: xr.DataTree, scores: xr.Dataset
 ) -> dict[str, Path]:
     """Features, scores, masks, overlays and figures; returns what lies where."""
-    write_masks(tracked["motion"].values, out / "masks")
+    write_masks(tracked["motion"].values, out / "masks", clip.frame_names)
     write_video(overlay(clip.frames, tracked["motion"].values), out / "overlay.mp4", clip.fps)
     PIL.Image.fromarray(overlay_strip(clip, tracked)).save(out / "overlay.png")
     figures = save_figures(

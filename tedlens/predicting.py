@@ -180,4 +180,4 @@ def pictured(prepared: Prepared, pictures: Tensor, name: str) -> Clip:
     clip = prepared.clip
     levels = ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     frames = resize(levels.permute(0, 2, 3, 1).cpu().numpy(), (clip.height, clip.width))
-    return Clip(frames, clip.masks, clip.fps, name)
+    return Clip(frames, clip.masks, clip.fps, name, frame_names=clip.frame_names)

@@ -7,11 +7,14 @@ from importlib.metadata import version
 from typing import Any
 
 from tedlens.clip import Clip
+from tedlens.version import __version__
 
 
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
-    return {f"version_{name}": version(name) for name in ("tedlens", "torch", "diffusers", "numpy", "xarray")}
+    others = {f"version_{name}": version(name) for name in ("torch", "diffusers", "numpy", "xarray")}
+    # Its own by the code that runs: what pip knows of a checkout is of the day when it was installed.
+    return {"version_tedlens": __version__} | others
 
 
 def frames_sha256(clip: Clip) -> str:

@@ -76,6 +76,16 @@ def test_track_and_evaluate(tedlens: Run, folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "scores.csv").read_text().startswith("object,frame")
 
 
+def test_masks_of_a_part_are_named_as_its_frames(tedlens: Run, folder: Path, tmp_path: Path) -> None:
+    mask = folder / "masks/00002.png"
+    part = ("--start", "2", "--stride", "2", "--radius", "4")
+    ran = tedlens("track", folder / "frames", "--mask", mask, "--out", tmp_path / "out", *part)
+    assert ran.returncode == 0, ran.stderr
+    assert sorted(file.name for file in (tmp_path / "out/masks").iterdir()) == ["00002.png", "00004.png"]
+    whole = tl.read_clip(folder / "frames", masks=tmp_path / "out/masks")
+    assert np.flatnonzero(whole.annotated).tolist() == [2, 4]
+
+
 def test_evaluate_of_the_truth_is_perfect(tedlens: Run, folder: Path) -> None:
     scored = tedlens("evaluate", folder / "masks", folder / "masks", "--protocol", "all")
     assert "1.000" in scored.stdout.splitlines()[-3]

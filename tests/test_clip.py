@@ -146,6 +146,12 @@ class TestClip:
         assert part.objects["frame"].values.tolist() == [2, 3, 4, 5, 6, 7]
         np.testing.assert_array_equal(part.objects["depth"], truth["depth"].sel(frame=slice(2, 7)))
 
+    def test_a_part_keeps_the_names_of_its_frames(self) -> None:
+        assert Clip(moving_frames())[2:5].frame_names == ("00002", "00003", "00004")
+        named = Clip(moving_frames(3), frame_names=["a", "c", "b"])
+        assert named[1:].frame_names == ("c", "b")
+        assert named[1:][1:].frame_names == ("b",)
+
     @pytest.mark.parametrize("index", [3, slice(None, None, 2), slice(None, None, -1), slice(12, 20), slice(5, 5)])
     def test_slices_are_frames_in_a_row(self, index: Any) -> None:
         with one_sentence("clip["):
@@ -169,6 +175,8 @@ class TestClip:
             ({"fps": 0}, "fps=0"),
             ({"fps": float("nan")}, "fps=nan"),
             ({"objects": xr.Dataset(coords={"frame": range(3)})}, "3 frames but the clip has 12"),
+            ({"frame_names": ["0", "1"]}, "2 different names for 12 frames"),
+            ({"frame_names": ["same"] * FRAMES}, "1 different names for 12 frames"),
         ],
     )
     def test_says_what_does_not_fit(self, arguments: dict[str, Any], says: str) -> None:
@@ -406,6 +414,73 @@ class TestMasks:
         ):
             with one_sentence(tmp_path / name, says):
                 read_clip(folder, tmp_path / name)
+
+
+class TestNamesOfFrames:
+    """Masks of a part of a source find its frames again, whatever part is read then; else one sentence says why not."""
+
+    STEMS = ("frame{}", "{:05d}", "f{:03d}_left")
+
+    @pytest.fixture(params=[*STEMS, "gaps", "video", "arrays"])
+    def source(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+        """Twelve frames: in a folder, numbered from 1 or with gaps, a video, or arrays."""
+        if request.param == "video":
+            write_video(moving_frames(), tmp_path / "walk.mp4")
+            return tmp_path / "walk.mp4"
+        if request.param == "arrays":
+            np.savez(tmp_path / "walk.npz", frames=moving_frames())
+            return tmp_path / "walk.npz"
+        stem, step = ("{:05d}", 5) if request.param == "gaps" else (request.param, 1)
+        (tmp_path / "walk").mkdir()
+        for t, frame in enumerate(moving_frames()):
+            save(tmp_path / "walk" / f"{stem.format(step * t + 1)}.png", frame)
+        return tmp_path / "walk"
+
+    @pytest.mark.parametrize(
+        "part", [{}, {"start": 1}, {"stride": 2}, {"start": 3, "stop": 10, "stride": 3}, {"start": 5, "stop": 6}]
+    )
+    def test_masks_of_a_part_find_its_frames(self, source: Path, tmp_path: Path, part: dict[str, int]) -> None:
+        chosen = np.arange(FRAMES)[part.get("start", 0) : part.get("stop") : part.get("stride", 1)]
+        masks = moving_masks()[chosen]
+        clip = read_clip(source, **part)  # type: ignore[arg-type]
+        write_masks(masks, tmp_path / "masks", clip.frame_names)
+        np.testing.assert_array_equal(read_clip(source, tmp_path / "masks", **part).masks, masks)  # type: ignore[arg-type]
+        whole = read_clip(source, tmp_path / "masks")
+        assert whole.masks is not None
+        assert np.flatnonzero(whole.annotated).tolist() == chosen.tolist()
+        np.testing.assert_array_equal(whole.masks[chosen], masks)
+        one = read_clip(source, tmp_path / "masks" / f"{clip.frame_names[-1]}.png")  # each mask, too, knows its frame
+        assert np.flatnonzero(one.annotated).tolist() == [chosen[-1]]
+
+    def test_masks_of_a_slice_find_its_frames(self, source: Path, tmp_path: Path) -> None:
+        clip = read_clip(source, start=2)[1:6]
+        write_masks(moving_masks()[3:8], tmp_path / "masks", clip.frame_names)
+        np.testing.assert_array_equal(read_clip(source, tmp_path / "masks", start=3, stop=8).masks, moving_masks()[3:8])
+
+    @pytest.mark.parametrize("part", [{"start": 1}, {"stride": 2}, {"start": 5, "stop": 6}])
+    def test_masks_that_count_anew_are_refused(self, source: Path, tmp_path: Path, part: dict[str, int]) -> None:
+        """They could be of the source's first frames, too."""
+        clip = read_clip(source, **part)  # type: ignore[arg-type]
+        write_masks(moving_masks()[: len(clip)], tmp_path / "masks")
+        with one_sentence(tmp_path / "masks", f"masks 0 to {len(clip) - 1}", "clip.frame_names"):
+            read_clip(source, tmp_path / "masks", **part)  # type: ignore[arg-type]
+
+    def test_masks_of_a_video_counted_from_1(self, video: Path, tmp_path: Path) -> None:
+        write_masks(moving_masks(), tmp_path / "masks", [f"{t + 1:05d}" for t in range(FRAMES)])
+        with one_sentence(tmp_path / "masks", "00012.png", "no frame"):
+            read_clip(video, tmp_path / "masks")
+        with one_sentence(tmp_path / "masks", "1 to 12", "counted from 1"):  # where the video ends is not known
+            read_clip(video, tmp_path / "masks", stop=6)
+        (tmp_path / "masks" / "00001.png").rename(tmp_path / "masks" / "00000.png")
+        (tmp_path / "masks" / "00012.png").unlink()
+        assert read_clip(video, tmp_path / "masks", stop=6).annotated.tolist() == [True, False, True, True, True, True]
+
+    def test_one_mask_of_a_frame_that_is_not_read(self, video: Path, tmp_path: Path) -> None:
+        write_masks(moving_masks()[:1], tmp_path / "masks")
+        with one_sentence(tmp_path / "masks" / "00000.png", "by its name", "frames 3 to 11"):
+            read_clip(video, tmp_path / "masks" / "00000.png", start=3)
+        (tmp_path / "masks" / "00000.png").rename(tmp_path / "first.png")
+        assert np.flatnonzero(read_clip(video, tmp_path / "first.png", start=3).annotated).tolist() == [0]
 
 
 class TestArrays:

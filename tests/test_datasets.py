@@ -471,6 +471,7 @@ class TestKubric:
         np.testing.assert_array_equal(clip.frames, [picture(60), picture(61), picture(62)])
         np.testing.assert_array_equal(masks_of(clip), [mask(1), mask(1, 2), mask(1, 2)])
         assert (clip.fps, clip.name) == (12, "100% scene_2")
+        assert clip.frame_names == ("00003", "00004", "00005")
 
     def test_flow_keeps_all_16_bits(self, kubric: Path) -> None:
         flow = truth(tl.datasets.kubric(kubric)[0].flow)

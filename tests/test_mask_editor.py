@@ -166,11 +166,22 @@ def test_files_are_named_as_the_frames_are(clip: tl.Clip, tmp_path: Path) -> Non
     frames.mkdir()
     for number, frame in enumerate(clip.frames, start=1):
         Image.fromarray(frame).save(frames / f"{number:05d}.png")
-    editor: Any = tl.widgets.mask_editor(frames, names=[f"{number:05d}" for number in range(1, 5)])
+    editor: Any = tl.widgets.mask_editor(frames)
     editor.frame.value = 1
     box(editor, 1, 1, 9, 9)
     editor.save_masks(tmp_path / "masks")
     np.testing.assert_array_equal(tl.read_clip(frames, masks=tmp_path / "masks").masks, editor.clip.masks)
+
+
+def test_masks_of_a_part_are_of_its_frames(clip: tl.Clip, tmp_path: Path) -> None:
+    tl.write_video(np.repeat(np.repeat(clip.frames, 4, 1), 4, 2), tmp_path / "video.mp4")
+    editor: Any = tl.widgets.mask_editor(tl.read_clip(tmp_path / "video.mp4", start=1, stride=2))
+    editor.frame.value = 1  # the last of the video
+    box(editor, 1, 1, 9, 9)
+    editor.save_masks(tmp_path / "masks")
+    whole = tl.read_clip(tmp_path / "video.mp4", masks=tmp_path / "masks")
+    assert whole.annotated.tolist() == [False, False, False, True]
+    np.testing.assert_array_equal(whole.masks[[1, 3]], editor.clip.masks)
 
 
 def test_what_cannot_be_is_said(clip: tl.Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

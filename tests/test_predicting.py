@@ -64,6 +64,7 @@ class Perfect(VariancePreserving):
 def test_a_perfect_denoiser_predicts_the_clip(clip: tl.Clip, kind: str) -> None:
     model = Perfect(kind)
     predicted = tl.predict(model, clip, tau=600, overlap=1)
+    assert tl.predict(model, clip[1:], tau=600, overlap=1).frame_names == clip.frame_names[1:]
     np.testing.assert_array_equal(predicted.frames, clip.frames)
     np.testing.assert_array_equal(predicted.masks, clip.masks)
     assert (predicted.fps, predicted.name) == (5, "six, predicted at tau 600")

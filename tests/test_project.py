@@ -1,5 +1,6 @@
 """The project's own files agree with each other, and importing tedlens stays cheap."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,10 +11,12 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+import tedlens
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # conda-forge's names, where they are not PyPI's.
-CONDA = {"kaleido": "python-kaleido", "playwright": "playwright-python", "torch": "pytorch"}
+CONDA = {"build": "python-build", "kaleido": "python-kaleido", "playwright": "playwright-python", "torch": "pytorch"}
 
 
 def declared() -> list[Requirement]:
@@ -48,6 +51,27 @@ def test_pins_are_within_the_bounds():
     version = pins()
     outside = [str(need) for need in declared() if version[canonicalize_name(need.name)] not in need.specifier]
     assert outside == []
+
+
+def test_one_version_everywhere():
+    changes = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    newest = next(title for title in changes if title != "Unreleased")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert newest == f"{tedlens.__version__} ({citation['date-released']})"
+    assert citation["version"] == tedlens.__version__
+
+
+def test_issue_forms_have_what_github_asks_for():
+    """It shows a form that it cannot read as a blank page."""
+    forms = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))]
+    assert len(forms) == 2
+    for form in forms:
+        assert all(isinstance(form[key], str) for key in ("name", "description"))
+        assert {field["type"] for field in form["body"]} <= {"input", "textarea"}
+        assert all(field["attributes"]["label"] for field in form["body"])
+        ids = [field["id"] for field in form["body"]]
+        assert "info" in ids
+        assert len(set(ids)) == len(ids)
 
 
 def test_import_loads_neither_torch_nor_diffusers():

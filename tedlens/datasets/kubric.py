@@ -99,6 +99,7 @@ def _read(root: Path, name: str) -> Clip:
         name=name,
         objects=_objects(about, folder / "metadata.json", *frames.shape[:3]),
         flow=_flow(folder, pictures, frames.shape[1:3]),
+        frame_names=tuple(pictures),
     )
 
 

@@ -5,7 +5,7 @@ breaks off is an error, never a shorter clip.
 """
 
 from tedlens.media.drawing import object_colours, overlay, palette
-from tedlens.media.footage import Footage, Part, check_frames
+from tedlens.media.footage import Footage, Part, check_frames, numbered
 from tedlens.media.masks import mask_footage, read_masks, write_masks
 from tedlens.media.reading import read_footage
 from tedlens.media.video import write_video
@@ -15,6 +15,7 @@ __all__ = [
     "Part",
     "check_frames",
     "mask_footage",
+    "numbered",
     "object_colours",
     "overlay",
     "palette",

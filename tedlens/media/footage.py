@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,16 @@ class Footage:
     stems: tuple[str, ...] | None = None  # of all the source's files, if it is a folder
     fps: float | None = None
     masks: Labels | None = None  # (total, H, W) or (H, W), if the source holds them itself
+
+    @property
+    def numbers(self) -> range:
+        """Where each of `frames` stands in the source, counted from 0."""
+        return range(self.start, self.start + len(self.frames) * self.stride, self.stride)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each of `frames` is called in the source: its file's stem, or its number."""
+        return numbered(self.numbers) if self.stems is None else tuple(self.stems[i] for i in self.numbers)
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,11 @@ class Part:
         if wanted == (height, width):
             return picture
         return np.asarray(Image.fromarray(picture).resize(wanted[::-1], Image.Resampling.BICUBIC))
+
+
+def numbered(numbers: Iterable[int]) -> tuple[str, ...]:
+    """Names of frames by their number in the source: 00000, 00001, .."""
+    return tuple(f"{number:05d}" for number in numbers)
 
 
 def check_frames(frames: npt.ArrayLike, what: str = "frames") -> Pictures:

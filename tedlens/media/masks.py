@@ -16,7 +16,7 @@ from tedlens.errors import TedlensError
 from tedlens.labels import VOID, Labels, as_labels, check_size, from_first, ids_in, on_grid
 from tedlens.media.drawing import palette
 from tedlens.media.files import ARRAY_SUFFIXES, aside, files_in, load_arrays, number_of, swap_in, target_of
-from tedlens.media.footage import Footage
+from tedlens.media.footage import Footage, numbered
 from tedlens.media.pictures import picture_file, upright_picture
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def read_masks(masks: str | os.PathLike[str] | npt.ArrayLike, footage: Footage, 
     if path.suffix.lower() in ARRAY_SUFFIXES:
         return _cut(as_labels(load_arrays(path, "masks")["masks"], str(path)), str(path), footage)
     if path.suffix.lower() == ".png":
-        stems = footage.stems or ()
-        index = stems.index(path.stem) if path.stem in stems else footage.start
-        return _read_mask_files(path, {index: path}, footage)
+        return _read_mask_files(path, {_frame_named(path.stem, footage): path}, footage)
     raise TedlensError(f"masks={path} is no mask; give a PNG, a folder of PNGs, an .npz or an .npy.")
 
 
@@ -63,7 +61,7 @@ def _cut(labels: Labels, what: str, footage: Footage) -> Labels:
     check_size(labels, *footage.size, what)
     if labels.ndim == 2:
         return _fitted(from_first(labels, count, what), footage)
-    end = footage.start + (count - 1) * footage.stride + 1
+    end = footage.numbers[-1] + 1
     if len(labels) != footage.total and (footage.total is not None or len(labels) < end):
         raise TedlensError(
             f"{what} has {len(labels)} masks for {footage.total or end} frames; give as many masks as the source has "
@@ -82,9 +80,20 @@ def _fitted(masks: Labels, footage: Footage) -> Labels:
     return masks if masks.shape[1:] == grid else on_grid(masks, (grid[0], grid[1]))
 
 
+def _frame_named(stem: str, footage: Footage) -> int:
+    """The frame of the source of that name; the first that was read, if there is none."""
+    if footage.stems is not None:
+        return footage.stems.index(stem) if stem in footage.stems else footage.start
+    number = number_of(stem)
+    if number is None or numbered([number]) != (stem,) or (footage.total is not None and number >= footage.total):
+        return footage.start
+    return number
+
+
 def _place(folder: Path, files: list[Path], footage: Footage) -> dict[int, Path]:
     """Masks by their frame: the one of the same stem, else of the same number, else at that position."""
     stems = footage.stems or ()
+    _refuse_counted_anew(folder, files, footage)
     keys: Sequence[str | int | None] = [file.stem for file in files]
     table: dict[Any, int] = {stem: i for i, stem in enumerate(stems)}
     if not any(key in table for key in keys):
@@ -94,6 +103,8 @@ def _place(folder: Path, files: list[Path], footage: Footage) -> dict[int, Path]
         if len(table) < len(stems) or not all(key in table for key in keys):
             end = footage.total  # not known: all that follows is out of what was read anyway
             table = {i: i for i in (range(end) if end is not None else [k for k in keys if isinstance(k, int)])}
+            if end is None:
+                _refuse_counted_from_1(folder, list(table), footage)
     placed: dict[int, Path] = {}
     for file, key in zip(files, keys, strict=True):
         if key not in table:
@@ -107,6 +118,26 @@ def _place(folder: Path, files: list[Path], footage: Footage) -> dict[int, Path]
             )
         placed[table[key]] = file
     return placed
+
+
+def _refuse_counted_anew(folder: Path, files: list[Path], footage: Footage) -> None:
+    """Masks 00000, 00001, .. for as many frames as were read of a part: of these, or of the source's first frames?"""
+    count = len(footage.frames)
+    if footage.numbers != range(count) and {file.stem for file in files} == set(numbered(range(count))):
+        raise TedlensError(
+            f"masks={folder} holds masks 0 to {count - 1}, and {count} frames are read that are not the first of the "
+            "source, so the masks could be of either; if they are of the frames that are read, save them with "
+            "tl.write_masks(masks, folder, clip.frame_names), else read all frames and cut the clip."
+        )
+
+
+def _refuse_counted_from_1(folder: Path, numbers: list[int], footage: Footage) -> None:
+    """Masks 1, 2, .. beyond the end of what was read of a video: whether it has as many frames is not known."""
+    if len(numbers) > 1 and sorted(numbers) == list(range(1, len(numbers) + 1)) and len(numbers) > footage.numbers[-1]:
+        raise TedlensError(
+            f"masks={folder} holds masks 1 to {len(numbers)} and none for frame 0, so they seem to be counted from 1; "
+            "count them from 0, or read all of the video, whose end then tells."
+        )
 
 
 def _refuse_frame_and_object(folder: Path, files: list[Path], stems: Sequence[str]) -> None:
@@ -124,12 +155,11 @@ def _read_mask_files(given: Path, files: dict[int, Path], footage: Footage) -> L
     """Masks (T, H, W) from a PNG for each of some frames, the others void."""
     count = len(footage.frames)
     masks = np.full((count, *footage.size), VOID, np.uint8)
-    places = {i: divmod(i - footage.start, footage.stride) for i in files}
-    inside = {k: files[i] for i, (k, rest) in places.items() if rest == 0 and 0 <= k < count}
+    inside = {k: files[i] for k, i in enumerate(footage.numbers) if i in files}
     if not inside:
         raise TedlensError(
-            f"masks={given} has no mask for frames {footage.start} to {footage.start + (count - 1) * footage.stride}; "
-            "choose frames that have one, or leave masks out."
+            f"masks={given} has, by its name, no mask for frames {footage.start} to {footage.numbers[-1]}; "
+            "choose frames that have one, name masks as their frames are named, or leave masks out."
         )
     read = {index: _read_mask(file) for index, file in inside.items()}
     for index, mask in read.items():
@@ -242,7 +272,8 @@ def write_masks(masks: npt.ArrayLike, folder: str | os.PathLike[str], names: Seq
         Written whole or not at all. If it exists, it may hold nothing but palette PNGs that this call
         replaces.
     names
-        T file names without ``.png``; 00000, 00001, .. by default.
+        T file names without ``.png``; 00000, 00001, .. by default, which fits a clip of all frames of its source. For
+        others, and wherever frames have names of their own, give ``clip.frame_names``.
 
     Raises
     ------
@@ -254,7 +285,7 @@ def write_masks(masks: npt.ArrayLike, folder: str | os.PathLike[str], names: Seq
     labels = as_labels(masks)
     if labels.ndim != 3 or labels.size == 0:
         raise TedlensError(f"masks has shape {labels.shape}; give (T, H, W), with at least one frame.")
-    stems = [f"{t:05d}" for t in range(len(labels))] if names is None else [str(n) for n in names]
+    stems = list(numbered(range(len(labels)))) if names is None else [str(n) for n in names]
     if len(stems) != len(labels) or len(set(stems)) != len(stems) or any(not s or Path(s).name != s for s in stems):
         raise TedlensError(f"names={stems} does not fit; give {len(labels)} different file names without .png.")
     # Through links, so that the folder is replaced where it lies.

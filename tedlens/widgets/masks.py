@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +32,7 @@ NEAR = 8  # pixels on the screen within which a click means the first corner
 WIDE, HIGH = 840, 430  # room for the picture
 
 
-def mask_editor(clip: Clip | str | Path, *, names: Sequence[str] | None = None) -> Explorer:
+def mask_editor(clip: Clip | str | Path) -> Explorer:
     """Draw masks of objects in the notebook; ``editor.clip`` is the clip with them.
 
     Objects are outlined with a brush, boxes or polygons, each in its colour; what is drawn later lies on top, and
@@ -47,16 +46,14 @@ def mask_editor(clip: Clip | str | Path, *, names: Sequence[str] | None = None) 
     ----------
     clip
         A clip, or a path that `tl.read_clip` reads.
-    names
-        Of the frames' files, without suffix, by which the saved masks are named: where the clip was read from pictures
-        whose numbers do not begin with 0, or is a part of its source. By default 00000, 00001, ..
 
     Returns
     -------
     A widget. ``clip`` is the clip with the masks as they are, and ``save_masks(folder)`` does what the button does:
-    it writes a folder of palette PNGs, from which ``tl.read_clip(video, masks=folder)`` reads them back.
+    it writes a folder of palette PNGs, named as the frames are (``clip.frame_names``), from which
+    ``tl.read_clip(video, masks=folder)`` reads them back, for all of the video or any part of it.
     """
-    return explained(lambda: MaskEditor(as_clip(clip), names))
+    return explained(lambda: MaskEditor(as_clip(clip)))
 
 
 class Stroke(NamedTuple):
@@ -73,9 +70,9 @@ class MaskEditor(Explorer):
     They are ``tool``, ``object``, ``new``, ``undo``, ``frame``, ``play``, ``folder`` and ``save_as``.
     """
 
-    def __init__(self, clip: Clip, names: Sequence[str] | None) -> None:
+    def __init__(self, clip: Clip) -> None:
         super().__init__()
-        self.given, self.names = clip, names
+        self.given = clip
         self.strokes: list[Stroke] = []
         self.corners: list[tuple[float, float]] = []  # of a polygon that is not closed yet
         self.tool = ipywidgets.ToggleButtons(options=list(TOOLS), style={"button_width": "6em"})
@@ -165,7 +162,7 @@ class MaskEditor(Explorer):
             raise TedlensError("There are no masks to save; draw an object first.")
         if not str(folder).strip():
             raise TedlensError("The field for the folder is empty; write the name of the folder for the masks.")
-        write_masks(masks, folder, self.names)
+        write_masks(masks, folder, self.given.frame_names)
         drawn = int((masks != VOID).any(axis=(1, 2)).sum())
         return f"Saved in {folder}: {len(masks)} masks, {drawn} of them drawn; tl.read_clip(.., masks=..) reads them."
 
