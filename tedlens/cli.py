@@ -523,6 +523,16 @@ def figures(
     clip: Annotated[
         str | None, typer.Option(help="Name of the clip to show; by default the first.", show_default=False)
     ] = None,
+    width: Annotated[
+        str | None,
+        typer.Option(
+            help="Width for print: column (82.55 mm), text (139.7 mm), or millimetres. By default that of the screen.",
+            show_default=False,
+        ),
+    ] = None,
+    font_size: Annotated[
+        float | None, typer.Option(help="Size of text for print, in points: 8 by default.", show_default=False)
+    ] = None,
 ) -> None:
     """Draw a paper's figures and tables from the stores of sweeps."""
     from tedlens.gridfile import read_gridfile
@@ -533,7 +543,7 @@ def figures(
     # torch only now: a wrong path should not have to wait for it.
     from tedlens.figures import write_figures
 
-    made = write_figures(stores, out, clips=sources, clip=clip, metric=metric)
+    made = write_figures(stores, out, clips=sources, clip=clip, metric=metric, width=width, font_size=font_size)
     for title, table in made.tables.items():
         print(f"\n{title}")
         Console().print(rich_table(table))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 # Letters that mean something to LaTeX.
 _LATEX = {letter: f"\\{letter}" for letter in "_&%#${}"} | {
@@ -26,6 +27,11 @@ def in_markdown(text: object) -> str:
     """For a cell of a Markdown table: no HTML, no link, no new column."""
     plain = printable(text).replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|])", r"\\\1", plain)
+
+
+def picture_in_markdown(file: str, caption: object) -> str:
+    """A picture that lies beside the page, or in a folder there."""
+    return f"![{in_markdown(caption)}]({quote(file)})"
 
 
 def in_spreadsheet(text: object) -> str:

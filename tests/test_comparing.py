@@ -16,6 +16,7 @@ import tedlens as tl
 from tedlens.attending.matching import matching_accuracy
 from tedlens.cli import app
 from tedlens.comparing import LOG_SNR
+from tedlens.plots.comparison import KEYS
 
 LEVELS = [4.0, -1.0]
 
@@ -107,7 +108,8 @@ def test_matching_by_queries_is_that_of_all_heads_together(clips: list[tl.Clip])
 
 def test_figure(found: xr.Dataset, clips: list[tl.Clip]) -> None:
     figure = tl.plots.comparison(found)
-    assert {trace.name for trace in figure.data if trace.name} == {"toy", "other"}
+    assert {trace.name for trace in figure.data if trace.x[0] is not None} == {"toy", "other"}
+    assert [trace.name for trace in figure.data if trace.x[0] is None] == [*KEYS.values()]
     line = next(trace for trace in figure.data if trace.name == "toy")
     np.testing.assert_allclose(line.y, 100 * found["JF"].sel(model="toy").mean("clip"))
     assert len({trace.xaxis for trace in figure.data}) == 4

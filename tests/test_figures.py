@@ -21,6 +21,7 @@ from tedlens.figures import Made, write_figures
 from tedlens.figures.drawing import draw_all
 from tedlens.figures.stores import known_clips, open_sweeps, read_against
 from tedlens.plots import export
+from tedlens.plots.export import Drawing
 
 CLIPS, TAUS = 6, [100, 500, 900]
 SEEN = {"radius": 2, "top_k": 2, "progress": False}
@@ -54,7 +55,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """HTML alone, without a browser, and two probes to fit."""
     monkeypatch.setattr("tedlens.figures.drawing.TARGETS", ("position", "identity"))
-    monkeypatch.setattr("tedlens.plots.save_figures", lambda figures, folder: export.save_figures(figures, folder, ()))
+    monkeypatch.setattr("tedlens.plots.save_figures", lambda *given, **how: export.save_figures(*given, (), **how))
 
 
 def clips() -> list[tl.Clip]:
@@ -200,6 +201,30 @@ def test_files_and_page(stores: Path, tmp_path: Path) -> None:
         assert f"- `{'`, `'.join(names)}`: {why}." in page
     for row in next(iter(made.tables.values())).values:
         assert " | ".join(row) in page
+
+
+def test_figures_for_print_and_the_page_that_shows_them(
+    stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a Chrome: what it is asked to draw, and how wide."""
+    asked: list[Drawing] = []
+    monkeypatch.setattr("tedlens.plots.save_figures", export.save_figures)
+    monkeypatch.setattr("tedlens.plots.export._draw", asked.extend)
+    options = ["--metric", "J", "--width", "column", "--font-size", "9", "--out", tmp_path / "out"]
+    assert run(monkeypatch, capsys, stores / "motion.zarr", *options)[0] == 0
+    widths = {each.figure.layout.width * each.scale for each in asked if each.path.suffix == ".pdf"}
+    np.testing.assert_allclose(list(widths), 82.55 / 25.4 * 96)
+    np.testing.assert_allclose([each.scale for each in asked if each.path.suffix == ".pdf"], 9 / 13 * 96 / 72)
+    page = (tmp_path / "out" / "figures.md").read_text()
+    assert page.count("](tau_curve.png)\n\n") == page.count("![") // len({each.path.stem for each in asked}) == 1
+    for wrong, sentence in (
+        (["--width", "page"], "tedlens: width='page' is no width of print; choose 'column', 'text', or millimetres"),
+        (["--font-size", "1"], "tedlens: font_size=1.0 is no size of print; give 3 to 40 points."),
+    ):
+        code, _, complaint = run(monkeypatch, capsys, stores / "motion.zarr", *wrong, "--out", tmp_path / "no")
+        assert code == 2
+        assert complaint.startswith(sentence)
+        assert not (tmp_path / "no").exists()
 
 
 def test_an_unfinished_sweep_is_drawn_as_far_as_it_goes(stores: Path, tmp_path: Path) -> None:

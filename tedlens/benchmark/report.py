@@ -26,6 +26,7 @@ from tedlens.benchmark.similar import (
     joined,
     similar_clip,
 )
+from tedlens.escaping import picture_in_markdown
 from tedlens.plots import (
     decoding_curves,
     lambda_curve,
@@ -76,10 +77,12 @@ def write_report(found: Found, setup: Setup, out: Path) -> Report:
     with whole_folder(out) as folder:
         for name, table in numbers.items():
             write_table(table, folder, name)
-        (folder / "report.md").write_text(page(found, setup, list(tables.values())), encoding="utf-8")
         for name in PARTS:
             save(getattr(found, name), folder / "scores" / f"{name}.zarr")
-        save_figures(figures(found, setup), folder / "figures")
+        drawn = [path for path in save_figures(figures(found, setup), folder / "figures") if path.suffix == ".png"]
+        shown = [picture_in_markdown(f"figures/{path.name}", path.stem.replace("_", " ")) for path in drawn]
+        text = "\n\n".join([page(found, setup, list(tables.values())), *(["## Figures", *shown] if shown else [])])
+        (folder / "report.md").write_text(f"{text}\n", encoding="utf-8")
     return Report(tables, {what: out / what for what in ("report.md", "main.csv", "scores", "figures")})
 
 
@@ -280,6 +283,5 @@ def page(found: Found, setup: Setup, tables: list[pd.DataFrame]) -> str:
             f"image model, which sees one frame, of {of_image['block']} at tau {of_image['tau']}.",
             "",
             *markdown_table(decoded_checks),
-            "",
         ]
     )

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from tedlens import plots
 from tedlens.errors import TedlensError
-from tedlens.escaping import in_markdown
+from tedlens.escaping import in_markdown, picture_in_markdown
 from tedlens.figures.drawing import Figures, draw_all, file_prefix
 from tedlens.figures.stores import Sweep, known_clips, open_sweeps, read_against
+from tedlens.plots.printing import Width, check_print
 from tedlens.plots.style import PLAIN_METRICS
 from tedlens.plots.tables import markdown_table, plain_table, write_table
 from tedlens.store import check_free, whole_folder
@@ -39,6 +40,8 @@ def write_figures(
     clips: Clips = (),
     clip: str | None = None,
     metric: str = "JF",
+    width: Width | None = None,
+    font_size: float | None = None,
 ) -> Made:
     """Write the figures, tables and a page that the stores allow to the folder `out`, all of them or none.
 
@@ -57,6 +60,8 @@ def write_figures(
         Name of the clip to show; by default the first.
     metric
         ``"J"``, ``"F"``, ``"JF"``, ``"identity"``, ``"HOTA"``, ``"DetA"``, ``"AssA"`` or ``"IDF1"``.
+    width, font_size
+        For print, see `tedlens.plots.save_figures`; by default figures have their own size.
 
     Returns
     -------
@@ -67,11 +72,12 @@ def write_figures(
     Raises
     ------
     TedlensError
-        If `out` exists; for stores that are no sweeps or hold no scores yet, clips that are not those swept, an
-        unknown metric.
+        If `out` exists; for sizes that are none of print, stores that are no sweeps or hold no scores yet, clips that
+        are not those swept, an unknown metric.
     """
     out = Path(out)
     check_free(out)
+    check_print(width, font_size)
     sweeps = list(open_sweeps(stores, metric))
     found = known_clips(clips, sweeps)
     sweeps = [read_against(sweep, found) for sweep in sweeps]
@@ -86,8 +92,10 @@ def write_figures(
     with whole_folder(out) as folder:
         for name, table in numbers.items():
             write_table(table, folder, name)
-        plots.save_figures({name: figure for name, (figure, _) in made.items()}, folder)
-        (folder / PAGE).write_text(_page(sweeps, tables, made, left_out), encoding="utf-8")
+        drawn = {name: figure for name, (figure, _) in made.items()}
+        files = {path.name for path in plots.save_figures(drawn, folder, width=width, font_size=font_size)}
+        pictures = {f"{name}.png": caption for name, (_, caption) in made.items() if f"{name}.png" in files}
+        (folder / PAGE).write_text(_page(sweeps, tables, made, left_out, pictures), encoding="utf-8")
     written = {name: out / name for name in (PAGE, *(f"{name}.csv" for name in numbers))}
     return Made(tables, written | {"figures": out}, left_out)
 
@@ -104,7 +112,11 @@ def _table(sweep: Sweep) -> pd.DataFrame:
 
 
 def _page(
-    sweeps: Sequence[Sweep], tables: Mapping[str, pd.DataFrame], made: Figures, left_out: Mapping[str, list[str]]
+    sweeps: Sequence[Sweep],
+    tables: Mapping[str, pd.DataFrame],
+    made: Figures,
+    left_out: Mapping[str, list[str]],
+    pictures: Mapping[str, str],
 ) -> str:
     """What was drawn from what, as Markdown."""
     lines = ["# Figures", ""]
@@ -131,4 +143,6 @@ def _page(
             *(f"- `{'`, `'.join(names)}`: {in_markdown(why)}." for why, names in left_out.items()),
             "",
         ]
+    for file, caption in pictures.items():
+        lines += [picture_in_markdown(file, caption), "", f"{in_markdown(caption)}.", ""]
     return "\n".join(lines)

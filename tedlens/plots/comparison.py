@@ -8,7 +8,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from tedlens.errors import TedlensError
-from tedlens.plots.style import AXES, COLOURS, METRICS, OTHERS, SYMBOLS_IN_TURN, styled
+from tedlens.plots.style import AXES, COLOURS, FONT, METRICS, OTHERS, SYMBOLS_IN_TURN, styled
 
 PANELS = {
     "JF": METRICS["JF"],
@@ -16,7 +16,8 @@ PANELS = {
     "matching": "matching accuracy (%)",
     "velocity": "velocity, R<sup>2</sup>",
 }
-MATCHED = {"queries": None, "features": "dash", "chance": "dot"}  # by what, and the line's dash
+MATCHED = {"queries": "solid", "features": "dash", "chance": "dot"}  # by what, and the line's dash
+KEYS = {"solid": "queries with keys", "dash": "features", "dot": "chance; ceiling of the grid"}  # as the legend says
 IN_TURN = [*COLOURS.values(), *OTHERS]
 
 
@@ -43,6 +44,10 @@ def comparison(found: xr.Dataset) -> go.Figure:
         figure.update_yaxes(title=PANELS[name], row=1, col=column)
         if name != "velocity":
             figure.update_yaxes(rangemode="tozero", row=1, col=column)
+    if "matching" in panels:
+        for dash, key in KEYS.items():
+            line = {"color": FONT["color"], "width": 2, "dash": dash}
+            figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", name=key, line=line), row=1, col=1)
     figure.update_xaxes(title=AXES["log_snr"], autorange="reversed")
     return styled(figure, width=60 + 320 * len(panels), height=340).update_layout(margin_r=24)
 
@@ -53,7 +58,7 @@ def _lines(of_model: xr.Dataset, name: str, number: int) -> list[go.Scatter]:
     colour = IN_TURN[number % len(IN_TURN)]
     symbol = SYMBOLS_IN_TURN[number % len(SYMBOLS_IN_TURN)]
 
-    def line(values: xr.DataArray, dash: str | None, label: str, error: xr.DataArray | None = None) -> go.Scatter:
+    def line(values: xr.DataArray, dash: str, label: str, error: xr.DataArray | None = None) -> go.Scatter:
         known = np.isfinite(values.values)
         return go.Scatter(
             x=levels[known],
@@ -69,7 +74,7 @@ def _lines(of_model: xr.Dataset, name: str, number: int) -> list[go.Scatter]:
         )
 
     if name == "velocity":
-        return [line(of_model["velocity"], None, "", of_model["velocity_error"])]
+        return [line(of_model["velocity"], "solid", "", of_model["velocity_error"])]
     if name == "matching":
         by = {each: of_model["matching"].sel(by=each) for each in MATCHED}
         mean = {each: _mean(values) for each, values in by.items()}
@@ -77,7 +82,7 @@ def _lines(of_model: xr.Dataset, name: str, number: int) -> list[go.Scatter]:
         labels = {"queries": ", queries with keys", "features": ", features", "chance": ", chance"}
         return [line(mean[each], dash, labels[each], marked[each]) for each, dash in MATCHED.items()]
     ceiling = xr.full_like(_mean(of_model[name]), 100 * float(of_model["ceiling"].mean()))
-    lines = [line(_mean(of_model[name]), None, "", _error(of_model[name]))]
+    lines = [line(_mean(of_model[name]), "solid", "", _error(of_model[name]))]
     return [*lines, line(ceiling, "dot", ", ceiling of its grid")] if name == "JF" else lines
 
 

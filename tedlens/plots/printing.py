@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import plotly.graph_objects as go
 
 from tedlens.errors import TedlensError
 
-Named = Literal["column", "text"]
-Width = Named | float
+Width = str | float  # a name, or millimetres
 # Of a page's text in NeurIPS' style (5.5 inches), and of a column in CVPR's and IEEE's two (3.25 inches).
 MILLIMETRES: dict[str, float] = {"column": 82.55, "text": 139.7}
 PIXELS_A_MM = 96 / 25.4  # of a browser, which draws the files
@@ -40,12 +37,24 @@ def printed(figure: go.Figure, width: Width, font_size: float | None = None) -> 
     TedlensError
         For another name, or sizes that are none.
     """
-    wide = millimetres(width)
+    wide, points = millimetres(width), text_points(font_size)
+    scale = points * PIXELS_A_POINT / FONT_PIXELS
+    return go.Figure(figure).update_layout(width=wide * PIXELS_A_MM / scale), scale
+
+
+def text_points(font_size: float | None) -> float:
+    """A size of text in points, that of the house where none is given."""
     points = FONT_SIZE if font_size is None else font_size
     if not 3 <= points <= 40:
         raise TedlensError(f"font_size={points} is no size of print; give 3 to 40 points.")
-    scale = points * PIXELS_A_POINT / FONT_PIXELS
-    return go.Figure(figure).update_layout(width=wide * PIXELS_A_MM / scale), scale
+    return points
+
+
+def check_print(width: Width | None, font_size: float | None) -> None:
+    """See that these are sizes of print, or None, before the work whose figures have them."""
+    if width is not None:
+        millimetres(width)
+    text_points(font_size)
 
 
 def millimetres(width: Width) -> float:
@@ -57,6 +66,6 @@ def millimetres(width: Width) -> float:
     except ValueError:
         value = 0.0
     if not NARROWEST <= value <= 1000:
-        known = ", ".join(map(repr, get_args(Named)))
+        known = ", ".join(map(repr, MILLIMETRES))
         raise TedlensError(f"width={width!r} is no width of print; choose {known}, or millimetres from 20 to 1000.")
     return value
