@@ -108,8 +108,9 @@ def test_matching_by_queries_is_that_of_all_heads_together(clips: list[tl.Clip])
 
 def test_figure(found: xr.Dataset, clips: list[tl.Clip]) -> None:
     figure = tl.plots.comparison(found)
-    assert {trace.name for trace in figure.data if trace.x[0] is not None} == {"toy", "other"}
-    assert [trace.name for trace in figure.data if trace.x[0] is None] == [*KEYS.values()]
+    keys = [trace for trace in figure.data if trace.x == (None,)]
+    assert [trace.name for trace in keys] == [*KEYS.values()]
+    assert {trace.name for trace in figure.data} - {trace.name for trace in keys} == {"toy", "other"}
     line = next(trace for trace in figure.data if trace.name == "toy")
     np.testing.assert_allclose(line.y, 100 * found["JF"].sel(model="toy").mean("clip"))
     assert len({trace.xaxis for trace in figure.data}) == 4
