@@ -43,6 +43,8 @@ MADE: dict[str, Callable[[Path], Any]] = {
     "ltx": lambda folder: tiny.ltx(),
     "ltx-i2v": lambda folder: tiny.ltx(image=True),
     "hunyuan": tiny.hunyuan_video,
+    "hunyuan-i2v": lambda folder: tiny.hunyuan_video(folder, "token_replace"),
+    "hunyuan-concat-i2v": lambda folder: tiny.hunyuan_video(folder, "latent_concat"),
     "mochi": lambda folder: tiny.mochi(),
 }
 SIZES = {name: [(32, 32), (48, 64)] for name in MADE} | {
@@ -104,6 +106,7 @@ def video_first(noisy: torch.Tensor, clip: tl.Clip) -> dict[str, Any]:
     return {"num_frames": len(clip), "latents": noisy.transpose(0, 1)[None]}
 
 
+TEXTS = {"": "encoder_hidden_states", "pooled_": "pooled_projections"}  # HunyuanVideo's, by the pipeline's names
 # The first size without a prompt, the last with one.
 CASES = [
     (name, size, prompt, {}) for name in MADE for size, prompt in ((SIZES[name][0], ""), (SIZES[name][-1], "two balls"))
@@ -129,7 +132,8 @@ def test_a_transformer_is_handed_what_its_pipeline_hands(
     noisy = prepared.noisy(Draw(tau, 0), 0)
     with handed_to(model.denoiser) as ours, torch.no_grad():
         prepared.window(noisy, prepared.moment(0, Draw(tau, 0)), prepared.reading(["block_0"]))
-    pipeline = DiffusionPipeline.from_pretrained(folders(name))
+    without_text = name.startswith("hunyuan-")  # pipelines that diffusers does not load so; made anew, they are equal
+    pipeline = MADE[name](folders(name)) if without_text else DiffusionPipeline.from_pretrained(folders(name))
     family = name.split("-")[0]
     stepping_at(pipeline, 1000 - tau if family == "mochi" else tau, monkeypatch)
     asked = {"guidance_scale": 1.0} | ASKED.get(family, video_first)(noisy, clip)
@@ -139,9 +143,43 @@ def test_a_transformer_is_handed_what_its_pipeline_hands(
         # The pipeline would take noisy latents as they are: its first latent is that of the image.
         noisy[0] = model.encode(clip.frames[:1])[0]
         asked |= ASKED["ltx"](noisy, clip)
+    said: dict[str, Any] = {"prompt": prompt}
+    if without_text:
+        asked["guidance_scale"] = 1.0
+        # The pipeline mixes a thousandth of the image into the noise that it is given.
+        whole, first = torch.tensor(0.999), model.encode(clip.frames[:1])
+        asked["latents"] = ((noisy - first * (1 - whole)) / whole).transpose(0, 1)[None]
+        # What its text encoders would say.
+        said = {f"{key}prompt_embeds": model.text[name] for key, name in TEXTS.items()}
+        said["prompt_attention_mask"] = model.text["encoder_attention_mask"]
     with handed_to(getattr(pipeline, model.part)) as theirs:
-        pipeline(prompt=prompt, height=size[0], width=size[1], num_inference_steps=10, **asked)
+        pipeline(**said, height=size[0], width=size[1], num_inference_steps=10, **asked)
     assert_same(as_handed(ours), as_handed(theirs))
+
+
+@pytest.mark.parametrize(("name", "interleave"), [("hunyuan-i2v", 4), ("hunyuan-concat-i2v", 2)])
+def test_a_text_encoder_that_sees_the_image_is_shown_each_windows_own(
+    folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str, interleave: int
+) -> None:
+    model = tl.load_video_model(folders(name), prompt="two balls", size=32)
+    clip = tl.datasets.similar(3, frames=7, size=32)
+    shown: list[Any] = []
+
+    def encode(image: Any, prompt: str, *, image_embed_interleave: int) -> tuple[torch.Tensor, ...]:
+        shown.append((np.asarray(image), prompt, image_embed_interleave))
+        return torch.full((1, 3, tiny.WIDTH), len(shown)), torch.zeros(1, 2 * tiny.WIDTH), torch.ones(1, 3)
+
+    model.pipeline.register_modules(text_encoder=torch.nn.Identity())
+    monkeypatch.setattr(model.pipeline, "encode_prompt", encode)
+    prepared = Prepared(model, clip, size=32, window=5, overlap=3)
+    told = [condition["encoder_hidden_states"].unique().item() for condition in prepared.conditions]
+    assert len(set(told)) == len(prepared.windows) == 2
+    for window, (image, prompt, every) in zip(prepared.windows, shown[-2:], strict=True):
+        np.testing.assert_array_equal(image, clip.frames[window.start])
+        assert (prompt, every) == ("two balls", interleave)
+    one = Prepared(type(model)(model.pipeline, name="other", size=32, conditioning_frame=6), clip, size=32)
+    np.testing.assert_array_equal(shown[-1][0], clip.frames[6])
+    torch.testing.assert_close(one.conditions[0]["first"], model.encode(clip.frames[6:]))
 
 
 def as_handed(told: dict[str, Any]) -> dict[str, Any]:
@@ -191,7 +229,7 @@ def test_every_call_works(models: Callable[..., DiffusionModel], name: str, late
     assert result["labels"].shape == clip.frames.shape[:3]
     seen = tl.predict(model, clip, tau=300, **how)
     assert seen.frames.shape == clip.frames.shape
-    layer = f"{block}.attn" if name == "hunyuan" else f"{block}.attn1"
+    layer = f"{block}.attn" if "hunyuan" in name else f"{block}.attn1"
     point = (3, 10.0, 12.0)
     for rotary in (True, False):
         looks = tl.attention(model, clip, 300, layer, query=[point], rotary=rotary, **how)

@@ -24,6 +24,7 @@ from diffusers import (
     DDIMScheduler,
     EulerAncestralDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoImageToVideoPipeline,
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
     LattePipeline,
@@ -251,10 +252,12 @@ def ltx(image: bool = False) -> Any:
     return cls(transformer=transformer, vae=vae, scheduler=FlowMatchEulerDiscreteScheduler(), **t5())
 
 
-def hunyuan_video(folder: Path) -> HunyuanVideoPipeline:
+def hunyuan_video(folder: Path, image: str | None = None) -> Any:
+    """From text; or, without text encoders, from an image by one of its two ways."""
     torch.manual_seed(0)
     transformer = HunyuanVideoTransformer3DModel(
-        in_channels=4,
+        in_channels=9 if image == "latent_concat" else 4,
+        image_condition_type=image,
         out_channels=4,
         num_attention_heads=2,
         attention_head_dim=10,
@@ -263,7 +266,7 @@ def hunyuan_video(folder: Path) -> HunyuanVideoPipeline:
         num_refiner_layers=1,
         patch_size=2,
         patch_size_t=1,
-        guidance_embeds=True,
+        guidance_embeds=image != "token_replace",
         text_embed_dim=WIDTH,
         pooled_projection_dim=WIDTH * 2,
         rope_axes_dim=(2, 4, 4),
@@ -278,6 +281,13 @@ def hunyuan_video(folder: Path) -> HunyuanVideoPipeline:
         scaling_factor=0.476986,
         mid_block_add_attention=True,
     )
+    if image is not None:
+        return HunyuanVideoImageToVideoPipeline(
+            transformer=transformer,
+            vae=vae,
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+            **dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "image_processor")),
+        )
     clip = text_config()
     clip.max_position_embeddings = 77
     llama = LlamaConfig(

@@ -89,6 +89,7 @@ HUB: dict[Kind, dict[str, str]] = {
         "wan-2.2-14b-i2v": "Wan-AI/Wan2.2-I2V-A14B-Diffusers",
         "ltx-video": "Lightricks/LTX-Video",
         "hunyuan-video": "hunyuanvideo-community/HunyuanVideo",
+        "hunyuan-video-i2v": "hunyuanvideo-community/HunyuanVideo-I2V",
         "mochi": "genmo/mochi-1-preview",
     },
     "image": {

@@ -67,7 +67,7 @@ def tau_block_map(scores: xr.Dataset, *, metric: str = "JF", references: xr.Data
     figure.update_traces(colorbar={"len": min(260, max(150, height)), "y": 1.08, "yanchor": "top"})
     if not room.all():
         said = "grey: grids on which place alone comes near the ceiling"
-        at = {"x": 0, "y": 1, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom"}
+        at = {"x": 1, "y": 1, "xref": "paper", "yref": "paper", "xanchor": "right", "yanchor": "bottom"}
         figure.add_annotation(text=said, showarrow=False, font_size=11, **at).update_layout(margin_t=28)
     return figure.update_layout(margin_r=80)
 
