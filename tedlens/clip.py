@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tedlens import media
 from tedlens.errors import TedlensError
 from tedlens.labels import VOID, as_labels, check_size, from_first, object_ids
+from tedlens.notebook import facts_html, thumbnails_html
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -117,12 +118,31 @@ class Clip:
         return {"objects": self.objects, "points": self.points, "joints": self.joints, "flow": self.flow}
 
     def __repr__(self) -> str:
-        count = len(self.object_ids)
-        objects = "no masks" if self.masks is None else f"{count} object{'' if count == 1 else 's'}"
-        if self.masks is not None and not self.annotated.all():
-            objects += f" (masks in {self.annotated.sum()})"
         frames = f"{len(self)} frame{'' if len(self) == 1 else 's'}"
-        return f"Clip({self.name!r}, {frames} {self.height}x{self.width}, {objects}, {self.fps:g} fps)"
+        said = [repr(self.name), f"{frames} {self.height}x{self.width}", self._objects_said(), f"{self.fps:g} fps"]
+        if known := [what for what, truth in self._truths().items() if truth is not None]:
+            said.append(f"truth: {', '.join(known)}")
+        return f"Clip({', '.join(said)})"
+
+    def _repr_html_(self) -> str:
+        known = {
+            what: ", ".join(map(str, truth.data_vars)) for what, truth in self._truths().items() if truth is not None
+        }
+        facts = {
+            "frames": f"{len(self)} at {self.fps:g} fps ({len(self) / self.fps:.3g} s)",
+            "size": f"{self.height} x {self.width} pixels (height x width)",
+            "masks": self._objects_said(),
+            **({"ids": ", ".join(map(str, self.object_ids))} if self.object_ids else {}),
+            **{f"truth: {what}": names for what, names in known.items()},
+        }
+        return facts_html(f"Clip {self.name}", facts, thumbnails_html(self.frames))
+
+    def _objects_said(self) -> str:
+        if self.masks is None:
+            return "no masks"
+        count = len(self.object_ids)
+        partly = "" if self.annotated.all() else f" (masks in {self.annotated.sum()})"
+        return f"{count} object{'' if count == 1 else 's'}{partly}"
 
     @property
     def height(self) -> int:

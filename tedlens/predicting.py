@@ -16,6 +16,7 @@ from tedlens.clip import Clip, as_clip
 from tedlens.errors import TedlensError
 from tedlens.models.registry import Model, as_model
 from tedlens.probing import Draw, Prepared, as_list, noise_axis, noise_levels, resize
+from tedlens.provenance import grouped
 
 
 def predict(
@@ -110,7 +111,7 @@ def scored(prepared: Prepared, by_tau: Iterable[Iterable[Clip]], taus: list[int]
     each = [xr.concat([evaluate_prediction(one, clip) for one in by_seed], "seed") for by_seed in by_tau]
     scores = xr.concat(each, "tau").assign_coords({**noise_axis(prepared.model, taus), "seed": seeds})
     ceiling = evaluate_prediction(pictured(prepared, prepared.pictures(), clip.name), clip)["psnr"]
-    about = prepared.provenance() | {"taus": taus, "seeds": seeds}
+    about = grouped(prepared.provenance() | {"taus": taus, "seeds": seeds})
     return scores.assign(ceiling=ceiling.assign_attrs(long_name="PSNR without noise")).assign_attrs(about)
 
 

@@ -179,7 +179,7 @@ def track_sam2(
     labels = _follow(sam2, clip.frames, given_masks(masks))
     about = {**sam2.provenance(), **clip_provenance(clip), "input_size": [sam2.side, sam2.side]}
     attrs = versions() | {"version_transformers": version("transformers")} | about
-    return label_masks(labels, np.arange(len(clip)), attrs).to_dataset(name="labels").assign_attrs(attrs)
+    return label_masks(labels, np.arange(len(clip)), attrs).to_dataset(name="labels", promote_attrs=True)
 
 
 def _as_sam2(model: Sam2 | str | Path, revision: str | None, device: str | None, dtype: str) -> Sam2:

@@ -1,5 +1,8 @@
 """Clips from files and back: what is read is exactly what lies there, or one sentence says why not."""
 
+import base64
+import io
+import re
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +15,7 @@ import pytest
 import xarray as xr
 from PIL import Image
 
+import tedlens as tl
 from tedlens.clip import Clip, read_clip
 from tedlens.errors import TedlensError
 from tedlens.media import overlay, palette, write_masks, write_video
@@ -110,6 +114,36 @@ class TestClip:
         assert clip.object_ids == ()
         assert clip.annotated.tolist() == [False]
         assert repr(clip) == "Clip('clip', 1 frame 32x48, no masks, 8 fps)"
+
+    def test_says_what_truths_it_carries(self) -> None:
+        clip = tl.datasets.similar(0, frames=3, size=16)
+        assert repr(clip).endswith("2 objects, 8 fps, truth: objects)")
+        assert "truth: objects" in clip._repr_html_()
+        assert clip.objects is not None
+        assert ", ".join(map(str, clip.objects.data_vars)) in clip._repr_html_()
+
+    def test_in_a_notebook(self) -> None:
+        frames = moving_frames()
+        clip = Clip(frames, moving_masks(), fps=24, name="<script>alert(1)</script>\x1b[31m")
+        shown = clip._repr_html_()
+        assert "<script" not in shown
+        assert "\x1b" not in shown
+        assert "&lt;script&gt;" in shown
+        for fact in ("12 at 24 fps (0.5 s)", "32 x 48 pixels", "3 objects", "1, 3, 7"):
+            assert fact in shown
+        pictures = [base64.b64decode(each) for each in re.findall(r"data:image/png;base64,([^\"]+)", shown)]
+        assert len(pictures) == 5
+        assert len(shown) < 200_000
+        for picture, number in zip(pictures, (0, 3, 6, 8, 11), strict=True):
+            with Image.open(io.BytesIO(picture)) as opened:
+                assert opened.height == 72
+                small = np.asarray(opened.resize((clip.width, clip.height), Image.Resampling.NEAREST))
+            np.testing.assert_array_equal(small, frames[number])
+
+    def test_thumbnails_of_a_large_clip_are_small(self) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (3, 480, 854, 3), np.uint8)  # which nothing packs
+        assert len(Clip(noise)._repr_html_()) < 200_000
+        assert Clip(noise[:1])._repr_html_().count("<img") == 1
 
     def test_one_mask_is_of_the_first_frame(self) -> None:
         first = moving_masks()[0]

@@ -334,6 +334,39 @@ def test_embedded_models_load_with_their_blocks() -> None:
     assert len({model.weights_sha256 for model in (video, other, image)}) == 3
 
 
+def test_a_model_says_what_it_is(i2vgen_folder: Path) -> None:
+    model = tl.load_video_model(str(i2vgen_folder))
+    said = repr(model)
+    weights = {
+        id(each): each
+        for part in model.pipeline.components.values()
+        if isinstance(part, torch.nn.Module)
+        for each in (*part.parameters(), *part.buffers())
+    }
+    size = sum(each.numel() * each.element_size() for each in weights.values())
+    for fact in (
+        repr(model.name),
+        "video model",
+        f"{len(model.blocks)} ({', '.join(model.blocks)}); by default {model.block}",
+        f"{model.window} frames",
+        f"tau 0 to 999, log-SNR {model.log_snr(0):.1f} to {model.log_snr(999):.1f}",
+        f"{size / 1024**2:.4g} MiB, float32, on cpu",
+    ):
+        assert fact in said
+    assert "interventions" not in said
+    assert re.search(r"interventions +.*up_1.*zero", repr(tl.ablate(model, "up_1", "zero")))
+
+
+def test_a_models_name_is_no_markup() -> None:
+    model = tiny.Toy()
+    model.name = "<img src=x>\x1b[31m\nsecond"
+    for shown in (repr(model), model._repr_html_()):
+        assert "\x1b" not in shown
+        assert "\nsecond" not in shown
+    assert "<img" not in model._repr_html_()
+    assert "tau 0 to" in repr(model)
+
+
 def message(error: pytest.ExceptionInfo[tl.TedlensError]) -> str:
     text = str(error.value)
     assert "\n" not in text

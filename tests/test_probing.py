@@ -510,3 +510,31 @@ def test_an_embedded_model_is_not_for_photographs() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tl.probe(model, tl.datasets.similar(0, frames=2, size=64), tau=600, blocks="up_1")
+
+
+def kinds_of(attrs: dict[str, Any]) -> list[str]:
+    """Of attributes, in their order, whether each tells a setting, the clip, a model, a hash or a version."""
+    kinds = {"version_": "version", "_sha256": "hash", "_revision": "hash", "clip": "clip", "model": "model"}
+    bare = [name.removeprefix("motion_").removeprefix("appearance_") for name in attrs]
+    told = [
+        next(
+            (kind for part, kind in kinds.items() if part.strip("_") in name), "model" if name == "dtype" else "setting"
+        )
+        for name in bare
+    ]
+    return [kind for kind, _ in itertools.groupby(told)]
+
+
+def test_attributes_are_in_groups(clip: tl.Clip, tmp_path: Path) -> None:
+    video, image = tiny.Toy(), tiny.Toy(window=None)
+    probed = tl.probe(video, clip, tau=500, blocks="up_0")
+    groups = ["setting", "clip", "model", "hash", "version"]
+    assert kinds_of(probed.attrs) == kinds_of(probed["up_0"]["features"].attrs) == groups
+    tracked = tl.track(clip, motion=video, appearance=image, block="up_0", radius=2)
+    assert kinds_of(tracked.attrs) == kinds_of(tracked["labels"].attrs) == groups
+    assert kinds_of(tl.load(tl.save(tracked, tmp_path / "tracked.zarr")).attrs) == groups
+    how: dict[str, Any] = {"motion": video, "tau": 500, "radius": 2, "progress": False}
+    swept = ["setting", "model", "hash", "version"]  # clips are an axis
+    assert kinds_of(tl.sweep([clip], **how).attrs) == swept
+    assert kinds_of(tl.sweep([clip], **how, store=tmp_path / "sweep.zarr").attrs) == swept
+    assert kinds_of(tl.open_sweep(tmp_path / "sweep.zarr").attrs) == swept

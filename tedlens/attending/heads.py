@@ -18,6 +18,7 @@ from tedlens.labels import VOID
 from tedlens.models.acting import Moment
 from tedlens.models.registry import Model, as_model
 from tedlens.probing import Draw, Prepared, as_list, noise_axis
+from tedlens.provenance import grouped
 
 STATISTICS = {
     "entropy": "entropy (share of log keys)",
@@ -108,7 +109,7 @@ def head_statistics(
     }
     dims = ("tau", "layer", "head")
     arrays = {name: (dims, value, {"long_name": STATISTICS[name]}) for name, value in values.items()}
-    return xr.Dataset(arrays, coords).assign_attrs(prepared.provenance() | {"taus": taus, "seed": seed})
+    return xr.Dataset(arrays, coords).assign_attrs(grouped(prepared.provenance() | {"taus": taus, "seed": seed}))
 
 
 def _sums(layer: Layer, call: Call, moment: Moment, masks: Any, size: tuple[int, int]) -> Sums:

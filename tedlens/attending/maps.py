@@ -17,6 +17,7 @@ from tedlens.errors import TedlensError
 from tedlens.models.acting import Moment
 from tedlens.models.registry import Model, as_model
 from tedlens.probing import Draw, Prepared, only_one, places
+from tedlens.provenance import grouped
 
 LARGEST = 2 * 10**9  # bytes of a result
 Points = Sequence[tuple[int, float, float]]  # frame, y, x in pixels of the clip
@@ -99,7 +100,9 @@ def attention(
         "kind": found.kind,
         "rotary": rotary,
     }
-    return _labelled(maps, clip, query).assign_attrs(about | {"sigma": model.sigma(tau), "log_snr": model.log_snr(tau)})
+    return _labelled(maps, clip, query).assign_attrs(
+        grouped(about | {"sigma": model.sigma(tau), "log_snr": model.log_snr(tau)})
+    )
 
 
 Cells = list[tuple[int, int]]  # frame, and number of the cell in its grid

@@ -18,9 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from tedlens.errors import TedlensError
+from tedlens.escaping import printable
 from tedlens.models.acting import Intervention, acting_outside, provenance_of
 from tedlens.models.points import Outline
 from tedlens.models.schedules import Schedule, VariancePreservingNoise
+from tedlens.notebook import facts_html
 
 Condition = dict[str, Any]  # what a denoiser is given besides the noisy sample and the time
 Offload = bool | Literal["layers"]
@@ -375,6 +377,40 @@ class DiffusionModel(ABC):
                         f"{type(module).__name__}; the file is damaged, or was saved from a training that failed."
                     )
 
+    def __repr__(self) -> str:
+        facts = self._facts()
+        wide = max(map(len, facts))
+        lines = [f"  {name:<{wide}}  {printable(fact)}" for name, fact in facts.items()]
+        return "\n".join([f"{type(self).__name__} {self.name!r}", *lines])
+
+    def _repr_html_(self) -> str:
+        return facts_html(f"{type(self).__name__} {self.name}", self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        """What a reader wants to know of it first, in words."""
+        seen = "sees each frame alone" if self.window is None else f"{self.window} frames"
+        blocks = ", ".join(self.blocks) if len(self.blocks) < 12 else f"{self.blocks[0]} .. {self.blocks[-1]}"
+        facts = {
+            "kind": f"{self.kind} model",
+            "blocks": f"{len(self.blocks)} ({blocks}); by default {self.block}",
+            "window": seen,
+            "noise": self._noise_said(),
+            "memory": f"{_size_said(self._modules())}, {str(self.dtype).removeprefix('torch.')}, on {self.device}",
+        }
+        if said := provenance_of(self.interventions):
+            facts["interventions"] = ", ".join(map(str, said.values()))
+        return facts
+
+    def _noise_said(self) -> str:
+        last = self.levels - 1
+        if last == 0:
+            return "none"
+        try:
+            ends = self.log_snr(0), self.log_snr(last)
+        except TedlensError:  # of an adapter that is not finished
+            return f"tau 0 to {last}"
+        return f"tau 0 to {last}, log-SNR {ends[0]:.1f} to {ends[1]:.1f}"
+
     @cached_property
     def weights_sha256(self) -> str:
         """Hash of the names and hashes of all weights, in the order of their names."""
@@ -393,6 +429,15 @@ class DiffusionModel(ABC):
             **{f"model_{key}": value for key, value in self.options.items() if value is not None},
             **provenance_of(interventions),
         }
+
+
+def _size_said(modules: Sequence[nn.Module]) -> str:
+    """Memory that weights take, those that modules share once."""
+    held = {id(value): value.nbytes for module in modules for value in (*module.parameters(), *module.buffers())}
+    size, units = float(sum(held.values())), ["bytes", "KiB", "MiB", "GiB"]
+    while size >= 1024 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:.4g} {units[0]}"
 
 
 def hash_of_weights(modules: Sequence[nn.Module]) -> str:

@@ -20,6 +20,7 @@ from tedlens.models.registry import Model, as_model
 from tedlens.probing.labelling import as_list, noise_axis, noise_levels, places
 from tedlens.probing.prepared import Prepared
 from tedlens.probing.view import Stitch, View
+from tedlens.provenance import grouped
 from tedlens.store import check_replaceable, load, marked_root, storable, whole_folder
 
 LOOKED_AT = 10**8  # pixels of input in all from which a probe is measured before it starts
@@ -117,10 +118,10 @@ def probe(
     def labelled(name: str, values: np.ndarray[Any, Any]) -> xr.Dataset:
         features = label_features(values, prepared, taus, seeds)
         # On the array too: it travels alone, through .sel() into fuse and propagate.
-        return features.assign_attrs(about | {"block": name}).to_dataset(name="features")
+        return features.assign_attrs(grouped(about | {"block": name})).to_dataset(name="features")
 
     if store is not None:
-        return _on_disk(Path(store), cells, (len(taus), len(seeds)), labelled, about | {"blocks": names})
+        return _on_disk(Path(store), cells, (len(taus), len(seeds)), labelled, grouped(about | {"blocks": names}))
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     for number, (_, _, features) in enumerate(cells):
         for name in names:
@@ -129,7 +130,7 @@ def probe(
                 arrays[name] = np.empty((len(taus), len(seeds), *values.shape), values.dtype)
             arrays[name][divmod(number, len(seeds))] = values
     tree = xr.DataTree.from_dict({name: labelled(name, values) for name, values in arrays.items()})
-    tree.attrs = about | {"blocks": names}
+    tree.attrs = grouped(about | {"blocks": names})
     return tree
 
 

@@ -17,6 +17,7 @@ from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.metrics import evaluate
 from tedlens.probing import Prepared, label_features
+from tedlens.provenance import grouped
 from tedlens.sweeping.grid import Grid, Models
 from tedlens.ted import label_clip, label_clip_fused, label_masks, unit
 from tedlens.ted.settings import SETTINGS
@@ -190,4 +191,4 @@ def label_scores(scores: xr.Dataset, noise: Mapping[int, tuple[float, float]], a
     return scores.assign_coords(
         sigma=("tau", sigma, {"long_name": "noise-to-signal ratio"}),
         log_snr=("tau", log_snr, {"long_name": "log signal-to-noise power ratio"}),
-    ).assign_attrs(attrs)
+    ).assign_attrs(grouped(attrs))

@@ -13,6 +13,7 @@ import xarray as xr
 from tedlens.errors import TedlensError
 from tedlens.models.base import DiffusionModel
 from tedlens.models.registry import Model
+from tedlens.provenance import grouped
 from tedlens.sweeping.cells import GRID
 
 SeveralModels = Sequence[Model] | Mapping[str, Model]
@@ -95,7 +96,7 @@ def side_by_side(each: Mapping[str, xr.Dataset], levels: Sequence[float] | None 
     first = next(iter(attrs.values()))
     common = {key: value for key, value in first.items() if all(key in a and a[key] == value for a in attrs.values())}
     own = {name: {key: value for key, value in each.items() if key not in common} for name, each in attrs.items()}
-    return joined.assign_attrs(common | {"models": json.dumps(own)})
+    return joined.assign_attrs(grouped(common | {"models": json.dumps(own)}))
 
 
 def _at_levels(scores: xr.Dataset, levels: Sequence[float]) -> xr.Dataset:

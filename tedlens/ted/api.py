@@ -15,6 +15,7 @@ from torch import Tensor
 from tedlens.align import check_finite, check_same_clip, check_whole, common_frames, in_order, listed
 from tedlens.errors import TedlensError
 from tedlens.labels import as_labels, object_ids, on_grid
+from tedlens.provenance import grouped
 from tedlens.ted.fusion import fuse_features, unit, unit_parts
 from tedlens.ted.masks import given_masks, label_clip, label_clip_fused
 from tedlens.ted.points import Locate, carry_points, check_locate, inside
@@ -277,7 +278,7 @@ def follow(
             "similarity": ((asked.dim, "frame"), similarity),
         },
         {**known, "frame": names, "axis": ["x", "y"]},
-        dict(attrs) | settings | {"locate": locate, "visible_above": visible_above},
+        grouped(dict(attrs) | settings | {"locate": locate, "visible_above": visible_above}),
     )
 
 
@@ -343,7 +344,7 @@ def label_masks(labels: npt.NDArray[np.uint8], frames: npt.ArrayLike, attrs: dic
             "y": ("y", np.arange(labels.shape[1]), {"units": "pixel"}),
             "x": ("x", np.arange(labels.shape[2]), {"units": "pixel"}),
         },
-        attrs=attrs,
+        attrs=grouped(attrs),
         name="labels",
     )
 

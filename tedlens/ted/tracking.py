@@ -119,7 +119,7 @@ def track(
     how = how.on(found.grid[0], clip.height)
     labels = label_clip(found.values, masks, found.input_size, how)
     attrs = found.attrs | how.said() | ({"preset": preset} if preset else {})
-    return label_masks(labels, np.arange(len(clip)), attrs).to_dataset(name="labels").assign_attrs(attrs)
+    return label_masks(labels, np.arange(len(clip)), attrs).to_dataset(name="labels", promote_attrs=True)
 
 
 def track_points(
