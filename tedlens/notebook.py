@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-import PIL.Image
 
 from tedlens.escaping import printable
 
@@ -37,6 +36,8 @@ def thumbnails_html(frames: npt.NDArray[np.uint8]) -> str:
 
 
 def _thumbnail(frame: npt.NDArray[np.uint8]) -> str:
+    import PIL.Image  # only now: a clip does without
+
     picture = PIL.Image.fromarray(frame)
     # Cells of a very small clip are shown large, without a blur that it does not have.
     how = PIL.Image.Resampling.BOX if picture.height > HEIGHT else PIL.Image.Resampling.NEAREST
