@@ -515,7 +515,7 @@ def sweep(
 def figures(
     stores: Annotated[list[str], typer.Argument(help="Stores of sweeps.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for tables and figures.")] = Path("figures"),
-    metric: Annotated[str, typer.Option(help="J, F, JF (their mean) or identity.")] = "JF",
+    metric: Annotated[str, typer.Option(help="J, F, JF (their mean), identity, HOTA, DetA, AssA or IDF1.")] = "JF",
     clips: Annotated[
         Path | None,
         typer.Option(help="The sweep's grid file, for its clips' frames: stores do not hold them.", show_default=False),

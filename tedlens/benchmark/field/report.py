@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tedlens.benchmark.field.asked import Found
-from tedlens.escaping import in_latex, in_markdown
+from tedlens.escaping import in_latex, in_markdown, picture_in_markdown
 from tedlens.models.registry import Model
 from tedlens.plots import save_figures
 from tedlens.plots.tables import markdown_table, spreadsheet_table
@@ -48,9 +48,9 @@ def write(found: Found, out: Path) -> Written:
         for name, scores in found.scores.items():
             slug = "".join(letter if letter.isalnum() else "_" for letter in name)
             save(scores.drop_attrs(), folder / "scores" / f"{slug}.zarr")
-        if found.figures:
-            save_figures(found.figures, folder / "figures")
-        (folder / "report.md").write_text("\n".join(page(found, texts)), encoding="utf-8")
+        drawn = save_figures(found.figures, folder / "figures") if found.figures else []
+        pictures = [path.name for path in drawn if path.suffix == ".png"]
+        (folder / "report.md").write_text("\n".join(page(found, texts, pictures)), encoding="utf-8")
     files = {"report": out / "report.md"} | {name: out / f"{name}.csv" for name in found.tables}
     own = {
         title: _in_short(text, table) for (title, text), table in zip(texts.items(), found.tables.values(), strict=True)
@@ -88,8 +88,8 @@ def latex(text: pd.DataFrame) -> str:
     return str(plain.reset_index().to_latex(index=False, escape=False, column_format="l" + "r" * len(text.columns)))
 
 
-def page(found: Found, texts: Mapping[str, pd.DataFrame]) -> list[str]:
-    """The report as Markdown."""
+def page(found: Found, texts: Mapping[str, pd.DataFrame], pictures: Sequence[str]) -> list[str]:
+    """The report as Markdown, with the pictures in ``figures``."""
     asked = found.asked
     lines = [f"# {asked.benchmark.title}", ""]
     for method in found.methods:
@@ -102,8 +102,9 @@ def page(found: Found, texts: Mapping[str, pd.DataFrame]) -> list[str]:
     lines += [f"- {in_markdown(note)}" for note in dict.fromkeys(filter(None, notes))]
     for title, table in texts.items():
         lines += ["", f"## {in_markdown(title)}", "", *markdown_table(table)]
-    for name in found.figures:
-        lines += ["", f"## {name.replace('_', ' ').capitalize()}", "", f"![{name}](figures/{name}.png)"]
+    for file in pictures:
+        title = file.removesuffix(".png").replace("_", " ").capitalize()
+        lines += ["", f"## {title}", "", picture_in_markdown(f"figures/{file}", title)]
     return [*lines, ""]
 
 
