@@ -10,7 +10,14 @@ os.environ["OMP_NUM_THREADS"] = "1" if "PYTEST_XDIST_WORKER" in os.environ else 
 os.environ["OMP_WAIT_POLICY"] = "passive"
 
 # Files that take longest begin, so that no process is left alone with one at the end.
-LONGEST = ["test_wheel", "test_widgets_browser", "test_benchmark", "test_notebooks", "test_sweep_workers", "test_sweep_store"]
+LONGEST = [
+    "test_wheel",
+    "test_widgets_browser",
+    "test_benchmark",
+    "test_notebooks",
+    "test_sweep_workers",
+    "test_sweep_store",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
