@@ -754,7 +754,7 @@ def show_outlines(outlines: list[Outline], inside: str | None) -> None:
 def show_outline(outline: Outline, inside: str | None) -> None:
     height, width = outline.input_size
     print(f"{printable(outline.name)}: {outline.unet_class}, {outline.parameters / 1e6:.1f} M parameters")
-    print(f"  blocks: {', '.join(outline.blocks)} (the protocol's: {outline.block})")
+    print(f"  blocks: {', '.join(outline.blocks)} (default: {outline.block})")
     print(f"  window: {f'{outline.window} frames' if outline.window else 'each frame alone'}")
     print(f"  input: {height}x{width} pixels, in multiples of {outline.multiple}")
     first, last = outline.log_snr
