@@ -353,8 +353,14 @@ def probe(
 def track(
     context: typer.Context,
     clip: ClipPath,
-    mask: Annotated[Path, typer.Option(help="First frame's mask: palette or grey PNG.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for the masks and the overlay video.")],
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="First frame's mask, a palette or grey PNG, or a folder of masks. Only an .npz may hold its own.",
+            show_default=False,
+        ),
+    ] = None,
     motion: Annotated[str, typer.Option(help="Video model: built-in name, hub id or folder.")] = "mini",
     appearance: Annotated[
         str,
@@ -426,6 +432,12 @@ def track(
 
     check_free(out)
     frames = read_clip(clip, masks=mask, start=start, stop=stop, stride=stride)
+    if frames.masks is None:
+        raise TedlensError(
+            f"Nothing says which objects of {clip} to track; give --mask with a PNG of {frames.height}x{frames.width} "
+            "in which the background is 0 and the objects are 1, 2, ..: draw it in a notebook, with "
+            f"tl.widgets.mask_editor({str(clip)!r}), or in any program that saves grey or palette PNGs."
+        )
     # torch and diffusers only now: a wrong path should not have to wait for them.
     from tedlens.ted.tracking import track as run
 

@@ -60,6 +60,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_track_without_a_mask_says_how_to_make_one(tedlens: Run, folder: Path, tmp_path: Path) -> None:
+    ran = tedlens("track", folder / "frames", "--out", tmp_path / "out")
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(f"tedlens: Nothing says which objects of {folder}/frames to track; give --mask with a")
+    assert "PNG of 64x96 in which the background is 0 and the objects are 1, 2, ..: draw it" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
 def test_track_and_evaluate(tedlens: Run, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ran = tedlens("track", folder / "frames", "--mask", folder / "masks/00000.png", "--out", out, "--radius", "4")
