@@ -12,6 +12,7 @@ from tedlens.analysis import decomposition, similarity, swaps, votes
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
 from tedlens.plots import latex_table, main_table, margin_curves, similarity_map, track_curves, tracks
+from tedlens.plots.tables import plain_table
 
 FRAMES = 6
 GRID = (8, 8)
@@ -216,6 +217,14 @@ def test_names_with_letters_that_mean_something_to_latex() -> None:
     text = latex_table(main_table(xr.Dataset({"J": (tuple(coords), values)}, coords), metric="J"))
     name = r"up\_2 100\% \#1 \textasciicircum{}a\&b\textasciitilde{}\{c\}\textbackslash{}input\$"
     assert name in text
+
+
+def test_a_single_clip_has_no_error() -> None:
+    table = main_table(table_scores().isel(clip=[0]), columns="set")
+    assert (table.xs("error", axis=1, level=1) == 0).all(axis=None)
+    assert "±" not in plain_table(table).to_string()
+    assert "pm" not in latex_table(table)
+    assert plain_table(main_table(table_scores(), columns="set")).map(lambda text: "±" in text).all(axis=None)
 
 
 def test_latex_table_sets_the_best_in_bold() -> None:

@@ -54,7 +54,7 @@ def _of_one(sweep: Sweep, prefix: str, clips: Mapping[str, Clip], shown: str) ->
     yield f"{prefix}tau_curve", partial(_curve, sweep, plots.tau_curve, "tau", "block")
     yield f"{prefix}tau_block_map", partial(_curve, sweep, plots.tau_block_map, "block", "tau", against=False)
     if sweep.against is not None:
-        yield f"{prefix}tau_block_share", partial(_curve, sweep, plots.tau_block_map, "block", "tau")
+        yield f"{prefix}tau_block_share", partial(_share_of_ceiling, sweep)
     if sweep.kind == "fused":
         yield f"{prefix}lambda_curve", partial(_curve, sweep, plots.lambda_curve, "lam")
     for axis in (axis for axis in SETTINGS if axis in sweep.scores.dims):
@@ -77,6 +77,11 @@ def _curve(sweep: Sweep, draw: Callable[..., go.Figure], *axes: str, against: bo
     """A figure of scores along the first of some axes, with what they are read `against`, where it is known."""
     figure = draw(sweep.over(*axes), metric=sweep.metric, references=sweep.against if against else None)
     return figure, f"{sweep.words} by {' and '.join(axes)}{sweep.held(*axes)}"
+
+
+def _share_of_ceiling(sweep: Sweep) -> Drawn:
+    figure, caption = _curve(sweep, plots.tau_block_map, "block", "tau")
+    return figure, f"{caption}, as a share of what each block's grid can show at best"
 
 
 def _features_curve(sweeps: Sequence[Sweep]) -> Drawn:

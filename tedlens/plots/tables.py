@@ -90,19 +90,24 @@ def _of_cells(scores: xr.Dataset, metric: str, columns: str | None) -> pd.DataFr
 
 
 def plain_table(table: pd.DataFrame) -> pd.DataFrame:
-    """A table from `main_table` as texts to read: mean ± standard error."""
-    parts: list[Any] = [table.xs(name, axis=1, level=1).map("{:.1f}".format) for name in ("mean", "error")]
-    return cast("pd.DataFrame", parts[0] + " ± " + parts[1])
+    """A table from `main_table` as texts to read: mean ± standard error, or the mean alone where there is one clip."""
+    parts: list[Any] = [table.xs(name, axis=1, level=1) for name in ("mean", "error")]
+    return _with_errors(parts[0].map("{:.1f}".format), parts[1], " ± ")
+
+
+def _with_errors(means: pd.DataFrame, errors: pd.DataFrame, sign: str) -> pd.DataFrame:
+    """Texts with their errors; without, where it is exactly 0: of one clip, whose error nobody knows."""
+    return cast("pd.DataFrame", means.where(errors == 0, means + sign + errors.map("{:.1f}".format)))
 
 
 def latex_table(table: pd.DataFrame) -> str:
     """A table from `main_table` in LaTeX (booktabs): mean ± standard error, the best model of each column in bold."""
-    parts: list[Any] = [table.xs(name, axis=1, level=1).round(1) for name in ("mean", "error")]
-    means, errors = parts
+    parts: list[Any] = [table.xs(name, axis=1, level=1) for name in ("mean", "error")]
+    means, errors = parts[0].round(1), parts[1]
     cells = means.map("{:.1f}".format)
     models = means.iloc[: len(means) - table.attrs.get("references", 0)]
     best = (models == models.max()).reindex(means.index, fill_value=False)
-    cells = cells.mask(best, r"\textbf{" + cells + "}") + r" $\pm$ " + errors.map("{:.1f}".format)
+    cells = _with_errors(cells.mask(best, r"\textbf{" + cells + "}"), errors, r" $\pm$ ")
     cells.index = cells.index.map(lambda name: in_latex(_joined(name)))
     cells.columns = cells.columns.map(lambda name: in_latex(_joined(name)))
     cells.columns.name = None
