@@ -97,7 +97,7 @@ def plain_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def _with_errors(means: pd.DataFrame, errors: pd.DataFrame, sign: str) -> pd.DataFrame:
     """Texts with their errors; without, where it is exactly 0: of one clip, whose error nobody knows."""
-    return cast("pd.DataFrame", means.where(errors == 0, means + sign + errors.map("{:.1f}".format)))
+    return means.where(errors == 0, means + sign + errors.map("{:.1f}".format))
 
 
 def latex_table(table: pd.DataFrame) -> str:
