@@ -11,7 +11,7 @@ from tedlens.plots.style import AXES, DIVERGING, PLAIN_METRICS, styled
 
 
 def effect_map(effects: xr.Dataset) -> go.Figure:
-    """Effect of each intervention at every noise level, in points of 100; a dot where its interval holds 0.
+    """Effect of each intervention at every noise level, in points of 100; a dot where its interval contains 0.
 
     Parameters
     ----------
