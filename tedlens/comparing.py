@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from tedlens.analysis.decoding import decode, object_features
-from tedlens.analysis.references import score_references
+from tedlens.analysis.references import CEILING, REFERENCES, score_references
 from tedlens.attending.matching import MEASURES, matching_accuracy
 from tedlens.clip import Clip
 from tedlens.errors import TedlensError
@@ -55,14 +55,17 @@ def compare(
     Returns
     -------
     Dataset over (model, log_snr, clip)
-        ``JF`` and ``AssA`` of the propagated masks, means over objects and frames; ``ceiling`` (model, clip), the J&F
-        of the true masks as the model's grid can show them; ``velocity`` (model,
-        log_snr), R^2 of a linear probe of objects' velocity on clips it was not fitted to, and ``velocity_error``, the
-        standard error of its mean over folds. ``matching`` (model, log_snr, clip, by): the share of objects' cells
-        whose best match in another frame, among all of its cells, is of the same object: by ``queries`` and keys of
-        the block's attentions (all heads together, before rotary embedding, as DiffTrack), by ``features``, and by
-        ``chance``. NaN where a model was not trained at such noise, or velocities are not
-        known. Coordinates ``tau`` (model, log_snr) and ``block`` (model).
+        ``JF`` and ``AssA`` of the propagated masks, means over objects and frames.
+        ``ceiling`` (model, clip): the J&F of the true masks as the model's grid can show them.
+        ``reference_JF``, ``reference_AssA`` (model, clip, features): what place, colour, true velocity and true masks
+        score on its grid with the same settings (`tedlens.analysis.references`).
+        ``matching`` (model, log_snr, clip, by): the share of objects' cells whose best match in another frame, among
+        all of its cells, is of the same object: by ``queries`` and keys of the block's attentions (all heads together,
+        before rotary embedding, as DiffTrack), by ``features``, and by ``chance``.
+        ``velocity`` (model, log_snr): R^2 of a linear probe of objects' velocity on clips it was not fitted to;
+        ``velocity_error``: the standard error of its mean over folds.
+        NaN where a model was not trained at such noise, a block has no such attention, or velocities are not known.
+        Coordinates ``tau`` (model, log_snr) and ``block`` (model).
 
     Raises
     ------
@@ -96,6 +99,7 @@ def _of_model(
     scores = {name: np.full(shape, np.nan) for name in ("JF", "AssA")}
     matching = np.full((*shape, len(MEASURES)), np.nan)
     ceiling, pooled = np.full(len(clips), np.nan), []
+    references = {name: np.full((len(clips), len(REFERENCES)), np.nan) for name in scores}
     for number, clip in enumerate(clips):
         masks = start_masks(clip)
         features = xr.DataArray(
@@ -111,7 +115,11 @@ def _of_model(
             matching[levels.index(level), number] = [float(matched[name].sel(tau=tau)) for name in MEASURES]
         grid = features.sizes["y"], features.sizes["x"]
         size_seen = tuple(features.attrs["input_size"])
-        ceiling[number] = score_references(clip, grid, input_size=size_seen)["ceiling"]["JF"].mean()
+        against = score_references(clip, grid, input_size=size_seen)
+        ceiling[number] = against[CEILING]["JF"].mean()
+        for kind in set(REFERENCES) & set(against):
+            for name, values in references.items():
+                values[number, REFERENCES.index(kind)] = against[kind][name].mean()
         pooled.append(object_features(features, clip))
     velocity, error = _velocity(pooled, clips, [taus.get(level) for level in levels])
     return xr.Dataset(
@@ -119,6 +127,7 @@ def _of_model(
             **{name: (("log_snr", "clip"), values) for name, values in scores.items()},
             "matching": (("log_snr", "clip", "by"), matching),
             "ceiling": ("clip", ceiling),
+            **{f"reference_{name}": (("clip", "features"), values) for name, values in references.items()},
             "velocity": ("log_snr", velocity),
             "velocity_error": ("log_snr", error),
             "tau": ("log_snr", [float(taus.get(level, np.nan)) for level in levels]),
@@ -127,6 +136,7 @@ def _of_model(
             "log_snr": levels,
             "clip": [clip.name for clip in clips],
             "by": list(MEASURES),
+            "features": list(REFERENCES),
         },
     )
 
@@ -151,8 +161,11 @@ def write_comparison(found: xr.Dataset, folder: Path) -> None:
     from tedlens.plots import comparison, save_figures
     from tedlens.store import save
 
-    by = found["matching"].to_dataset("by").rename({name: f"matching_{name}" for name in MEASURES})
-    table = found.drop_vars(["matching", "by"]).merge(by).mean("clip")
-    table.to_dataframe().reset_index().to_csv(folder / "comparison.csv", index=False)
+    columns: dict[str, xr.DataArray] = {}
+    for name, mean in found.mean("clip").data_vars.items():
+        kinds = next((axis for axis in ("by", "features") if axis in mean.dims), None)
+        own = {f"{name}_{kind.item()}": mean.sel({kinds: kind}, drop=True) for kind in found[kinds]} if kinds else None
+        columns |= own or {str(name): mean}
+    xr.Dataset(columns).to_dataframe().reset_index().to_csv(folder / "comparison.csv", index=False)
     save(found, folder / "comparison.zarr")
     save_figures({"comparison": comparison(found)}, folder)

@@ -46,6 +46,15 @@ def test_each_cell_is_that_of_track(found: xr.Dataset, clips: list[tl.Clip]) -> 
         assert float(cell["AssA"]) == pytest.approx(float(expected))
 
 
+def test_what_needs_no_model_stands_beside(found: xr.Dataset, clips: list[tl.Clip]) -> None:
+    for number, clip in enumerate(clips):
+        expected = tl.analysis.score_references(clip, (24, 24))
+        for name in ("JF", "AssA"):
+            cell = found[f"reference_{name}"].sel(model="toy").isel(clip=number)
+            for kind in ("place", "colour", "velocity", "masks"):
+                assert float(cell.sel(features=kind)) == pytest.approx(float(expected[kind][name].mean()))
+
+
 def test_what_is_not_known_is_nan(found: xr.Dataset, clips: list[tl.Clip]) -> None:
     assert found["block"].values.tolist() == ["up_0", "down_0"]
     # Noise that it was not trained at: below the least that the toy has but for none.
@@ -138,6 +147,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < table["JF"][0] < 1
     assert tl.load(tmp_path / "out" / "comparison.zarr")["JF"].sizes == {"model": 1, "log_snr": 1, "clip": 1}
     assert 0 < table["matching_features"][0] < 1
+    assert 0 < table["reference_JF_place"][0] < table["reference_JF_masks"][0] <= table["ceiling"][0] + 0.1
     assert 0 <= table["matching_queries"][0] < 1
     assert len(LOG_SNR) > 1
 

@@ -13,7 +13,7 @@ NO_PREVIEWS = (
     "import tedlens.plots.export\ntedlens.plots.export.notebook_renderer = lambda live=True: 'plotly_mimetype'"
 )
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"), reverse=True)  # the longest first
-MINUTES = ("02", "03", "04", "05", "07", "08")  # those that take half a minute or more, with a kernel of their own
+MINUTES = ("01", "02", "03", "04", "05", "07", "08")  # half a minute or more, with a kernel of their own
 CASES = [
     pytest.param(path, id=path.stem, marks=[pytest.mark.release] if path.stem[:2] in MINUTES else [])
     for path in NOTEBOOKS

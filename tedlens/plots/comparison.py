@@ -8,6 +8,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from tedlens.errors import TedlensError
+from tedlens.plots.against import SMALL, TITLES
 from tedlens.plots.style import AXES, COLOURS, FONT, METRICS, OTHERS, SYMBOLS_IN_TURN, styled
 
 PANELS = {
@@ -18,6 +19,7 @@ PANELS = {
 }
 MATCHED = {"queries": "solid", "features": "dash", "chance": "dot"}  # by what, and the line's dash
 KEYS = {"solid": "queries with keys", "dash": "features", "dot": "chance; ceiling of the grid"}  # as the legend says
+CONTROLS = ("place", "colour", "velocity")
 IN_TURN = [*COLOURS.values(), *OTHERS]
 
 
@@ -26,7 +28,7 @@ def comparison(found: xr.Dataset) -> go.Figure:
 
     Noise grows to the right. Of J&F the ceiling of each model's grid is a dotted line in its colour; of matching the
     line is of queries with keys, the dashed one of features, the dotted one of chance. What was not measured has no
-    panel.
+    panel. Grey are what place, colour and true velocity score as features, on the grid with the highest ceiling.
 
     Raises
     ------
@@ -44,12 +46,31 @@ def comparison(found: xr.Dataset) -> go.Figure:
         figure.update_yaxes(title=PANELS[name], row=1, col=column)
         if name != "velocity":
             figure.update_yaxes(rangemode="tozero", row=1, col=column)
+    for column, name in enumerate(panels, start=1):
+        if f"reference_{name}" in found:
+            _draw_references(figure, found, name, column)
     if "matching" in panels:
         for dash, key in KEYS.items():
             line = {"color": FONT["color"], "width": 2, "dash": dash}
             figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", name=key, line=line), row=1, col=1)
     figure.update_xaxes(title=AXES["log_snr"], autorange="reversed")
     return styled(figure, width=60 + 320 * len(panels), height=340).update_layout(margin_r=24)
+
+
+def _draw_references(figure: go.Figure, found: xr.Dataset, name: str, column: int) -> None:
+    """What needs no model, on the grid with the highest ceiling, where that is most."""
+    finest = found.isel(model=int(np.argmax(found["ceiling"].mean("clip").values)))
+    for kind in CONTROLS:
+        value = 100 * float(finest[f"reference_{name}"].sel(features=kind).mean("clip"))
+        if np.isfinite(value):
+            figure.add_hline(
+                y=value,
+                line={"color": "#999999", "width": 1.2, "dash": "dot"},
+                layer="below",
+                annotation={"text": TITLES[kind], "font": SMALL, "x": 1, "xanchor": "right", "yanchor": "bottom"},
+                row=1,
+                col=column,
+            )
 
 
 def _lines(of_model: xr.Dataset, name: str, number: int) -> list[go.Scatter]:
