@@ -12,11 +12,14 @@ os.environ["OMP_WAIT_POLICY"] = "passive"
 # Files that take longest begin, so that no process is left alone with one at the end.
 LONGEST = [
     "test_wheel",
-    "test_widgets_browser",
     "test_benchmark",
-    "test_notebooks",
-    "test_sweep_workers",
+    "test_transformers",
     "test_sweep_store",
+    "test_widgets_browser",
+    "test_notebooks",
+    "test_cli",
+    "test_sweep_workers",
+    "test_figures",
 ]
 
 
