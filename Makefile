@@ -7,7 +7,7 @@ BIN := .venv/bin
 help:
 	@echo "make demo       run the whole path on a built-in clip and model; results in demo/"
 	@echo "make test       run the tests, in two processes"
-	@echo "make test-all   run what make test leaves for a release: the benchmark, long notebooks, the wheel, what is killed on its way"
+	@echo "make test-all   run what make test leaves for a release: the benchmark, the notebooks, the wheel, full disks, what is killed on its way"
 	@echo "make lint       check style and types"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  run them and keep their outputs"

@@ -13,11 +13,9 @@ NO_PREVIEWS = (
     "import tedlens.plots.export\ntedlens.plots.export.notebook_renderer = lambda live=True: 'plotly_mimetype'"
 )
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"), reverse=True)  # the longest first
-MINUTES = ("01", "02", "03", "04", "05", "07", "08")  # half a minute or more, with a kernel of their own
-CASES = [
-    pytest.param(path, id=path.stem, marks=[pytest.mark.release] if path.stem[:2] in MINUTES else [])
-    for path in NOTEBOOKS
-]
+CASES = [pytest.param(path, id=path.stem) for path in NOTEBOOKS]
+# Each takes up to a minute, with a kernel of its own.
+pytestmark = pytest.mark.release
 
 
 def test_there_are_notebooks() -> None:

@@ -461,6 +461,7 @@ def run_apart(code: str, *command: str, **how: Any) -> subprocess.CompletedProce
     return subprocess.run(lines, capture_output=True, text=True, timeout=300, check=False, **how)
 
 
+@pytest.mark.release
 def test_a_full_disk(straight: Path, tmp_path: Path) -> None:
     """A limit on the size of a file, set by the kernel, breaks off a write in its midst, as a full disk does."""
     path = tmp_path / "sweep.zarr"
@@ -493,6 +494,7 @@ def tmpfs_can_be_mounted() -> bool:
     return done.returncode == 0
 
 
+@pytest.mark.release
 @pytest.mark.skipif(not tmpfs_can_be_mounted(), reason="needs the right to mount a tmpfs")
 def test_a_small_tmpfs_that_fills_and_is_given_room(tmp_path: Path) -> None:
     ran = run_apart(
