@@ -20,6 +20,14 @@ LONGEST = [
     "test_cli",
     "test_sweep_workers",
     "test_figures",
+    "test_models",
+    "test_structure",
+    "test_published",
+    "test_ablation",
+    "test_training",
+    "test_widgets",
+    "test_plots",
+    "test_sweeping",
 ]
 
 
