@@ -554,6 +554,7 @@ def test_a_second_writer_s_clips_are_not_lost(copy: Path, commits: list[str]) ->
 # --- several writers, and killed ones -------------------------------------------------------------
 
 
+@pytest.mark.release
 def test_two_writers_at_once(straight: Path, tmp_path: Path) -> None:
     """Both end well, with the store that one alone makes."""
     path = tmp_path / "sweep.zarr"
