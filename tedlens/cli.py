@@ -631,8 +631,6 @@ def compare(
     from tedlens.datasets import similar
     from tedlens.gridfile import read_clips
 
-    if clips.isdecimal() and int(clips) < 1:
-        raise TedlensError("--clips 0 leaves nothing to compare; give 1 or more, or a YAML file.")
     made = [partial(similar, number) for number in range(int(clips))] if clips.isdecimal() else read_clips(clips)
     where: dict[str, Any] = {"device": device, "dtype": dtype, "offload": offload}
     found = run(

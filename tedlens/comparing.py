@@ -110,16 +110,19 @@ def _of_model(
             place = levels.index(level), number
             scores["JF"][place] = evaluate(labels, masks)["JF"].mean()
             scores["AssA"][place] = evaluate_identity(labels, masks)["AssA"].mean()
-        matched = matching_accuracy(model, clip, sorted(set(taus.values())), block, **how)
+        matched = matching_accuracy(
+            model, clip, features.sel(seed=how["seed"]), overlap=how["overlap"], size=how["size"]
+        )
         for level, tau in taus.items():
             matching[levels.index(level), number] = [float(matched[name].sel(tau=tau)) for name in MEASURES]
         grid = features.sizes["y"], features.sizes["x"]
         size_seen = tuple(features.attrs["input_size"])
         against = score_references(clip, grid, input_size=size_seen)
         ceiling[number] = against[CEILING]["JF"].mean()
-        for kind in set(REFERENCES) & set(against):
+        for place_of, kind in enumerate(REFERENCES):
             for name, values in references.items():
-                values[number, REFERENCES.index(kind)] = against[kind][name].mean()
+                if kind in against:  # not every clip knows its velocities
+                    values[number, place_of] = against[kind][name].mean()
         pooled.append(object_features(features, clip))
     velocity, error = _velocity(pooled, clips, [taus.get(level) for level in levels])
     return xr.Dataset(

@@ -98,7 +98,7 @@ def test_matching_by_queries_is_that_of_all_heads_together(clips: list[tl.Clip])
         )
         for name in ("norm_q", "norm_k")
     ]
-    tl.probe(model, clip, tau=300, blocks="block_2", size=24)
+    features = tl.probe(model, clip, tau=300, blocks="block_2", size=24)["block_2"]["features"]
     for hook in hooks:
         hook.remove()
     cells = 6 * 6
@@ -110,7 +110,7 @@ def test_matching_by_queries_is_that_of_all_heads_together(clips: list[tl.Clip])
         for cell in ids[0].nonzero()[:, 0]
         if (ids[frame] == ids[0, cell]).any()
     ]
-    got = matching_accuracy(model, clip, [300], "block_2", size=24)["queries"]
+    got = matching_accuracy(model, clip, features.sel(seed=0), size=24)["queries"]
     assert 0 < np.mean(hits) < 1
     assert float(got[0]) == pytest.approx(np.mean(hits))
 
@@ -159,7 +159,7 @@ def test_command_with_ones_own_clips(tmp_path: Path, monkeypatch: pytest.MonkeyP
     result = CliRunner().invoke(app, [*told, str(tmp_path / "clips.yaml")])
     assert result.exit_code == 0, result.output
     assert tl.load(tmp_path / "out" / "comparison.zarr")["clip"].values.tolist() == ["similar-cross-3"]
-    for given, said in (("0", "nothing to compare"), (str(tmp_path / "none.yaml"), "give a YAML file")):
+    for given, said in (("0", "0 clips: give some"), (str(tmp_path / "none.yaml"), "give a YAML file")):
         again = CliRunner().invoke(app, [*told[:3], str(tmp_path / "other"), *told[4:], given])
         assert said in str(again.exception)
     (tmp_path / "tau.yaml").write_text("tau: [1]")

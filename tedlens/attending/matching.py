@@ -16,7 +16,7 @@ from tedlens.interventions.sites import attentions_in, sites
 from tedlens.labels import VOID, Labels, on_grid
 from tedlens.models.acting import Moment
 from tedlens.models.base import DiffusionModel
-from tedlens.probing import Draw, Prepared
+from tedlens.probing import Draw, Prepared, View
 
 MEASURES = ("queries", "features", "chance")
 
@@ -25,10 +25,8 @@ MEASURES = ("queries", "features", "chance")
 def matching_accuracy(
     model: DiffusionModel,
     clip: Clip,
-    taus: Sequence[int],
-    block: str,
+    features: xr.DataArray,
     *,
-    seed: int = 0,
     overlap: int = 2,
     size: int | tuple[int, int] | None = None,
 ) -> xr.Dataset:
@@ -39,41 +37,39 @@ def matching_accuracy(
 
     Parameters
     ----------
-    model, clip, seed, overlap, size
-        See `probe`; the clip has masks of all frames.
-    taus
-        Noise levels (training timesteps).
-    block
-        Name of a block.
+    model, overlap, size
+        What the features were probed with.
+    clip
+        The clip that was probed, with masks of all frames.
+    features
+        Of a block and one seed (tau, frame, channel, y, x), as `probe` gives them; queries are those of the same block.
 
     Returns
     -------
     Dataset over tau
         ``queries``: by queries and keys of the block's attentions, all heads together and before they are turned by
         their places (as DiffTrack does), mean over attentions; NaN for a block without attention but to text.
-        ``features``: by the cosine of the block's features. ``chance``: that of a cell drawn blindly.
+        ``features``: by the cosine of the features. ``chance``: that of a cell drawn blindly.
     """
-    prepared = Prepared(model, clip, overlap=overlap, size=size, progress=False)
-    masks = clip.masks
+    masks, block = clip.masks, str(features.attrs["block"])
     assert masks is not None
     inside = attentions_in(model, sites(model, [block]))
     layers = [layer for layer in (layers_of(model, [block]) if inside else []) if layer.kind != "cross"]
-    found = {name: np.full(len(taus), np.nan) for name in MEASURES}
-    for number, tau in enumerate(taus):
-        draw = Draw(tau, seed)
-        found["features"][number], found["chance"][number] = _of_features(prepared, draw, block, masks)
-        if layers:
-            found["queries"][number] = _of_queries(prepared, draw, layers, masks)
-    return xr.Dataset({name: ("tau", values) for name, values in found.items()}, {"tau": list(taus)})
+    view = (Prepared if layers else View)(model, clip, overlap=overlap, size=size)
+    found: dict[str, list[float]] = {name: [] for name in MEASURES}
+    for tau in features["tau"].values:
+        by_features, chance = _of_features(features.sel(tau=tau), view.windows, masks)
+        draw = Draw(int(tau), int(features["seed"]))
+        queries = _of_queries(view, draw, layers, masks) if isinstance(view, Prepared) else np.nan
+        for name, value in zip(MEASURES, (queries, by_features, chance), strict=True):
+            found[name].append(value)
+    return xr.Dataset({name: ("tau", values) for name, values in found.items()}, {"tau": features["tau"].values})
 
 
-def _of_features(prepared: Prepared, draw: Draw, block: str, masks: Labels) -> tuple[float, float]:
-    ((_, _, by_name),) = prepared.features([draw.tau], [draw.seed], [block])
-    features = F.normalize(by_name[block].float(), dim=1)
-    grid = features.shape[-2], features.shape[-1]
-    cells = features.flatten(2).transpose(1, 2)[:, None]
-    parts = [slice(window.start, window.stop) for window in prepared.windows]
-    found = [matches(cells[part], cells[part], masks[part], grid) for part in parts]
+def _of_features(features: xr.DataArray, windows: Sequence[range], masks: Labels) -> tuple[float, float]:
+    values = torch.from_numpy(features.transpose("frame", "channel", "y", "x").values).float()
+    cells = F.normalize(values, dim=1).flatten(2).transpose(1, 2)[:, None]
+    found = [matches(cells[list(part)], cells[list(part)], masks[list(part)], values.shape[2:]) for part in windows]
     pairs = sum(pairs for _, _, pairs in found) or np.nan
     return sum(float(matched[0]) for matched, _, _ in found) / pairs, sum(chance for _, chance, _ in found) / pairs
 
@@ -98,7 +94,7 @@ def by_frame(layer: Layer, value: Tensor) -> Tensor:
     return value.transpose(0, 2) if layer.kind == "temporal" else value
 
 
-def matches(query: Tensor, key: Tensor, masks: Labels, grid: tuple[int, int]) -> tuple[Tensor, float, int]:
+def matches(query: Tensor, key: Tensor, masks: Labels, grid: Sequence[int]) -> tuple[Tensor, float, int]:
     """Cells of objects in the first frame whose query is nearest, by dot product, to a key of the same object.
 
     Parameters
@@ -117,7 +113,7 @@ def matches(query: Tensor, key: Tensor, masks: Labels, grid: tuple[int, int]) ->
     """
     heads = query.shape[1]
     matched, expected, pairs = torch.zeros(heads), 0.0, 0
-    ids = torch.from_numpy(on_grid(masks, grid).reshape(len(masks), -1).astype(np.int64)).to(query.device)
+    ids = torch.from_numpy(on_grid(masks, (grid[0], grid[1])).reshape(len(masks), -1).astype(np.int64)).to(query.device)
     for frame in range(1, len(ids)):
         there = ids[frame]
         cells = ((ids[0] > 0) & (ids[0] != VOID) & torch.isin(ids[0], there)).nonzero()[:, 0]

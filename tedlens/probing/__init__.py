@@ -6,6 +6,7 @@ from tedlens.probing.prepared import Prepared, check_samples
 from tedlens.probing.recording import Draw, Reading, Tap, record
 from tedlens.probing.view import (
     Stitch,
+    View,
     block_names,
     check_stitch,
     input_size,
@@ -22,6 +23,7 @@ __all__ = [
     "Reading",
     "Stitch",
     "Tap",
+    "View",
     "as_list",
     "block_names",
     "cell_centres",

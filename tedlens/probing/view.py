@@ -42,7 +42,6 @@ class View:
         self.input_size = input_size((clip.height, clip.width), wanted, model.multiple)
         self.windows = windows(len(clip), window_length(model, window), overlap)
         self._about = {
-            **clip_provenance(clip),
             "overlap": overlap,
             "window": max(len(w) for w in self.windows),
             "stitch": stitch,
@@ -51,7 +50,11 @@ class View:
 
     def provenance(self) -> dict[str, Any]:
         """Model, clip and settings, for the attributes of results."""
-        return versions() | self.model.provenance() | self._about
+        return versions() | self.model.provenance() | self._of_clip | self._about
+
+    @cached_property
+    def _of_clip(self) -> dict[str, Any]:
+        return clip_provenance(self.clip)  # with a hash of its frames
 
     @cached_property
     def _outline(self) -> Outline:
