@@ -77,12 +77,12 @@ class HunyuanVideo(VideoTransformer):
         }
 
     def condition(self, frames: Frames, clean: Tensor, window: range) -> Condition:
-        told: Condition = dict(self.text)
+        told: Condition = {}
+        sees_image = self.from_image is not None and self.embeddings is None and self.pipeline.text_encoder is not None
         if self.from_image is not None:
             index = conditioning_frame(self.conditioning_frame, window, len(frames))
-            if self.embeddings is None and self.pipeline.text_encoder is not None:
-                told = self._beside(frames[index])
             told["first"] = self.encode(frames[index : index + 1])
+        told |= self._beside(frames[index]) if sees_image else self.text
         if self.from_image is None or self.config.guidance_embeds:
             told["guidance"] = torch.tensor([self.guidance], device=self.device, dtype=self.dtype) * 1000.0
         return told
