@@ -35,7 +35,8 @@ def comparison(found: xr.Dataset) -> go.Figure:
     TedlensError
         For results of another kind.
     """
-    if not {"JF", "AssA", "ceiling", "matching", "velocity"} <= set(found.data_vars):
+    needed = {"JF", "AssA", "reference_JF", "reference_AssA", "ceiling", "matching", "velocity"}
+    if not needed <= set(found.data_vars):
         raise TedlensError("comparison draws what tl.compare gives; these are other results.")
     panels = [name for name in PANELS if bool(found[name].notnull().any())]
     figure = make_subplots(1, len(panels), horizontal_spacing=0.24 / len(panels))
@@ -46,9 +47,8 @@ def comparison(found: xr.Dataset) -> go.Figure:
         figure.update_yaxes(title=PANELS[name], row=1, col=column)
         if name != "velocity":
             figure.update_yaxes(rangemode="tozero", row=1, col=column)
-    for column, name in enumerate(panels, start=1):
-        if f"reference_{name}" in found:
-            _draw_references(figure, found, name, column)
+    for name in ("JF", "AssA"):
+        _draw_references(figure, found, name, panels.index(name) + 1)
     if "matching" in panels:
         for dash, key in KEYS.items():
             line = {"color": FONT["color"], "width": 2, "dash": dash}

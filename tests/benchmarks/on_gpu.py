@@ -24,7 +24,7 @@ import full_size
 import video_transformers as published
 
 import tedlens as tl
-from tedlens.attending.maps import LARGEST, _all
+from tedlens.attending.maps import _all
 from tedlens.attending.watching import layers_of, watch
 from tedlens.interventions.sites import inside
 from tedlens.models.registry import ADAPTERS
@@ -32,6 +32,7 @@ from tedlens.models.unets.svd import StableVideoDiffusion
 from tedlens.probing import Draw, Prepared
 
 TAU = 500
+LARGEST = 4e9  # bytes of a map, twice of what `tl.attention` gives
 
 
 def timed(do: Callable[[], Any]) -> tuple[Any, float, float]:

@@ -1,6 +1,6 @@
 """Train the embedded models: ``python -m tedlens.models.mini.train vae|video|svd|image|dit-vae|dit|all``.
 
-``all`` is the whole recipe: some 25 minutes of one H100, with ``--device cuda --workers 13``.
+``all`` is the whole recipe: some 30 minutes of one H100 or H200 (counted), with ``--device cuda --workers 13``.
 
 Each training is a pure function of its arguments: step n draws its clips, noise levels and noise from
 (seed, n), so a run that was stopped goes on from its checkpoint as if it never had been. The learning
@@ -248,7 +248,7 @@ def video(
 
 @app.command()
 def dit(
-    out: Out, steps: Steps = 10_000, batch: Batch = 16, copies: Copies = 2, rate: Rate = 1e-3, seed: Seed = 0,
+    out: Out, steps: Steps = 3_442, batch: Batch = 16, copies: Copies = 2, rate: Rate = 1e-3, seed: Seed = 0,
     device: Device = "cpu", workers: Workers = 0, measure: Measure = 0, start: Start = None, world: World = "easy",
     hidden: Hidden = 0.6,
 ) -> None:  # fmt: skip
