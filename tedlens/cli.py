@@ -42,7 +42,13 @@ app = typer.Typer(
 ClipPath = Annotated[Path, typer.Argument(help="Video file, folder of frames, or .npz.", show_default=False)]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA where there is one.")]
 Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
-Offload = Annotated[bool, typer.Option("--offload", help="Keep encoders and VAE on the CPU while the UNet runs.")]
+Offload = Annotated[
+    Literal["encoders", "layers"] | None,
+    typer.Option(
+        help="What waits on the CPU to save GPU memory: encoders and VAE while the network runs, or every layer.",
+        show_default=False,
+    ),
+]
 # As in tedlens.ted and tedlens.models, which would load torch.
 Kind = Literal["video", "image"]
 Convention = Literal["dift", "crw"]
@@ -203,7 +209,7 @@ def benchmark_published(
     ] = None,
     device: Device = None,
     dtype: Dtype = "float32",
-    offload: Offload = False,
+    offload: Offload = None,
 ) -> None:
     """The paper's tables and figures, beside the published ones. A run that was stopped goes on."""
     from tedlens.benchmark.field.suite import benchmark_named, clips_of
@@ -219,7 +225,7 @@ def benchmark_published(
     from tedlens.presets import preset_named
 
     own = preset_named(preset or benchmark.preset)
-    where = {"device": device, "dtype": dtype, "offload": offload}
+    where = where_to_run(device, dtype, offload)
     only_others = bool(encoder or sam2) and not (motion or appearance)
     motions, appearances = (
         [model_given(one) | where for one in given or ([default] if default and not only_others else [])]
@@ -254,6 +260,11 @@ def model_given(text: str) -> dict[str, Any]:
     """Arguments of a loader from ``NAME`` or ``NAME=CHECKPOINT``; a path is a name, whatever is in it."""
     name, equals, checkpoint = text.partition("=")
     return {"name": name, "checkpoint": checkpoint} if equals and not Path(text).exists() else {"name": text}
+
+
+def where_to_run(device: str | None, dtype: str, offload: str | None) -> dict[str, Any]:
+    """Arguments of a loader."""
+    return {"device": device, "dtype": dtype, "offload": True if offload == "encoders" else offload or False}
 
 
 # Options that are settings of `track`.
@@ -313,7 +324,7 @@ def probe(
     stride: Stride = 1,
     device: Device = None,
     dtype: Dtype = "float32",
-    offload: Offload = False,
+    offload: Offload = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace features that tedlens saved there.")] = False,
 ) -> None:
     """Save features of a clip as Zarr: noise levels, blocks, seeds."""
@@ -333,7 +344,7 @@ def probe(
     kind = kind or ("image" if "checkpoint" in given else model_kind(model))
     check_outline(given["name"], kind, levels, block)
     feats = run(
-        as_model(given | {"device": device, "dtype": dtype, "offload": offload}, kind),
+        as_model(given | where_to_run(device, dtype, offload), kind),
         frames,
         **levels,
         blocks=block,
@@ -412,7 +423,7 @@ def track(
     stride: Stride = 1,
     device: Device = None,
     dtype: Dtype = "float32",
-    offload: Offload = False,
+    offload: Offload = None,
 ) -> None:
     """Track the objects of a first mask: DAVIS-style PNGs, named as the frames are, and a video."""
     from tedlens.clip import read_clip
@@ -441,7 +452,7 @@ def track(
     # torch and diffusers only now: a wrong path should not have to wait for them.
     from tedlens.ted.tracking import track as run
 
-    where: dict[str, Any] = {"device": device, "dtype": dtype, "offload": offload}
+    where = where_to_run(device, dtype, offload)
     levels = {name: full[name] for name in ("tau", "sigma", "log_snr") if full.get(name) is not None}
     if lam > 0:
         check_outline(motion, "video", levels, block)
@@ -620,7 +631,7 @@ def compare(
     size: Size = None,
     device: Device = None,
     dtype: Dtype = "float32",
-    offload: Offload = False,
+    offload: Offload = None,
 ) -> None:
     """Several models on one axis of noise: J&F, AssA, matching by queries and keys, decoded velocity."""
     from tedlens.store import check_free, whole_folder
@@ -632,7 +643,7 @@ def compare(
     from tedlens.gridfile import read_clips
 
     made = [partial(similar, number) for number in range(int(clips))] if clips.isdecimal() else read_clips(clips)
-    where: dict[str, Any] = {"device": device, "dtype": dtype, "offload": offload}
+    where = where_to_run(device, dtype, offload)
     found = run(
         [{"name": model, **where} for model in models],
         [make() for make in made],

@@ -561,15 +561,15 @@ def test_in_bfloat16(folders: Callable[[str], Path], models: Callable[..., Diffu
     assert tl.predict(half, clip, tau=300).frames.shape == clip.frames.shape
 
 
-@pytest.mark.parametrize("name", ["cogvideox-5b", "wan-2.2"])
+@pytest.mark.parametrize("name", ["cogvideox-5b", "wan-2.1-i2v", "wan-2.2", "hunyuan"])
 def test_layers_that_wait_until_they_run(folders: Callable[[str], Path], name: str) -> None:
     """Nothing changes in what is found, also where a forward ends early, and a second time."""
-    whole, waiting = (
-        tl.load_video_model(folders(name), size=32, device="cpu", offload=offload) for offload in (False, "layers")
-    )
-    assert waiting.device == torch.device("cpu")
+    whole, waiting = (tl.load_video_model(folders(name), size=32, offload=offload) for offload in (False, "layers"))
+    assert waiting.device == whole.device
     assert all(hasattr(waiting.module(block), "_diffusers_hook") for block in waiting.blocks)
     assert not any(hasattr(whole.module(block), "_diffusers_hook") for block in whole.blocks)
+    embedding = waiting.pipeline.text_encoder.get_input_embeddings()
+    assert hasattr(embedding, "_diffusers_hook")
     clip = clip_for(name, 3)
     for block in ("block_1", "block_0", "block_1"):
         found, expected = (tl.probe(m, clip, tau=300, blocks=block)[block]["features"] for m in (waiting, whole))

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 import torch
+from diffusers import ModelMixin
 from torch import Tensor, nn
 
 from tedlens.errors import TedlensError
@@ -49,8 +50,8 @@ class DiffusionModel(ABC):
     size, block
         See the attributes.
     offload
-        Keep on the GPU only what is in use: encoders and VAE wait on the CPU while the denoiser runs. ``"layers"``: its
-        blocks, too, each until it runs.
+        Keep on the GPU only what is in use: encoders and VAE wait on the CPU while the denoiser runs. ``"layers"``: the
+        denoiser's blocks and the encoders' layers, too, each until it runs.
 
     Attributes
     ----------
@@ -352,6 +353,8 @@ class DiffusionModel(ABC):
     def encoders(self) -> Iterator[None]:
         """While clips are encoded and conditioned: with `offload`, the only time that encoders are on the GPU."""
         waiting = [part for part in self._modules() if part is not self.denoiser] if self.offload else []
+        if self.offload == "layers":  # those of transformers wait layer by layer, as the denoiser does
+            waiting = [part for part in waiting if isinstance(part, ModelMixin)]
         device = self.device
         for part in waiting:
             part.to(device)

@@ -15,6 +15,7 @@ import diffusers
 import torch
 import transformers
 from diffusers import DiffusionPipeline
+from diffusers.hooks import apply_group_offloading
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from torch import nn
@@ -140,7 +141,7 @@ def load_video_model(
         Of the weights' files: ``"fp16"`` where a pipeline has ``model.fp16.safetensors`` and the like.
     offload
         Keep encoders and VAE on the CPU while the denoiser runs, to save GPU memory; ``"layers"``: also each of its
-        blocks until it runs, so that the GPU need not hold more weights than those of a block.
+        blocks and each layer of the encoders until it runs, so that the GPU holds the VAE or one block and no more.
     **options
         Settings of the conditioning: `prompt` (all but SVD); `fps`, `conditioning_frame` (I2VGen-XL);
         `fps`, `motion_bucket_id`, `noise_aug_strength`, `conditioning_frame` (SVD). `size` and `block`
@@ -417,6 +418,9 @@ def _placed(pipeline: Any, place: torch.device, offload: Offload, part: str) -> 
     if offload == "layers":
         denoiser = getattr(pipeline, part)
         denoiser.enable_group_offload(onload_device=place, offload_type="block_level", num_blocks_per_group=1)
+        for encoder in pipeline.components.values():
+            if isinstance(encoder, transformers.PreTrainedModel):
+                apply_group_offloading(encoder, onload_device=place, offload_type="leaf_level")
         return pipeline
     if offload:
         getattr(pipeline, part).to(place)

@@ -267,7 +267,7 @@ class Prepared(View):
                     raise TedlensError(
                         f"The GPU has no room for {longest} frame(s) of {height}x{width} pixels in "
                         f"{self.model.name!r}; give a smaller size or window, dtype='bfloat16', "
-                        "or load the model with offload=True."
+                        "or load the model with offload=True (encoders wait on the CPU) or 'layers' (all does)."
                     ) from error
             self.windows = windows(len(self.clip), None, 0, batch=longest // 2)
             torch.cuda.empty_cache()

@@ -1,7 +1,7 @@
 """Video models of the published sizes with random weights on CUDA: time and memory of a window, and of looking inside.
 
 python tests/benchmarks/on_gpu.py probe cogvideox-2b     # a window of at most 81 frames of 480x832, in bfloat16
-python tests/benchmarks/on_gpu.py offload cogvideox-5b 16    # offload="layers" with 16 GB of the card's memory
+python tests/benchmarks/on_gpu.py offload cogvideox-5b 16    # with its text encoder, and 16 GB of the card's memory
 python tests/benchmarks/on_gpu.py attention              # maps of SVD's layers, in forwards
 """
 
@@ -77,22 +77,50 @@ def probe(name: str) -> None:
         measure(model, latents, name)
 
 
+def t5_xxl() -> dict[str, Any]:
+    """A text encoder as the 5B models have it, with a tokenizer of single letters."""
+    import transformers
+    from tiny_transformers import t5
+
+    sizes = {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
+    config = transformers.T5Config(**sizes, feed_forward_proj="gated-gelu")
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda"):
+        encoder = transformers.T5EncoderModel(config)
+    torch.set_default_dtype(torch.float32)
+    return {"tokenizer": t5()["tokenizer"], "text_encoder": encoder}
+
+
 def offload(name: str, gigabytes: float) -> None:
-    """From a folder on a card of this much memory, layers on the CPU until they are needed, and all on the card."""
+    """From a folder on a card of this much memory: layers on the CPU until they are needed, encoders alone, nothing."""
     with tempfile.TemporaryDirectory() as place:
         pipeline = pipeline_of(name)
+        pipeline.register_modules(**t5_xxl())
         pipeline.save_pretrained(place, max_shard_size="2GB")
         del pipeline
         gc.collect()
         torch.cuda.empty_cache()
-        for how in ("layers", False):
-            torch.cuda.set_per_process_memory_fraction(gigabytes * 1e9 / torch.cuda.mem_get_info()[1])
-            try:
-                model = tl.load_video_model(place, device="cuda", dtype="bfloat16", offload=how)
-                measure(model, "video", f"{name}, offload={how!r}, {gigabytes:.0f} GB")
-            except (torch.OutOfMemoryError, tl.TedlensError) as error:
-                print(f"| {name}, offload={how!r}, {gigabytes:.0f} GB: {str(error)[:90]} |", flush=True)
+        torch.cuda.set_per_process_memory_fraction(gigabytes * 1e9 / torch.cuda.mem_get_info()[1])
+        for how, tiled, latents in (
+            ("layers", False, "frame"),
+            ("layers", False, "video"),
+            ("layers", True, "video"),
+            (True, True, "frame"),
+            (False, True, "frame"),
+        ):
             model = None
+            title = f"{name}, offload={how!r}, {'tiles' if tiled else 'no tiles'}, {latents}"
+            try:
+                model, seconds, _ = timed(
+                    partial(tl.load_video_model, place, device="cuda", dtype="bfloat16", offload=how)
+                )
+                print(f"{title}: loaded in {seconds:.1f} s", flush=True)
+                if tiled:
+                    model.pipeline.vae.enable_tiling()
+                measure(model, latents, title)
+            except (torch.OutOfMemoryError, tl.TedlensError) as error:
+                print(f"| {title} | {error} |", flush=True)
+            del model
             gc.collect()
             torch.cuda.empty_cache()
 
