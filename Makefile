@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-all lint lab notebooks docs wheel clean
+.PHONY: help demo test test-all test-cuda lint lab notebooks docs wheel clean
 
 help:
 	@echo "make demo       run the whole path on a built-in clip and model; results in demo/"
 	@echo "make test       run the tests, in two processes"
 	@echo "make test-all   run what make test leaves for a release: the benchmark, the notebooks, the wheel, full disks, what is killed on its way"
+	@echo "make test-cuda  run on a GPU what must give there what it gives on the CPU"
 	@echo "make lint       check style and types"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  run them and keep their outputs"
@@ -24,6 +25,9 @@ test: .venv/.installed
 
 test-all: .venv/.installed
 	@$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder -m release
+
+test-cuda: .venv/.installed
+	@$(BIN)/pytest -m cuda
 
 lint: .venv/.installed
 	@$(BIN)/ruff check

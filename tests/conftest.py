@@ -31,6 +31,12 @@ LONGEST = [
 ]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests compare with sums made by hand on the CPU, so on a machine with a GPU they must not find it."""
+    if config.option.markexpr != "cuda":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What shares fixtures, a file or a class, is one process's (xdist's loadscope), and goes out in this order."""
 

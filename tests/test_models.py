@@ -625,6 +625,24 @@ def test_offload_moves_encoders_to_the_unets_device_and_back(
     )
 
 
+def test_no_room_for_weights_is_one_sentence(i2vgen_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spared = tl.load_video_model(i2vgen_folder, offload=True)
+
+    to = torch.nn.Module.to
+
+    def full(self: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.nn.Module:
+        if isinstance(args[0], torch.device):  # there; back it is called "cpu"
+            raise torch.OutOfMemoryError
+        return to(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    said = r"no room for all of '.*saved'; load it with offload='layers'"
+    with pytest.raises(tl.TedlensError, match=said):
+        probe(spared, tl.datasets.similar(3, frames=3, size=32), tau=300, blocks="up_1", size=32)
+    with pytest.raises(tl.TedlensError, match=said):
+        tl.load_video_model(i2vgen_folder, offload=True)
+
+
 def test_encoding_goes_on_with_fewer_frames_when_memory_runs_out(
     i2vgen_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

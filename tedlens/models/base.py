@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tedlens.errors import TedlensError
 from tedlens.escaping import printable
 from tedlens.models.acting import Intervention, acting_outside, provenance_of
+from tedlens.models.loading import room_for
 from tedlens.models.points import Outline
 from tedlens.models.schedules import Schedule, VariancePreservingNoise
 from tedlens.notebook import facts_html
@@ -356,10 +357,11 @@ class DiffusionModel(ABC):
         if self.offload == "layers":  # those of transformers wait layer by layer, as the denoiser does
             waiting = [part for part in waiting if isinstance(part, ModelMixin)]
         device = self.device
-        for part in waiting:
-            part.to(device)
         try:
-            yield
+            with room_for(self.name):
+                for part in waiting:
+                    part.to(device)
+                yield
         finally:
             for part in waiting:
                 part.to("cpu")

@@ -67,13 +67,29 @@ def revision_of(folder: Path) -> str | None:
 def device_named(device: str | None) -> torch.device:
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        place = torch.device(chosen)
-        torch.empty(0, device=place)
+        return torch.empty(0, device=chosen).device  # with its number, as tensors there have it
     except (RuntimeError, AssertionError) as error:
         raise TedlensError(
             f"There is no device {chosen!r} on this machine; choose 'cpu', or 'cuda' with a GPU."
         ) from error
-    return place
+
+
+@contextmanager
+def room_for(model: str) -> Iterator[None]:
+    """Around loading and encoding: says in a sentence that GPU memory ran out.
+
+    Raises
+    ------
+    TedlensError
+        Where GPU memory runs out.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TedlensError(
+            f"The GPU has no room for all of {model!r}; load it with offload='layers' (weights wait on the CPU), "
+            "dtype='bfloat16' or device='cpu', or give a smaller size."
+        ) from error
 
 
 def dtype_named(dtype: str) -> torch.dtype:

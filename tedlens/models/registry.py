@@ -22,7 +22,7 @@ from torch import nn
 
 from tedlens.errors import TedlensError
 from tedlens.models.base import DiffusionModel, Offload
-from tedlens.models.loading import LOADING_ERRORS, cannot_load, device_named, dtype_named, quiet, revision_of
+from tedlens.models.loading import LOADING_ERRORS, cannot_load, device_named, dtype_named, quiet, revision_of, room_for
 from tedlens.models.mini import recipe
 from tedlens.models.transformers.cogvideox import CogVideoX
 from tedlens.models.transformers.hunyuan_video import HunyuanVideo
@@ -326,9 +326,9 @@ def _load(
     adapter = _adapter(_denoiser_class(folder), source, kind)  # before gigabytes are read
     pipeline = _pipeline(folder, _loaded_parts(folder, number_type, variant, adapter.left_out(options)))
     known |= {"name": str(name), "revision": revision_of(folder), "offload": offload}
-    model = _with_options(
-        str(name), adapter, _placed(pipeline, place, offload, adapter.part_for(options)), **(known | options)
-    )
+    with room_for(str(name)):
+        placed = _placed(pipeline, place, offload, adapter.part_for(options))
+    model = _with_options(str(name), adapter, placed, **(known | options))
     model.place = place if offload == "layers" else None
     if str(name) in EMBEDDED[kind]:
         model.made_for = recipe.SIZE
@@ -408,7 +408,8 @@ def _load_animatediff(
     # The motion modules were trained with linear betas, whatever the image model's (diffusers' guide to AnimateDiff).
     pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config, beta_schedule="linear")
     about = {"revision": revision_of(folder), "motion_adapter": str(motion_adapter)}
-    placed = _placed(pipeline, place, options["offload"], adapter.part)
+    with room_for(source):
+        placed = _placed(pipeline, place, options["offload"], adapter.part)
     return _with_options(source, adapter, placed, **(about | options))
 
 

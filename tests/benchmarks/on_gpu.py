@@ -1,6 +1,7 @@
 """Video models of the published sizes with random weights on CUDA: time and memory of a window, and of looking inside.
 
 python tests/benchmarks/on_gpu.py probe cogvideox-2b     # a window of at most 81 frames of 480x832, in bfloat16
+python tests/benchmarks/on_gpu.py probe mochi video tiles    # one latent for several frames, encoded in tiles
 python tests/benchmarks/on_gpu.py offload cogvideox-5b 16    # with its text encoder, and 16 GB of the card's memory
 python tests/benchmarks/on_gpu.py attention              # maps of SVD's layers, in forwards
 """
@@ -71,10 +72,11 @@ def measure(model: Any, latents: str, kind: str) -> None:
     print("|", " | ".join(map(str, cells)), "|", flush=True)
 
 
-def probe(name: str) -> None:
+def probe(name: str, latents: str = "frame", tiles: str | None = None) -> None:
     model = ADAPTERS["video"][published.MODELS[name][0]](pipeline_of(name), name=name)
-    for latents in ("frame",) if model.ratio == 1 else ("frame", "video"):
-        measure(model, latents, name)
+    if tiles is not None:
+        model.pipeline.vae.enable_tiling()
+    measure(model, latents, name)
 
 
 def t5_xxl() -> dict[str, Any]:
@@ -169,7 +171,7 @@ def attention(frames: int = 14, size: tuple[int, int] = (320, 512)) -> None:
 if __name__ == "__main__":
     what, *rest = sys.argv[1:]
     if what == "probe":
-        probe(rest[0])
+        probe(*rest)
     elif what == "offload":
         offload(rest[0], float(rest[1]))
     else:

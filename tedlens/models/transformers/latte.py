@@ -77,7 +77,7 @@ class Latte(VideoTransformer):
         """The first places in time alone, while fewer frames than trained on are run."""
         network: Any = self.denoiser
         places = network.temp_pos_embed
-        network.temp_pos_embed = places[:, :frames]
+        network.temp_pos_embed = places[:, :frames].to(self.device)  # where layers wait, the whole is on the CPU
         try:
             yield
         finally:
