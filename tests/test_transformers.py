@@ -40,6 +40,8 @@ MADE: dict[str, Callable[[Path], Any]] = {
     "wan-2.1-i2v": lambda folder: tiny.wan("2.1-i2v"),
     "wan-2.2": lambda folder: tiny.wan("2.2"),
     "wan-2.2-i2v": lambda folder: tiny.wan("2.2-i2v"),
+    "wan-5b": lambda folder: tiny.wan("2.2-ti2v"),
+    "wan-5b-i2v": lambda folder: tiny.wan("2.2-ti2v-i2v"),
     "ltx": lambda folder: tiny.ltx(),
     "ltx-i2v": lambda folder: tiny.ltx(image=True),
     "hunyuan": tiny.hunyuan_video,
@@ -51,6 +53,8 @@ SIZES = {name: [(32, 32), (48, 64)] for name in MADE} | {
     "latte": [(16, 16), (24, 32)],
     "ltx": [(32, 32), (32, 64)],
     "ltx-i2v": [(32, 32), (32, 64)],
+    "wan-5b": [(32, 64), (64, 64)],
+    "wan-5b-i2v": [(32, 64), (64, 64)],
     "cogvideox-5b-i2v": [(48, 64)],  # its learnt places fit one size
 }
 # Frames of a clip; as latents of a video, a whole number of them.
@@ -155,6 +159,26 @@ def test_a_transformer_is_handed_what_its_pipeline_hands(
     with handed_to(getattr(pipeline, model.part)) as theirs:
         pipeline(**said, height=size[0], width=size[1], num_inference_steps=10, **asked)
     assert_same(as_handed(ours), as_handed(theirs))
+
+
+def test_one_network_from_text_and_from_an_image(folders: Callable[[str], Path]) -> None:
+    """Wan 2.2 TI2V is published as a pipeline from text; asked to, it starts from an image as the other does."""
+    clip = tl.datasets.similar(3, frames=5, size=(32, 64))
+    how: dict[str, Any] = {"size": 32, "latents": "video"}
+    found = {
+        (name, from_image): tl.probe(
+            tl.load_video_model(folders(name), from_image=from_image, **how), clip, tau=300, blocks="block_1"
+        )["block_1"]["features"].values
+        for name in ("wan-5b", "wan-5b-i2v")
+        for from_image in (None, True, False)
+    }
+    of_text, of_image = found["wan-5b", None], found["wan-5b-i2v", None]
+    assert np.abs(of_text - of_image).max() > 1e-3
+    for (_, from_image), features in found.items():
+        if from_image is not None:
+            np.testing.assert_array_equal(features, of_image if from_image else of_text)
+    with pytest.raises(tl.TedlensError, match=r"from_image=True: .* runs from text only"):
+        tl.load_video_model(folders("wan-2.1"), from_image=True)
 
 
 @pytest.mark.parametrize(("name", "interleave"), [("hunyuan-i2v", 4), ("hunyuan-concat-i2v", 2)])

@@ -160,14 +160,17 @@ def cogvideox(kind: str = "2b") -> Any:
     )
 
 
-def wan_vae() -> AutoencoderKLWan:
+def wan_vae(ti2v: bool = False) -> AutoencoderKLWan:
+    """Of 2.1 and A14B, or of TI2V, where a latent holds four times as many pixels."""
     torch.manual_seed(4)
+    coarser = {"is_residual": True, "in_channels": 12, "out_channels": 12, "patch_size": 2, "scale_factor_spatial": 16}
     return AutoencoderKLWan(
         base_dim=4,
         z_dim=16,
         dim_mult=[1, 1, 1, 1],
         num_res_blocks=1,
         temperal_downsample=[False, True, True],
+        **(coarser if ti2v else {}),
     )
 
 
@@ -191,21 +194,23 @@ def wan_transformer(seed: int, image: bool, image_encoder: bool) -> WanTransform
 
 
 def wan(kind: str = "2.1") -> Any:
-    """Of 2.1 and of 2.2 (two experts), each also from an image."""
-    image, later = kind.endswith("i2v"), kind.startswith("2.2")
-    encoder = image and not later
+    """Of 2.1, of 2.2 A14B (two experts) and of 2.2 TI2V, each also from an image."""
+    image, ti2v = kind.endswith("-i2v"), "ti2v" in kind
+    later = kind.startswith("2.2") and not ti2v
+    encoder = image and not later and not ti2v
     torch.manual_seed(0)
     config = UMT5Config(vocab_size=40, d_model=WIDTH, d_kv=8, d_ff=24, num_layers=1, num_heads=2)
     parts: dict[str, Any] = {
         "tokenizer": t5()["tokenizer"],
         "text_encoder": UMT5EncoderModel(config).eval(),
-        "vae": wan_vae(),
+        "vae": wan_vae(ti2v),
         "scheduler": UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=3.0
         ),
-        "transformer": wan_transformer(1, image, encoder),
+        "transformer": wan_transformer(1, image and not ti2v, encoder),
         "transformer_2": wan_transformer(2, image, encoder) if later else None,
         "boundary_ratio": (0.9 if image else 0.875) if later else None,
+        "expand_timesteps": ti2v,
     }
     if not image:
         return WanPipeline(**parts)

@@ -86,6 +86,7 @@ HUB: dict[Kind, dict[str, str]] = {
         "wan-2.1-1.3b": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
         "wan-2.1-14b": "Wan-AI/Wan2.1-T2V-14B-Diffusers",
         "wan-2.1-14b-i2v": "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+        "wan-2.2-5b": "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
         "wan-2.2-14b": "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
         "wan-2.2-14b-i2v": "Wan-AI/Wan2.2-I2V-A14B-Diffusers",
         "ltx-video": "Lightricks/LTX-Video",
@@ -150,8 +151,8 @@ def load_video_model(
         Of transformers: `latents` (``"frame"``: each frame is a latent of its own; ``"video"``: as trained, several
         frames to a latent) and `between` (``"repeat"`` or ``"interpolate"``: what a frame gets of features that stand
         for several); `embeddings`, a file that a model's `save_text` wrote, in place of text encoders;
-        `conditioning_frame` (image to video); `expert` (``"high"`` or ``"low"``, Wan 2.2); `frame_rate`, `from_image`
-        (LTX-Video); `guidance` (HunyuanVideo).
+        `conditioning_frame` (image to video); `expert` (``"high"`` or ``"low"``, Wan 2.2 14B); `from_image` (LTX-Video,
+        Wan 2.2 5B); `frame_rate` (LTX-Video); `guidance` (HunyuanVideo).
 
     Raises
     ------

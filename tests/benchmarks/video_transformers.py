@@ -42,6 +42,20 @@ COG_15 = COG_5B | {
     "sample_frames": 81,
 }
 WAN_13 = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}
+WAN_5B = {"num_attention_heads": 24, "ffn_dim": 14336, "num_layers": 30, "in_channels": 48, "out_channels": 48}
+# Its VAE folds four pixels into one, and makes one latent of 16x16.
+WAN_5B_VAE = {
+    "base_dim": 160,
+    "decoder_base_dim": 256,
+    "z_dim": 48,
+    "is_residual": True,
+    "in_channels": 12,
+    "out_channels": 12,
+    "patch_size": 2,
+    "scale_factor_spatial": 16,
+    "latents_mean": [0.0] * 48,
+    "latents_std": [1.0] * 48,
+}
 WAN_I2V = {"in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120}
 LATTE = {
     "num_attention_heads": 16,
@@ -65,6 +79,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "cogvideox-5b": ("CogVideoXTransformer3DModel", COG_5B, "cogvideox", "CogVideoXPipeline"),
     "cogvideox-1.5-5b": ("CogVideoXTransformer3DModel", COG_15, "cogvideox", "CogVideoXPipeline"),
     "wan-2.1-1.3b": ("WanTransformer3DModel", WAN_13 | {"text_dim": 4096}, "wan", "WanPipeline"),
+    "wan-2.2-5b": ("WanTransformer3DModel", WAN_5B, "wan-5b", "WanPipeline"),
     "wan-2.1-14b, wan-2.2-14b (an expert)": ("WanTransformer3DModel", {}, "wan", "WanPipeline"),
     "wan-2.1-14b-i2v": ("WanTransformer3DModel", WAN_I2V, "wan", "WanImageToVideoPipeline"),
     "ltx-video": ("LTXVideoTransformer3DModel", {}, "ltx", "LTXPipeline"),
@@ -87,6 +102,8 @@ def vae_of(family: str) -> Any:
             up_block_types=("CogVideoXUpBlock3D",) * 4,
             block_out_channels=(128, 256, 256, 512),
         )
+    if family == "wan-5b":
+        return diffusers.AutoencoderKLWan(**WAN_5B_VAE)
     names = {"wan": "Wan", "ltx": "LTXVideo", "hunyuan": "HunyuanVideo", "mochi": "Mochi"}
     return getattr(diffusers, f"AutoencoderKL{names[family]}")()
 
@@ -96,7 +113,7 @@ def scheduler_of(family: str) -> Any:
         return diffusers.DDIMScheduler()
     if family == "cogvideox":
         return diffusers.CogVideoXDDIMScheduler(**COGVIDEOX_SCHEDULE)
-    if family == "wan":
+    if family.startswith("wan"):
         return diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
     return diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=family == "mochi")
 
@@ -110,6 +127,8 @@ def pipeline_of(name: str) -> Any:
     transformer = getattr(diffusers, class_name)(**settings)
     with torch.device("cpu"):  # its numbers are needed wherever the weights are
         scheduler = scheduler_of(family)
+    if family == "wan-5b":
+        parts["expand_timesteps"] = True
     return cls(**parts | {"transformer": transformer, "vae": vae_of(family), "scheduler": scheduler})
 
 

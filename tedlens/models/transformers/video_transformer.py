@@ -223,9 +223,8 @@ class VideoTransformer(DiffusionModel):
         return torch.tensor([tau], device=self.device)
 
     def run(self, noisy: Tensor, tau: int, condition: Condition) -> Tensor:
-        output = self.denoiser(
-            hidden_states=noisy.transpose(0, 1)[None].to(self.dtype), timestep=self.time(tau), **condition
-        )
+        told = {"timestep": self.time(tau)} | condition  # some tell the time of each token
+        output = self.denoiser(hidden_states=noisy.transpose(0, 1)[None].to(self.dtype), **told)
         return first_tensor(output)[0].transpose(0, 1)
 
 

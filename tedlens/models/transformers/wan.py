@@ -20,13 +20,16 @@ EXPERTS = {"high": "transformer", "low": "transformer_2"}
 class Wan(VideoTransformer):
     """Adapter for `WanPipeline` and `WanImageToVideoPipeline`; text stands in attention of its own.
 
-    2.2 (A14B) has two experts: one was trained for high noise (tau of 875 and more; from an image 900), one for low.
-    Each is a model of its own here, at any tau, so that both can be compared over all of it.
+    2.2 A14B has two experts: one was trained for high noise (tau of 875 and more; from an image 900), one for low.
+    Each is a model of its own here, at any tau, so that both can be compared over all of it. 2.2 TI2V (5B) has one
+    network for both, from text and from an image, and is told the noise of each token: none where the image stands.
 
     Parameters
     ----------
     expert
-        Of 2.2: ``"high"`` (default) or ``"low"``.
+        Of 2.2 A14B: ``"high"`` (default) or ``"low"``.
+    from_image
+        Of 2.2 TI2V: whether the first latent of a window is that of an image; by default as its pipeline does.
     conditioning_frame
         Of image to video: index in the clip of the frame to condition every window on; by default each window's first.
     """
@@ -39,6 +42,7 @@ class Wan(VideoTransformer):
         pipeline: Any,
         *,
         expert: Literal["high", "low"] | None = None,
+        from_image: bool | None = None,
         conditioning_frame: int | None = None,
         **common: Any,
     ) -> None:
@@ -48,10 +52,14 @@ class Wan(VideoTransformer):
             self.part = EXPERTS[expert]
         super().__init__(pipeline, **common)
         self.expert, self.conditioning_frame = expert, conditioning_frame
-        if pipeline.config.expand_timesteps:
+        made_so = "ImageToVideo" in type(pipeline).__name__
+        if pipeline.config.expand_timesteps:  # TI2V
+            self.trained_frames = 121
+        elif from_image not in (None, made_so):
             raise TedlensError(
-                f"{self.name} is Wan 2.2 TI2V, which tedlens does not know yet; choose 2.1, or 2.2 A14B."
+                f"from_image={from_image}: {self.name} runs from {'an image' if made_so else 'text'} only."
             )
+        self.from_image = made_so if from_image is None else from_image
 
     @classmethod
     def part_for(cls, options: dict[str, Any]) -> str:
@@ -64,7 +72,11 @@ class Wan(VideoTransformer):
 
     @property
     def options(self) -> dict[str, Any]:
-        return super().options | {"expert": self.expert, "conditioning_frame": self.conditioning_frame}
+        return super().options | {
+            "expert": self.expert,
+            "from_image": self.from_image,
+            "conditioning_frame": self.conditioning_frame,
+        }
 
     @property
     def patch(self) -> tuple[int, int]:
@@ -81,9 +93,13 @@ class Wan(VideoTransformer):
 
     def condition(self, frames: Frames, clean: Tensor, window: range) -> Condition:
         told: Condition = dict(self.text)
-        if self.config.in_channels > clean.shape[1]:
+        if self.from_image:
             index = conditioning_frame(self.conditioning_frame, window, len(frames))
-            told["image_latents"] = self._image_latents(frames[index : index + 1], window)
+            image = frames[index : index + 1]
+            if self.pipeline.config.expand_timesteps:
+                told["first"] = self.encode(image)
+                return told
+            told["image_latents"] = self._image_latents(image, window)
             if self.config.image_dim is not None:
                 told["encoder_hidden_states_image"] = self._embed_image(frames[index])
         return told
@@ -107,4 +123,11 @@ class Wan(VideoTransformer):
         condition = dict(condition)
         if "image_latents" in condition:
             noisy = torch.cat([noisy, condition.pop("image_latents")], dim=1)
+        if self.pipeline.config.expand_timesteps:
+            times = torch.full(
+                (len(noisy), noisy.shape[2] // self.patch[1], noisy.shape[3] // self.patch[1]), float(tau)
+            )
+            if "first" in condition:
+                noisy, times[0] = torch.cat([condition.pop("first"), noisy[1:]]), 0
+            condition["timestep"] = times.flatten()[None].to(self.device)
         return super().run(noisy, tau, condition)
