@@ -131,7 +131,7 @@ def benchmark_similar(
     motion: Annotated[str, typer.Option(help="Video model: built-in name, hub id or folder.")] = "mini",
     appearance: Annotated[str, typer.Option(help="Image model: built-in name, hub id or folder.")] = "mini",
 ) -> None:
-    """Two balls that pass one another: is it motion that keeps them apart? A run that was stopped goes on."""
+    """Does motion tell two balls apart? Built-in clips and controls; a stopped run resumes."""
     from tedlens.benchmark import QUICK, Setup, run, write_report
     from tedlens.models import load_image_model, load_video_model
     from tedlens.store import check_free
@@ -211,7 +211,7 @@ def benchmark_published(
     dtype: Dtype = "float32",
     offload: Offload = None,
 ) -> None:
-    """The paper's tables and figures, beside the published ones. A run that was stopped goes on."""
+    """The paper's tables and figures, beside the published ones; a stopped run resumes."""
     from tedlens.benchmark.field.suite import benchmark_named, clips_of
     from tedlens.store import check_free
 
@@ -283,7 +283,9 @@ PUBLISHED = {  # by their titles; what they are stands in tedlens.benchmark.fiel
     "tapvid": "TAP-Vid (points)",
 }
 for _name, _title in PUBLISHED.items():
-    _help = f"{_title}: the paper's tables and figures, beside the published ones. A run that was stopped goes on."
+    _help = (
+        f"The paper's benchmark on {_title}. Your tables and figures beside the published ones; a stopped run resumes."
+    )
     benchmark_app.command(_name, help=_help)(benchmark_published)
 
 
@@ -327,7 +329,7 @@ def probe(
     offload: Offload = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace features that tedlens saved there.")] = False,
 ) -> None:
-    """Save features of a clip as Zarr: noise levels, blocks, seeds."""
+    """Save features of a clip. A Zarr folder over noise levels, blocks and seeds."""
     from tedlens.clip import read_clip
     from tedlens.store import check_free, check_replaceable
 
@@ -425,7 +427,7 @@ def track(
     dtype: Dtype = "float32",
     offload: Offload = None,
 ) -> None:
-    """Track the objects of a first mask: DAVIS-style PNGs, named as the frames are, and a video."""
+    """Track objects from their first mask. Writes DAVIS-style PNGs, named as the frames are, and an overlay video."""
     from tedlens.clip import read_clip
     from tedlens.media import overlay, write_masks, write_video
     from tedlens.presets import preset_named, track_words
@@ -484,7 +486,7 @@ def evaluate(
     ] = "davis",
     out: Annotated[Path | None, typer.Option(help="CSV file for the scores per object and frame.")] = None,
 ) -> None:
-    """Score masks by J and F as DAVIS 2017 does."""
+    """Score masks by J and F, as DAVIS 2017 does."""
     from tedlens.media import mask_footage, read_masks
     from tedlens.metrics import evaluate as run
     from tedlens.metrics import summarize
@@ -513,7 +515,7 @@ def sweep(
     grid: Annotated[Path, typer.Argument(help="YAML file with the arguments of tl.sweep.", show_default=False)],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost; compute nothing.")] = False,
 ) -> None:
-    """Track and score clips over a grid of noise levels, blocks, lambdas and seeds; goes on where it was killed."""
+    """Track and score clips over a grid. Noise levels, blocks, lambdas, seeds; a stopped sweep resumes."""
     from tedlens.gridfile import read_gridfile
 
     words = read_gridfile(grid)
@@ -557,7 +559,7 @@ def figures(
         float | None, typer.Option(help="Size of text for print, in points: 8 by default.", show_default=False)
     ] = None,
 ) -> None:
-    """Draw a paper's figures and tables from the stores of sweeps."""
+    """Draw figures and tables from sweeps."""
     from tedlens.gridfile import read_gridfile
     from tedlens.store import check_free
 
@@ -586,7 +588,7 @@ def candidates(
         Path | None, typer.Option(help="Text file for the names, as `benchmark youtube-similar --names` takes it.")
     ] = None,
 ) -> None:
-    """Propose clips for a Youtube-Similar: two objects or more of one category, those that move most first."""
+    """Propose clips for Youtube-Similar. Clips with two or more objects of one category, those that move most first."""
     from tedlens.datasets import similar_candidates
     from tedlens.store import check_free
 
@@ -633,7 +635,7 @@ def compare(
     dtype: Dtype = "float32",
     offload: Offload = None,
 ) -> None:
-    """Several models on one axis of noise: J&F, AssA, matching by queries and keys, decoded velocity."""
+    """Compare models at equal noise. J&F, AssA, matching by queries and keys, and decoded velocity over log-SNR."""
     from tedlens.store import check_free, whole_folder
 
     check_free(out)
@@ -672,7 +674,7 @@ def info(
     ] = None,
     presets: Annotated[bool, typer.Option("--presets", help="List published settings, for --preset.")] = False,
 ) -> None:
-    """Show versions and models, what can be probed in a model, or what made a store."""
+    """Show versions, models, layers and stores. What can be probed in a model, or how a store was made."""
     if presets:
         about_presets()
     elif what is None:
