@@ -1,4 +1,4 @@
-"""Interventions: a model of which a part is cut, replaced or pushed is a model, and says so wherever it goes."""
+"""Interventions cut, replace or steer a part of a model. The result is again a model; its results record the change."""
 
 from tedlens.interventions.ablation import ablate, without_temporal_layers
 from tedlens.interventions.described import intervened

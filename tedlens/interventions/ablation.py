@@ -29,10 +29,10 @@ from tedlens.models.registry import Model, as_model
 
 How = Literal["bypass", "zero", "mean"]
 TEMPORAL = "temporal layers"  # the word for all layers that mix frames
-# diffusers' classes of them; what each gets first comes from the layers within a frame, and is what is left without it.
-# SVD blends the two paths in an AlphaBlender.
+# diffusers' classes of these layers. The first input of each comes from the layers within a frame; without the layer,
+# this input is what is left. SVD blends the two paths in an AlphaBlender.
 TEMPORAL_LAYERS = ("TemporalConvLayer", "TransformerTemporalModel", "AnimateDiffTransformer3D", "AlphaBlender")
-# diffusers' classes of layers that give only what their caller adds to its own input: without them nothing is added.
+# diffusers' classes of layers whose caller adds their output to its own input: without them nothing is added.
 ADDED_BY_CALLER = ("Attention", "WanAttention", "LTXAttention", "MochiAttention", "FeedForward")
 
 
@@ -45,39 +45,41 @@ def ablate(
     frames: int | Sequence[int] | None = None,
     reach: int | None = None,
 ) -> DiffusionModel:
-    """A model without some of its layers: a model like any other, whose results say what was cut.
+    """A model without some of its layers. It is a model like any other; its results record what was cut.
 
-    It shares the weights of the one that is given, which stays whole. As a scope, ``with tl.ablate(model, ..):``,
-    the model that was given is itself without the layers until the block ends, also in what its own pipeline
-    generates; other threads that use it wait.
+    It shares the weights of the given model, which stays whole. It is also a context manager: inside
+    ``with tl.ablate(model, ..):`` the given model itself runs without the layers, also when its own pipeline
+    generates. Other threads that use the model wait until the block ends.
 
     Parameters
     ----------
     model
-        A loaded model or what `probe` takes for one; or one that was cut before.
+        A loaded model, or anything that `probe` accepts as a model; it may have been cut before.
     layers
-        Names and patterns as `probe` takes them, such as ``"up_2.temp_attentions.*"``; or ``"temporal layers"``: all
-        that mix frames. Of a down block, what it hands down is meant; its skips are those of the layers inside.
+        Names and patterns as in `probe`, such as ``"up_2.temp_attentions.*"``; or ``"temporal layers"``: all layers
+        that mix frames. For a down block, only its main output is cut; its skip connections belong to the layers
+        inside it.
     how
-        What takes the place of a layer's output. ``"bypass"``: what is left without the layer, which is what it got,
-        or nothing where its caller adds it to the layer's input (attention and feed-forward inside a transformer
-        block). ``"zero"``: nothing. ``"mean"``: its mean over the frames of a window, what does not move.
+        What replaces a layer's output. ``"bypass"``: what is left without the layer. This is the layer's input, or
+        zeros where the caller adds the output to the layer's input (attention and feed-forward inside a transformer
+        block). ``"zero"``: zeros. ``"mean"``: the output's mean over the frames of a window, which is the part that
+        does not move.
     heads
-        Numbers of heads, from 0: of every attention in the layers only these are cut, by ``"zero"`` (as ``"bypass"``)
-        or ``"mean"``, before its output projection.
+        Numbers of heads, from 0. In every attention of the layers only these heads are cut, before the output
+        projection, by ``"zero"`` or ``"mean"``; ``"bypass"`` means the same as ``"zero"`` here.
     frames
-        Numbers of frames in the clip, from 0: the layers are cut there alone.
+        Numbers of frames in the clip, from 0. The layers are cut only in these frames.
     reach
-        Of attention over all of a video, which transformers have in place of temporal layers: nothing is cut but what
-        a frame sees of others. It meets those at most so many before and after it (0: itself alone), and the text;
-        the text meets text alone, so that it carries nothing from frame to frame. Frames are counted as the layers
-        have them, which may be several of the clip (see `load_video_model`).
+        For attention over all of a video, which transformers have in place of temporal layers. Only what a frame sees
+        of other frames is limited: it attends to frames at most this many before and after it (0: only to itself),
+        and to the text. The text attends only to text, so that it carries nothing from frame to frame. Frames are
+        those of the layers, where one may stand for several frames of the clip (see `load_video_model`).
 
     Raises
     ------
     TedlensError
-        For layers, heads or frames that are not there; a layer that changes the shape of its input and so has no
-        bypass; a mean over frames in an image model, which sees each alone.
+        For layers, heads or frames that do not exist; for the bypass of a layer that changes the shape of its input;
+        for a mean over frames in an image model, which sees each frame alone.
 
     Examples
     --------
@@ -89,14 +91,14 @@ def ablate(
 
 @contextmanager
 def without_temporal_layers(model: DiffusionModel) -> Iterator[None]:
-    """Bypass every layer of a video model that mixes frames, for the length of a ``with`` block.
+    """Bypass every layer of a video model that mixes frames, inside a ``with`` block.
 
-    The same as ``with tl.ablate(model, "temporal layers")``. Each frame then goes through the UNet alone, with no
-    other beside it but the one that the model is conditioned on (I2VGen-XL spreads it over all frames before its
-    first block): what features still hold is not motion seen. Temporal convolutions, temporal transformers and motion
-    modules hand on what they get; where SVD blends a spatial with a temporal path, the spatial one is taken. Results
-    say so (``model_without``), so that a sweep's store never takes them for those of the whole model. Other threads
-    that use the model wait until the block ends.
+    The same as ``with tl.ablate(model, "temporal layers")``. Each frame then passes through the UNet alone. The only
+    other frame that it can see is the one that the model is conditioned on (I2VGen-XL spreads it over all frames before
+    its first block). So nothing that the features still contain comes from motion that the model saw. Temporal
+    convolutions, temporal transformers and motion modules return their input; where SVD blends a spatial with a
+    temporal path, the spatial one is used. Results record this (``model_without``), so that a sweep's store never
+    mixes them up with results of the whole model. Other threads that use the model wait until the block ends.
 
     Raises
     ------
@@ -108,7 +110,7 @@ def without_temporal_layers(model: DiffusionModel) -> Iterator[None]:
 
 
 class Place(NamedTuple):
-    """A layer that is cut, or an attention's output projection and the number of heads that it gets."""
+    """A layer to cut; or the output projection of an attention, with the attention's number of heads."""
 
     name: str
     point: HookPoint
@@ -118,7 +120,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Ablation(Intervention):
-    """Layers, or heads of their attention, without which a model runs. See `ablate`."""
+    """The layers, or heads of their attention, that a model runs without. See `ablate`."""
 
     layers: tuple[str, ...]
     how: How = "bypass"
@@ -181,7 +183,7 @@ class Ablation(Intervention):
     def prepare(self, view: Any, before: tuple[Intervention, ...]) -> list[Place]:
         check_frames(self.frames, view.clip.name, len(view.clip))
         places = self._places(view.model)
-        if any(place.point.layout == "sequence" for place in places):  # in which frames follow from its grid
+        if any(place.point.layout == "sequence" for place in places):  # its frames follow from the grid of this clip
             return [place._replace(point=view.point(place.point.path)) for place in places]
         return places
 
@@ -191,7 +193,7 @@ class Ablation(Intervention):
         return [(place.module, act(place, chosen)) for place in ready or self._places(model)]
 
     def _places(self, model: DiffusionModel) -> list[Place]:
-        """The layers; for heads the output projection of each attention in them, which gets them side by side."""
+        """The layers; or, for heads, the output projection of each attention, whose input is all heads side by side."""
         found = sites(model, _temporal(model) if self.layers == (TEMPORAL,) else self.layers)
         if self.heads is None:
             return [Place(*site) for site in found]
@@ -223,7 +225,7 @@ class Ablation(Intervention):
         def act(given: Tensor, output: Tensor) -> Tensor:
             of_heads = cut.repeat_interleave(given.shape[-1] // place.heads).to(given.device)
             changed = torch.where(of_heads, self._instead(place.point, given), given)
-            # Its own forward: no hook is to see this as another run.
+            # The module's own `forward`, so that no hook takes this for another run.
             return within(place.point, chosen, place.module.forward(changed), output)
 
         return act

@@ -1,4 +1,4 @@
-"""Interventions by value: as a grid file, a worker's arguments or a result's attributes say them."""
+"""Interventions as plain values, as they appear in a grid file, a worker's arguments or a result's attributes."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ KINDS: dict[str, Callable[..., Intervention]] = {
 
 
 def intervened(model: DiffusionModel, said: Said | Sequence[Said] | None) -> DiffusionModel:
-    """A model with the interventions that are described, one after another.
+    """A model with the described interventions, applied one after another.
 
     Parameters
     ----------
     said
-        ``{"ablate": "up_2.temp_attentions.*"}``, or with all arguments of the function of that name,
-        ``{"ablate": {"layers": .., "how": "zero"}}``; several as a list, or as more words of one mapping. None: none.
+        ``{"ablate": "up_2.temp_attentions.*"}``, or with any arguments of the function of that name:
+        ``{"ablate": {"layers": .., "how": "zero"}}``. Several interventions are a list, or more keys of one mapping.
+        None means no intervention.
 
     Raises
     ------
     TedlensError
-        For a description that is none, and as the functions themselves.
+        For an invalid description, and as in the functions themselves.
     """
     for each in [] if said is None else [said] if isinstance(said, Mapping) else said:
         for kind, arguments in _items(each):

@@ -1,4 +1,4 @@
-"""A model whose attention over all of a video is kept within each frame, or among its neighbours."""
+"""Attention over all of a video, limited to each frame alone or to its neighbours."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from tedlens.models.base import DiffusionModel
 
 @dataclass(frozen=True)
 class Isolation(Intervention):
-    """Attention in which each frame meets only frames near to it. See `ablate`.
+    """Attention in which each frame attends only to frames near to it. See `ablate`.
 
     Attributes
     ----------
     reach
-        Frames, as the model's layers have them, that a frame sees before itself and after; 0: itself alone.
+        Number of frames that a frame sees before itself, and after itself; 0: only itself. Frames are those of the
+        model's layers.
     """
 
     layers: tuple[str, ...]
@@ -56,7 +57,7 @@ class Isolation(Intervention):
             yield
 
     def covers(self, model: DiffusionModel, path: str) -> bool:
-        """Whether an attention is one of those whose frames are kept apart."""
+        """Whether the attention at `path` is one of those that are limited."""
         return any(site.point.path == path for site in self._attentions(model))
 
     def _attentions(self, model: DiffusionModel) -> list[Site]:
@@ -74,12 +75,12 @@ class Isolation(Intervention):
 
 
 class _Apart(TorchFunctionMode):
-    """Computes torch's attention frame by frame, within the attentions that are meant."""
+    """Computes torch's attention frame by frame, inside the chosen attentions."""
 
     def __init__(self, frames: int, reach: int, text_first: bool) -> None:
         super().__init__()
         self.frames, self.reach, self.text_first = frames, reach, text_first
-        self.cells: int | None = None  # in a frame; None outside of the attentions that are meant
+        self.cells: int | None = None  # in a frame; None outside of the chosen attentions
 
     def begin(self, cells: int) -> Act:
         def act(given: Tensor, output: Tensor) -> None:
@@ -101,7 +102,7 @@ class _Apart(TorchFunctionMode):
     def _attend(
         self, cells: int, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **how: Any
     ) -> Tensor:
-        """Each frame looks at those within reach and at text; text looks at text, so that it carries nothing over."""
+        """Each frame attends to frames within reach and to text; text only to text, so that it carries nothing over."""
         tokens, video = query.shape[2], self.frames * cells
         first = tokens - video if self.text_first else 0
         text = torch.arange(0, first) if self.text_first else torch.arange(video, tokens)

@@ -1,4 +1,4 @@
-"""A model that gets activations of another run put in: of another clip, order of frames, noise level or seed."""
+"""Activation patching: activations of another run replace a model's own. Runs differ in clip, order, tau or seed."""
 
 from __future__ import annotations
 
@@ -34,38 +34,40 @@ def patch(
     frames: int | Sequence[int] | None = None,
     cells: int | Sequence[int] | None = None,
 ) -> DiffusionModel:
-    """A model whose layers give what they gave in another run: a model like any other, whose results say so.
+    """A model whose layers return their outputs from another run. It is a model like any other; its results record it.
 
-    The other run is one of the model that is given (with the interventions that it has), in the same windows, with
-    the same noise for each frame unless `source` says otherwise. It costs a forward up to the deepest of the layers
-    for each forward. As a scope, see `ablate`; there it holds for what tedlens runs.
+    The other run uses the given model (with the interventions that it already has), the same windows and, unless
+    `source` says otherwise, the same noise for each frame. Each forward pass costs one more, which stops after the
+    deepest of the layers. It is also a context manager (see `ablate`), but only for what tedlens itself runs.
 
     Parameters
     ----------
     model
-        As `ablate` takes it.
+        As in `ablate`.
     layers
-        Names and patterns as `probe` takes them. Of a down block, what it hands down is meant; its skips are those of
-        the layers inside.
+        Names and patterns as in `probe`. For a down block, only its main output is replaced; its skip connections
+        belong to the layers inside it.
     source
-        Another clip (or its path), at least as long: resized as the first, and conditioned on its own frames.
+        Another clip (or its path), at least as long as the first. It is resized like the first, and the model is
+        conditioned on its frames.
 
-        Or the same clip with the frames of each window shuffled, while the model is conditioned as before:
+        Or the same clip with the frames of each window in another order, while the conditioning stays the same:
         ``"reversed"``, ``"shuffled"`` (all but the first, always in the same way), or ``"still"`` (the first repeated).
-        Each frame gets the activations that it has itself in that order, and keeps its own noise.
+        Each frame receives the activations that the same frame has in that order, and keeps its own noise.
 
         Or a mapping with any of ``clip``, ``order``, ``tau`` and ``seed``: ``{"tau": 900}`` is the same clip at another
         noise level.
     frames
-        Numbers of frames in the clip, from 0, where they are put in; by default all.
+        Numbers of the frames in the clip, from 0, whose activations are replaced; by default all.
     cells
-        Ids of objects in the clip's masks (of all frames), in whose cells they are put in; by default everywhere.
+        Ids of objects in the clip's masks; only the cells of these objects are replaced, by default all cells. The
+        clip must have masks of all frames.
 
     Raises
     ------
     TedlensError
-        For layers that are not there or a source that is none; when a clip is prepared, for a source that is shorter,
-        frames or objects that it does not have.
+        For layers that do not exist or an invalid source; when a clip is prepared, also for a source that is shorter
+        than the clip, and for frames or objects that the clip does not have.
 
     Examples
     --------
@@ -76,7 +78,7 @@ def patch(
 
 @dataclass(frozen=True)
 class Source:
-    """The run that activations are taken of: what differs from the run that they are put in."""
+    """The run that activations are taken from: how it differs from the run that receives them."""
 
     clip: Clip | None = None
     path: str | None = None
@@ -106,7 +108,7 @@ class Source:
         return cls(clip, path, said.get("order"), said.get("tau"), said.get("seed"))
 
     def said(self) -> dict[str, Any]:
-        """As JSON has it; a clip that is no file is told by its name and the hash of its frames."""
+        """The source as JSON values. A clip is given by its path, or else its name, and by the hash of its frames."""
         said: dict[str, Any] = {"order": self.order, "tau": self.tau, "seed": self.seed}
         if self.clip is not None:
             said |= {"clip": self.path or self.clip.name, "clip_sha256": frames_sha256(self.clip)}
@@ -118,17 +120,17 @@ class Source:
         return Draw(tau, moment.seed if self.seed is None else self.seed, moment.sample)
 
     def frame_order(self, count: int) -> list[int]:
-        """Of a window's frames, which one stands at each place."""
+        """The order of a window's frames: for each place, which frame stands there."""
         if self.order == "reversed":
             return list(range(count))[::-1]
         if self.order == "still":
             return [0] * count
-        # The first stays, on which a model is conditioned.
+        # The first frame stays in its place, because a model is conditioned on it.
         return [0, *(1 + np.random.default_rng(0).permutation(count - 1)).tolist()]
 
 
 class Ready(NamedTuple):
-    """A patch made ready for a clip: where, from what, and in which cells (frame, 1, y, x) of each layer."""
+    """A patch prepared for a clip: its layers, its source, and the cells (frame, 1, y, x) to replace in each layer."""
 
     places: list[Site]
     view: Prepared
@@ -138,7 +140,7 @@ class Ready(NamedTuple):
 
 @dataclass(frozen=True)
 class Patch(Intervention):
-    """Layers that give what they gave in another run. See `patch`."""
+    """Layers that return their outputs from another run. See `patch`."""
 
     layers: tuple[str, ...]
     source: Source = field(compare=False)
@@ -202,7 +204,7 @@ class Patch(Intervention):
         return torch.from_numpy(np.isin(on_grid(clip.masks, place.point.grid), cells))[:, None]
 
     def acts(self, model: DiffusionModel, moment: Moment | None, ready: Ready) -> Acts:
-        assert moment is not None  # it goes by frames
+        assert moment is not None  # a patch depends on frames
         values = self._other_run(moment, ready)
         for number, place in enumerate(ready.places):
             chosen = None if self.frames is None else chosen_frames(self.frames, moment)
@@ -213,7 +215,7 @@ class Patch(Intervention):
             yield place.module, self._put_in(place, values[place.name], chosen)
 
     def _other_run(self, moment: Moment, ready: Ready) -> dict[str, Tensor]:
-        """Activations of the layers in the other run, (frame, channel, y, x), frame by frame those of the window."""
+        """Activations (frame, channel, y, x) of the layers in the other run, for each frame of the window."""
         view, draw = ready.view, self.source.draw(moment)
         there = view.moment(moment.number, draw)
         if self.source.order is None:

@@ -1,4 +1,4 @@
-"""Where an intervention is done: submodules by name, and the part of their outputs that frames and cells mean."""
+"""Where an intervention acts: submodules by name, and the part of their output for given frames and cells."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tedlens.probing import usual_size
 
 
 class Site(NamedTuple):
-    """A submodule by its name, and how its output lies."""
+    """A submodule, with its name and the layout of its output."""
 
     name: str
     point: HookPoint
@@ -26,12 +26,12 @@ class Site(NamedTuple):
 
 
 def inside(model: DiffusionModel) -> Outline:
-    """What a model holds, for frames of its usual size."""
+    """What can be probed in a model, for frames of its usual size."""
     return outline(model, usual_size(model))
 
 
 def sites(model: DiffusionModel, layers: Sequence[str]) -> list[Site]:
-    """The submodules that names and patterns mean, each once."""
+    """The submodules that match names and patterns, each once."""
     found: dict[str, Site] = {}
     for pattern in layers:
         for name, point in inside(model).matching(pattern):
@@ -40,7 +40,7 @@ def sites(model: DiffusionModel, layers: Sequence[str]) -> list[Site]:
 
 
 def attentions_in(model: DiffusionModel, found: Sequence[Site]) -> list[Site]:
-    """The attentions that layers are or hold, in the order in which they finish."""
+    """The layers that are attentions, and all attentions inside layers, in the order in which they finish."""
     starts = tuple(f"{site.point.path}." for site in found)
     points = inside(model).points.values()
     paths = [p.path for p in points if _attends(model, p.path) and f"{p.path}.".startswith(starts)]
@@ -48,13 +48,13 @@ def attentions_in(model: DiffusionModel, found: Sequence[Site]) -> list[Site]:
 
 
 def _attends(model: DiffusionModel, path: str) -> bool:
-    """Whether a submodule is an attention as diffusers builds them, whatever its class."""
+    """Whether a submodule is an attention in the manner of diffusers, whatever its class."""
     module = model.denoiser.get_submodule(path)
     return hasattr(module, "to_q") and hasattr(module, "heads")
 
 
 def names_of(layers: Any) -> tuple[str, ...]:
-    """Names of layers, one or several, as given."""
+    """The names of one or several layers as a tuple."""
     names = (layers,) if isinstance(layers, str) else tuple(layers)
     if not names or not all(isinstance(name, str) for name in names):
         raise TedlensError(
@@ -64,7 +64,7 @@ def names_of(layers: Any) -> tuple[str, ...]:
 
 
 def numbers_of(what: str, given: Any) -> tuple[int, ...] | None:
-    """Whole numbers from 0, one or several, as given; None where none were."""
+    """One or several whole numbers from 0 as a tuple; None if None is given."""
     if given is None:
         return None
     numbers: list[Any] = [given] if isinstance(given, Real) else list(given)
@@ -74,7 +74,7 @@ def numbers_of(what: str, given: Any) -> tuple[int, ...] | None:
 
 
 def check_frames(frames: tuple[int, ...] | None, clip_name: str, length: int) -> None:
-    """See that a clip has the frames that an intervention is meant for."""
+    """Check that a clip has the frames that an intervention names."""
     if frames is not None and max(frames) >= length:
         raise TedlensError(
             f"frames={list(frames)} goes beyond clip {clip_name!r} of {length} frames; choose from 0 to {length - 1}."
@@ -82,14 +82,14 @@ def check_frames(frames: tuple[int, ...] | None, clip_name: str, length: int) ->
 
 
 def chosen_frames(frames: tuple[int, ...], moment: Moment) -> Tensor:
-    """Of the frames that a model's layers have, those that stand for one that is meant: bool (frame, 1, 1, 1)."""
+    """Which frames of a model's layers stand for at least one of the given frames: bool (frame, 1, 1, 1)."""
     return torch.tensor([any(frame in held for frame in frames) for held in moment.covered]).view(-1, 1, 1, 1)
 
 
 def within(point: HookPoint, chosen: Tensor | None, new: Tensor, output: Tensor) -> Tensor:
-    """An output with `new` in its `chosen` part (frame, 1, y, x), or all of it; tokens of text stay as they are.
+    """An output with `new` in its `chosen` part (frame, 1, y, x), or in all of it; text tokens stay as they are.
 
-    `new` lies as the output does, or as its tokens of video do.
+    `new` has the layout of the whole output, or of its video tokens.
     """
     video = point.of_video(output)
     new = (point.of_video(new) if new.shape == output.shape else new).to(output)

@@ -1,4 +1,4 @@
-"""A model whose layer is pushed in a direction."""
+"""Steering: a vector is added to the output of a model's layer."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ from tedlens.models.registry import Model, as_model
 
 
 def steer(model: Model, layer: str | Sequence[str], direction: npt.ArrayLike, strength: float) -> DiffusionModel:
-    """A model with a vector added to what a layer gives, in every frame and cell; its results say so.
+    """A model with a vector added to a layer's output, in every frame and cell; its results record it.
 
     Parameters
     ----------
     model
-        As `ablate` takes it; a scope likewise.
+        As in `ablate`. As there, the new model is also a context manager.
     layer
-        Name of the layer as `probe` takes it; of several, or a pattern, each gets the vector.
+        Name of the layer, as in `probe`. The vector is added to each layer if there are several, or a pattern.
     direction
-        (channel,), in the units of the layer's features, for example the difference of two means of what `probe` gives.
+        (channel,), in the units of the layer's features; for example the difference of two means of features from
+        `probe`.
     strength
-        Factor of the vector: ``direction * strength`` is added, without norming it.
+        Factor of the vector: ``direction * strength`` is added, without normalising it.
 
     Raises
     ------
     TedlensError
-        For a layer that is not there or has another number of channels, and numbers that are not finite.
+        For a layer that does not exist or has another number of channels, and for numbers that are not finite.
     """
     return as_model(model).intervened(Steering.of(layer, direction, strength))
 
 
 @dataclass(frozen=True)
 class Steering(Intervention):
-    """A vector that is added to what layers give. See `steer`."""
+    """A vector that is added to the output of layers. See `steer`."""
 
     layers: tuple[str, ...]
     direction: tuple[float, ...]
