@@ -11,5 +11,5 @@ from tedlens.datasets.tapvid import tapvid
 from tedlens.datasets.vip import vip
 from tedlens.datasets.youtube_vos import youtube_vos
 
-# Those that give clips, which a grid file can name.
+# The functions that return clips; a grid file can name them.
 __all__ = ["davis", "jhmdb", "kubric", "lvos", "mose", "similar", "tapvid", "vip", "youtube_vos"]

@@ -1,4 +1,4 @@
-"""Clips for a Youtube-Similar: objects of one category that move, by the words of TED's paper."""
+"""Candidate clips for Youtube-Similar: moving objects of one category, as TED's paper describes them."""
 
 from __future__ import annotations
 
@@ -24,38 +24,39 @@ Floats = npt.NDArray[np.float64]
 
 
 def similar_candidates(root: str | Path, split: str = WHOLE, *, least_motion: float = 0.0) -> xr.Dataset:
-    """Clips of YouTube-VOS with two objects or more of one category, those that move most first.
+    """Clips of YouTube-VOS with two or more objects of one category, sorted by motion, greatest first.
 
-    The paper's Youtube-Similar (28 videos, 839 frames, 69 objects) has such clips, from which three annotators left out
-    the static ones; its list is not public. Here motion is a number, measured on the annotated masks alone, and the
-    choice is left to those who look. A moving camera counts as motion, too.
+    The paper's Youtube-Similar (28 videos, 839 frames, 69 objects) has such clips; three annotators left out the static
+    ones. Its list is not public. Here motion is a number, measured on the annotated masks alone, and the choice is left
+    to the user. A moving camera counts as motion, too.
 
     Parameters
     ----------
     root, split
-        See `youtube_vos`. Only ``train`` has masks of all frames and a category of every object.
+        See `youtube_vos`. Only ``train`` has masks of all frames and a category for every object.
     least_motion
-        Clips of less ``motion`` are left out, and above 0 those of which it is not known. By default none is.
+        Clips with less ``motion`` are left out. Above 0, clips of unknown motion are left out, too. By default none is.
 
     Returns
     -------
-    Dataset over ``clip``, by name; where several categories have two objects or more, of the one that moves most:
+    Dataset over ``clip``, by name. If several categories have two or more objects, the one that moves most is used:
 
-    - ``category``; ``objects``, how many have it, and ``ids``, which (as in ``1, 3``).
-    - ``frames``, those annotated, and ``together``, on how many of them two of these objects or more show.
-    - ``motion``: how far an object's middle (the mean of its pixels' places) goes from one annotated frame to the next,
-      as a share of its size (the root of its area, mean over the frames on which it shows); mean over steps, then over
-      objects. Steps to or from a frame without the object do not count; NaN where there is no other.
+    - ``category``; ``objects``, the number of its objects, and ``ids``, their ids (as in ``1, 3``).
+    - ``frames``, the number of annotated frames, and ``together``, on how many of them two or more of these objects are
+      visible.
+    - ``motion``: how far an object's centre (mean position of its pixels) moves from one annotated frame to the next,
+      as a share of the object's size (root of its area, averaged over the frames where it is visible). Mean over steps,
+      then over objects. Steps to or from a frame without the object do not count; NaN if there is no other step.
     - ``overlap``: intersection over union of an object's masks on the two frames of such a step, median over the steps
-      of all these objects. Close to 1 is a static object; NaN as above.
-    - ``closest``: the least distance of the middles of two of them on one frame, in the mean of their sizes; NaN where
-      no two show together.
+      of all these objects. Close to 1 means a static object; NaN as above.
+    - ``closest``: the least distance between the centres of two of these objects on one frame, divided by the mean of
+      their sizes; NaN if no two are visible together.
     - ``size``: the mean of their sizes, as a share of the frame's diagonal.
 
     Raises
     ------
     TedlensError
-        Where the folder is not laid out like that, tells no category, or no object shows on two frames in a row.
+        If the folder is not laid out like that, has no categories, or shows no object on two frames in a row.
     """
     root = Path(root).expanduser()
     folder = split_folder(root, split, HOW_TO)
@@ -81,7 +82,7 @@ def similar_candidates(root: str | Path, split: str = WHOLE, *, least_motion: fl
 
 
 def _alike(objects: Mapping[int, Mapping[str, Any]]) -> dict[str, list[int]]:
-    """The objects of each category that two or more have."""
+    """The objects of each category with two or more objects."""
     ids: dict[str, list[int]] = {}
     for number, about in objects.items():
         if category := str(about.get("category") or ""):
@@ -90,7 +91,7 @@ def _alike(objects: Mapping[int, Mapping[str, Any]]) -> dict[str, list[int]]:
 
 
 def _measured(folder: Path, alike: Mapping[str, list[int]]) -> dict[str, Any]:
-    """What the masks of a clip show of the category that moves most."""
+    """Measures of one clip, from its masks, for the category that moves most."""
     files = files_in(folder, (".png",))
     ids = [number for numbers in alike.values() for number in numbers]
     areas = np.zeros((len(ids), len(files)))
@@ -145,7 +146,7 @@ def _known(values: Floats) -> Floats:
 
 
 def _mean(values: Floats) -> float:
-    """Mean of those that are known."""
+    """Mean of the finite values; NaN if there are none."""
     known = _known(values)
     return float(known.mean()) if len(known) else float("nan")
 
@@ -153,7 +154,7 @@ def _mean(values: Floats) -> float:
 def _sorted(found: Mapping[str, Mapping[str, Any]]) -> xr.Dataset:
     import xarray as xr
 
-    # Those of unknown motion come last.
+    # Clips of unknown motion come last.
     names = sorted(found, key=lambda name: -np.nan_to_num(found[name]["motion"], nan=-1))
     kinds = {
         **{"category": object, "objects": int, "ids": object, "frames": int, "together": int},

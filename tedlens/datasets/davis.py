@@ -1,4 +1,4 @@
-"""DAVIS 2016 and 2017, read from the folders that their own archives unpack to."""
+"""DAVIS 2016 and 2017, read from the folders of their unpacked archives."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def davis(root: str | Path, subset: str = "val", year: str | int = "2017") -> Cl
     root
         The folder ``DAVIS`` of the archive, with ``ImageSets``, ``JPEGImages/480p`` and ``Annotations/480p``.
     subset
-        A list in ``ImageSets/2017``: ``val`` (30 clips, on which the field reports), ``train``, .. or ``test-dev``,
-        of which only the first frames are annotated. Of 2016, a list in ``ImageSets/480p``, where each line is a
-        picture and its annotation, or in ``ImageSets/2016``: ``val`` (20 clips), ``train``, ..
+        For 2017, a list in ``ImageSets/2017``: ``val`` (30 clips, on which the field reports), ``train``, .. or
+        ``test-dev``, where only the first frames are annotated. For 2016, a list in ``ImageSets/480p``, where each line
+        is a picture and its annotation, or in ``ImageSets/2016``: ``val`` (20 clips), ``train``, ..
     year
-        2017, or 2016: one object a clip. Its annotations are 0 and 255, and 255 is the object. Where they have
-        several objects, as in the archive of 2017, all are object 1.
+        2017, or 2016: one object per clip. The annotations of 2016 are 0 and 255, and 255 is the object. If they have
+        several objects, as in the archive of 2017, all become object 1.
 
     Returns
     -------
-    A sequence of clips, read when they are asked for: ``clips[0]``, ``clips["dogs-jump"]``. As the first argument
-    of `tedlens.sweep` it needs the memory of one clip at a time.
+    A sequence of clips, each read only when used: ``clips[0]``, ``clips["dogs-jump"]``. As the first argument of
+    `tedlens.sweep` it needs the memory of one clip at a time.
 
     Raises
     ------
     TedlensError
-        Where the folder is not laid out like that, or lacks a clip that the list names.
+        If the folder is not laid out like that, or lacks a clip that the list names.
     """
     root, year = Path(root).expanduser(), str(year)
     if year not in LISTS:
@@ -68,7 +68,7 @@ def davis(root: str | Path, subset: str = "val", year: str | int = "2017") -> Cl
 
 
 def _names(file: Path, how_to: str) -> list[str]:
-    """The clips of a list, whose lines are names or, in 2016, ``/JPEGImages/480p/NAME/00000.jpg /Annotations/..``."""
+    """The clips of a list. Its lines are names or, in 2016, ``/JPEGImages/480p/NAME/00000.jpg /Annotations/..``."""
     names: dict[str, None] = {}
     for line in filter(None, map(str.strip, read_text(file, how_to).splitlines())):
         entry = line.split()[0]

@@ -43,15 +43,15 @@ def jhmdb(root: str | Path, split: int = 1) -> Clips:
 
     Returns
     -------
-    A sequence of clips, read when they are asked for, without masks: actions by name, and clips as their lists have
-    them. `Clip.joints` has ``position`` (joint, frame, axis = x, y): pixels, the centre of the first one 0, which is
-    one less than in the files. Frames beyond the truth, of which there can be some, have NaN. A joint can lie outside
-    of the picture. 30 frames a second.
+    A sequence of clips, each read only when used, without masks. Actions are sorted by name; the clips of an action
+    are in the order of its list. `Clip.joints` has ``position`` (joint, frame, axis = x, y) in pixels. The centre of
+    the first pixel is 0, so positions are one less than in the files. Some clips have more frames than the truth:
+    positions there are NaN. A joint can lie outside the picture. The frame rate is 30 frames per second.
 
     Raises
     ------
     TedlensError
-        Where the folder is not laid out like that, or lacks a clip that a list names.
+        If the folder is not laid out like that, or lacks a clip that a list names.
     """
     root = Path(root).expanduser()
     check_choice("split", split, SPLITS)

@@ -1,4 +1,4 @@
-"""Scenes of Kubric: masks, flow, depth, camera and every instance, exact."""
+"""Scenes of Kubric, with exact masks, flow, depth, camera and instances."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Table = dict[str, Any]
 
-MOST = 65535  # the largest of 16 bits, which stands for the upper end of a range
+MOST = 65535  # the largest 16-bit number; it stands for the upper end of a range
 FLOWS = ("forward", "backward")
-# Of an instance, per frame: what it is called here, and its axis.
+# Values of an instance per frame: their names here, and their axes.
 TRACKS = {
     "positions": ("world_position", "xyz"),
     "quaternions": ("quaternion", "wxyz"),
@@ -53,25 +53,26 @@ def kubric(root: str | Path) -> Clips:
 
     Returns
     -------
-    A sequence of clips in natural order of the folders' names, read when they are asked for.
+    A sequence of clips in natural order of the folders' names, each read only when used.
 
-    - ``masks``: the index that a pixel of the palette PNG has. Instance k of the list in ``metadata.json``, counted
-      from 0, is object k + 1, or has its ``segmentation_id``.
-    - `Clip.objects`, along ``object`` and ``frame``: ``centre`` (axis = y, x) in pixels, the centre of the first pixel
-      0, as `similar` has it, and ``velocity`` in pixels a frame, to the next frame's centre (in the last frame that of
-      the one before; none for a single frame); ``depth``, its distance from the camera; ``pixels``, how many are seen.
-      In the world: ``world_position``, ``world_velocity`` (a second), ``angular_velocity`` (xyz), ``quaternion``
-      (wxyz). Along ``object``: ``colour``, and all plain numbers and words that every instance has (``mass``, ..).
-      Of the camera: ``camera_position``, ``camera_quaternion``, and as attributes its ``focal_length`` and the like.
-    - `Clip.flow`, where there are such files: ``forward`` and ``backward`` (frame, y, x, axis = y, x) float32 in
-      pixels, and ``depth`` (frame, y, x) float32, distance from the camera. Flow is that of the surface seen at a
-      pixel, hidden or not in the other frame, and was stored in 16 bits rounded down: up to 1/65535 of its range too
-      low. The sign of ``backward`` is as stored: position in the frame before less that now.
+    - ``masks``: the palette index of each pixel of the PNG. Instance k of the list in ``metadata.json``, counted from
+      0, is object k + 1, or has its ``segmentation_id``.
+    - `Clip.objects`, along ``object`` and ``frame``: ``centre`` (axis = y, x) in pixels, where the centre of the first
+      pixel is 0, as in `similar`; ``velocity`` in pixels per frame, to the next frame's centre (the last frame repeats
+      the velocity of the frame before; a single frame has none); ``depth``, the distance from the camera; ``pixels``,
+      the number of visible pixels. In the world: ``world_position``, ``world_velocity`` (per second),
+      ``angular_velocity`` (xyz), ``quaternion`` (wxyz). Along ``object``: ``colour``, and all plain numbers and words
+      that every instance has (``mass``, ..). For the camera: ``camera_position``, ``camera_quaternion``, and
+      ``focal_length`` and similar values as attributes.
+    - `Clip.flow`, if there are such files: ``forward`` and ``backward`` (frame, y, x, axis = y, x) float32 in pixels,
+      and ``depth`` (frame, y, x) float32, the distance from the camera. Flow describes the surface seen at a pixel,
+      whether or not it is hidden in the other frame. It was stored in 16 bits, rounded down: it is too low by up to
+      1/65535 of its range. The sign of ``backward`` is as stored: position in the previous frame minus position now.
 
     Raises
     ------
     TedlensError
-        Where there is no scene, or one is not whole.
+        If there is no scene, or a scene is incomplete.
     """
     from natsort import natsorted
 
@@ -113,7 +114,7 @@ def _layer(folder: Path, layer: str, suffix: str) -> dict[str, Path]:
 
 
 def _whole(folder: Path, layer: str, suffix: str, pictures: dict[str, Path]) -> list[Path]:
-    """The files of a layer, one a picture and in their order, or none."""
+    """The files of a layer, one per picture and in the order of the pictures, or an empty list."""
     files = _layer(folder, layer, suffix)
     if files and files.keys() != pictures.keys():
         raise TedlensError(
@@ -150,7 +151,7 @@ def _depth(file: Path) -> Array:
 
 
 def _stored(file: Path) -> npt.NDArray[np.uint16]:
-    """The values (y, x, channel) of a PNG of 16-bit RGB, of which Pillow would drop the lower half of the bits."""
+    """The values (y, x, channel) of a 16-bit RGB PNG. Pillow would drop the lower half of the bits."""
     import av
 
     try:
@@ -208,7 +209,7 @@ def _rate(about: Table) -> float:
 
 
 def _objects(about: Table, file: Path, frames: int, height: int, width: int) -> xr.Dataset:
-    """What is known of the instances and the camera."""
+    """The truth about the instances and the camera."""
     import xarray as xr
 
     given, camera = about.get("instances"), about.get("camera")
@@ -246,7 +247,7 @@ def _objects(about: Table, file: Path, frames: int, height: int, width: int) -> 
 
 
 def _track(holder: Table, key: str, frames: int, axis: str | None, file: Path) -> Array:
-    """What an instance or the camera has in each frame, (frame,) of whole numbers or (frame, axis)."""
+    """Values of an instance or the camera in each frame: whole numbers (frame,), or (frame, axis)."""
     shape = (frames,) if axis is None else (frames, len(AXES[axis]))
     try:
         values = np.asarray(holder[key], np.float64)
@@ -260,7 +261,7 @@ def _track(holder: Table, key: str, frames: int, axis: str | None, file: Path) -
 
 
 def _plain(instances: list[Table], keys: set[str]) -> dict[str, tuple[Any, ...]]:
-    """What each instance is, in one word, number or colour."""
+    """Properties that each instance has as one word, number or colour."""
     found: dict[str, tuple[Any, ...]] = {}
     for key in sorted(keys):
         values = [each[key] for each in instances]

@@ -1,4 +1,4 @@
-"""What the folders of all data sets have in common: a lazy sequence of clips, and lists that are not trusted."""
+"""Code that all data sets share: a lazy sequence of clips, and checks of lists, which are not trusted."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ LISTED = 10  # names in an error; a data set can have thousands
 
 
 class Clips(Sequence[Clip]):
-    """Clips of a data set, each read when it is asked for.
+    """Clips of a data set, each read only when used.
 
-    ``clips[3]`` is the fourth clip, ``clips["dogs-jump"]`` the one of that name, ``clips[:5]`` the first five,
-    still unread. `names` lists all.
+    ``clips[3]`` is the fourth clip, ``clips["dogs-jump"]`` the clip of that name, ``clips[:5]`` the first five,
+    not read yet. `names` lists the names of all.
     """
 
     def __init__(self, title: str, root: Path, names: Iterable[str], read: Callable[[str], Clip]) -> None:
@@ -55,7 +55,7 @@ class Clips(Sequence[Clip]):
 
 
 def some_of(names: Sequence[object], most: int = LISTED) -> str:
-    """Names in a sentence; of many, the first."""
+    """Names for a sentence; if there are many, only the first."""
     return ", ".join(map(str, names[:most])) + (f", .. ({len(names)} in all)" if len(names) > most else "")
 
 
@@ -63,20 +63,20 @@ def some_of(names: Sequence[object], most: int = LISTED) -> str:
 
 
 def check_choice(what: str, given: object, known: Sequence[object]) -> None:
-    """See that an argument is one of those that there are."""
+    """Check that an argument is one of the known choices."""
     if given not in known:
         raise TedlensError(f"{what}={given!r} is not known; choose one of {some_of(known)}.")
 
 
 def check_names(names: Sequence[str], source: object, how_to: str) -> None:
-    """See that names that a file gives are names of entries of a folder, and lead nowhere else."""
+    """Check that the names in a file are plain names of folder entries and do not lead outside the folder."""
     for name in names:
         if name in ("", ".", "..") or PureWindowsPath(name).name != name or "\0" in name:
             raise TedlensError(f"{source} names {name!r}, which is no folder's name; {how_to}.")
 
 
 def check_folders(folder: Path, names: Sequence[str], how_to: str) -> None:
-    """See that there is a folder for each clip."""
+    """Check that there is a folder for each clip."""
     missing = [name for name in names if not (folder / name).is_dir()]
     if missing:
         raise TedlensError(f"{folder} lacks {len(missing)} of {len(names)} clips ({some_of(missing, 3)}); {how_to}.")
@@ -92,7 +92,7 @@ def split_folder(root: Path, split: str, how_to: str) -> Path:
 
 
 def read_names(file: Path, how_to: str) -> list[str]:
-    """The names that a text file lists, one a line, checked."""
+    """The names that a text file lists, one per line, after a check."""
     names = read_text(file, how_to).split()
     check_names(names, file, how_to)
     return names
@@ -107,7 +107,7 @@ def read_text(file: Path, how_to: str) -> str:
 
 
 def read_json(file: Path, how_to: str) -> dict[str, Any]:
-    """What a file of JSON says: a table by name."""
+    """The content of a JSON file: a table by name."""
     try:
         found = json.loads(read_text(file, how_to))
     except (ValueError, RecursionError) as error:
@@ -120,7 +120,7 @@ def read_json(file: Path, how_to: str) -> dict[str, Any]:
 
 
 def read_videos(file: Path, how_to: str) -> dict[str, dict[int, Mapping[str, Any]]]:
-    """What a ``meta.json`` says of the objects of each video, by id and in their order; names are checked."""
+    """The objects of each video in a ``meta.json``, by id and in the order of the file; names are checked."""
     videos = read_json(file, how_to).get("videos")
     if not isinstance(videos, dict):
         raise TedlensError(f"{file} has no table of 'videos'; {how_to}.")
@@ -146,14 +146,14 @@ def frame_names(folder: Path) -> list[str]:
 
 
 def usual_fps(names: Sequence[str], fps: float) -> float:
-    """Rate of frames whose names number those of a video of `fps` frames a second, perhaps every n-th of them."""
+    """Frame rate of frames named by their numbers in a video of `fps` frames per second; may be every n-th frame."""
     numbers = [number for name in names if (number := number_of(name)) is not None]
     step = median_low(np.diff(numbers).tolist()) if len(numbers) > 1 else 1
     return fps / step if step > 0 else DEFAULT_FPS
 
 
 def read_ids(file: Path) -> Labels:
-    """The values (H, W) of a PNG with a palette or in grey, whatever its colours are."""
+    """The values (H, W) of a palette or grey PNG; the palette's colours do not matter."""
     with picture_file(file) as image:
         if image.mode != "P" and not (image.mode == "L" and grey_bits(file) == 8):
             raise TedlensError(
@@ -163,10 +163,10 @@ def read_ids(file: Path) -> Labels:
 
 
 def only_new(masks: Labels) -> Labels:
-    """Masks of which a later one draws the objects that are new and no others, in place.
+    """Set void in masks that draw each object only where it is new, in place.
 
-    Where a later mask draws nothing it says nothing, for an object that was given before may be there: void. Masks
-    that draw an object more than once are whole, and stay as they are.
+    Where a later mask draws nothing, an object that was given before may be there, so these pixels become void. If any
+    object is drawn more than once, the masks are complete and stay as they are.
     """
     annotated = [t for t, mask in enumerate(masks) if (mask != VOID).any()]
     drawn = [ids_in(masks[t]) - {0, VOID} for t in annotated]
@@ -179,7 +179,7 @@ def only_new(masks: Labels) -> Labels:
 def about_objects(
     dataset: str, ids: Iterable[int], names: Sequence[str], known: Mapping[str, npt.ArrayLike]
 ) -> xr.Dataset:
-    """`Clip.objects`: what is `known`, along ``object``, and along ``frame`` the names of the frames' files."""
+    """`Clip.objects`: the `known` values along ``object``, and the names of the frames' files along ``frame``."""
     import xarray as xr
 
     coords = {"object": np.array(list(ids), int), "frame": np.arange(len(names)), "file": ("frame", list(names))}

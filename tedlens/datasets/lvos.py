@@ -1,4 +1,4 @@
-"""LVOS: long videos, in which each object has a range of frames of its own."""
+"""LVOS: long videos, where each object has its own range of frames."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tedlens.datasets.layout import (
 from tedlens.errors import TedlensError
 from tedlens.media.files import number_of
 
-FPS = 30.0  # of the videos, whose every fifth frame is given: 6 frames a second (Hong et al. 2023)
+FPS = 30.0  # of the videos; every fifth frame is given, so 6 frames per second (Hong et al. 2023)
 ONLY_NEW = "test"  # the split that draws an object only where it first appears
 UNSEEN = "unseen_videos.txt"
 Objects = Mapping[int, Mapping[str, Any]]  # what the list says of each, by id
@@ -42,24 +42,24 @@ def lvos(root: str | Path, split: str = "valid") -> Clips:
     ----------
     root
         The folder that holds ``train``, ``valid`` or ``test``, each with ``JPEGImages/VIDEO/00000001.jpg, ..``,
-        ``Annotations/VIDEO/00000001.png, ..`` and ``valid_meta.json`` (``train_``, ``test_``). With
-        ``unseen_videos.txt`` of lvos-evaluation, in that folder or the split's, it is known which clips show
-        categories that ``train`` has not.
+        ``Annotations/VIDEO/00000001.png, ..`` and ``valid_meta.json`` (``train_``, ``test_``). If it or the split's
+        folder also holds ``unseen_videos.txt`` of lvos-evaluation, clips with categories that are not in ``train`` are
+        marked.
     split
-        ``train`` or ``valid``, where masks draw every object, or ``test``, where only objects that are new are drawn;
-        the rest of such a later mask is void.
+        ``train`` or ``valid``, where masks draw every object, or ``test``, where later masks draw only new objects and
+        the rest of such a mask is void.
 
     Returns
     -------
-    A sequence of clips, read when they are asked for, 6 frames a second. `Clip.objects` has, along ``object``,
-    ``first_frame`` and ``last_frame``, where the list has them: lvos-evaluation scores an object between these two and
-    leaves out both. They are frames of the clip, values of the coordinate ``frame``, so they hold where a clip is cut.
-    Also ``unseen``, if it is known, and along ``frame`` the name of each frame's ``file``.
+    A sequence of clips, each read only when used, at 6 frames per second. `Clip.objects` has ``first_frame`` and
+    ``last_frame`` along ``object``, if the list has them: lvos-evaluation scores an object between these two frames and
+    leaves out both. They are values of the coordinate ``frame``, so they stay valid when a clip is cut. It also has
+    ``unseen``, if it is known, and the name of each frame's ``file`` along ``frame``.
 
     Raises
     ------
     TedlensError
-        Where the folder is not laid out like that, or lacks a clip that its list names.
+        If the folder is not laid out like that, or lacks a clip that its list names.
     """
     root = Path(root).expanduser()
     folder = split_folder(root, split, HOW_TO)
@@ -91,7 +91,7 @@ def _read(folder: Path, videos: Mapping[str, Objects], unseen: frozenset[str] | 
 
 
 def _range(about: Mapping[str, Any], files: list[str], what: str) -> tuple[int, int]:
-    """First and last frame of an object, counted from 0, where the list gives the numbers in the names of files."""
+    """First and last frame of an object, counted from 0. The list gives the numbers in the file names instead."""
     given = about.get("frame_range")
     numbers = [number_of(file) for file in files]
     try:

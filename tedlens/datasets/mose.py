@@ -26,19 +26,19 @@ def mose(root: str | Path, split: str = "valid") -> Clips:
         The folder that holds ``train`` or ``valid``, each with ``JPEGImages/VIDEO/00000.jpg, ..`` and
         ``Annotations/VIDEO/00000.png, ..``.
     split
-        ``train``, where every frame has its mask, or ``valid``, where the first has, so that it can be tracked here but
-        not scored (that is for the server of the challenge). Should a later mask of ``valid`` draw new objects only,
-        the rest of it is void.
+        ``train``, where every frame has a mask, or ``valid``, where only the first frame has one. Clips of ``valid``
+        can be tracked here but not scored (only the server of the challenge can). If a later mask of ``valid`` draws
+        only new objects, the rest of it is void.
 
     Returns
     -------
-    A sequence of clips, read when they are asked for, in the order of their names. Their frame rate is not published:
-    they have that of any folder of pictures.
+    A sequence of clips, each read only when used, in the order of their names. Their frame rate is not published, so
+    they have the default frame rate of a folder of pictures.
 
     Raises
     ------
     TedlensError
-        Where the folder is not laid out like that.
+        If the folder is not laid out like that.
     """
     root = Path(root).expanduser()
     folder = split_folder(root, split, HOW_TO)

@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 Video = Mapping[str, Any]  # video, points, occluded
 
 KEYS = ("video", "points", "occluded")
-SIZE = (256, 256)  # on which the protocol measures
+SIZE = (256, 256)  # the size on which the protocol measures
 HOW_TO = (
     "get TAP-Vid from https://github.com/google-deepmind/tapnet (tapvid_davis.zip, tapvid_rgb_stacking.zip) and give "
     "the .pkl in it, or an .npz with NAME/video, NAME/points and NAME/occluded"
@@ -31,30 +31,32 @@ HOW_TO = (
 
 
 def tapvid(path: str | Path, size: tuple[int, int] | None = SIZE) -> Clips:
-    """A set of TAP-Vid (DAVIS, RGB-stacking, a part of Kinetics), clip by clip.
+    """A subset of TAP-Vid (DAVIS, RGB-stacking, a part of Kinetics), clip by clip.
 
     Parameters
     ----------
     path
-        The pickle as published, ``tapvid_davis.pkl``: by name, or in a list (then the names are 0, 1, ..), ``video``
-        (T, H, W, 3) uint8 or JPEGs, ``points`` (N, T, 2), x and y as shares of width and height, and ``occluded``
-        (N, T) bool. Or an .npz with the same arrays as ``NAME/video``, ``NAME/points``, ``NAME/occluded``.
-        A pickle may hold plain arrays and nothing else: one that names anything but numpy's arrays is refused, and
-        nothing that it says is run.
+        The published pickle, such as ``tapvid_davis.pkl``. It holds videos by name or in a list (then the names are 0,
+        1, ..), each with ``video`` (T, H, W, 3) uint8 or JPEGs, ``points`` (N, T, 2), x and y as shares of width and
+        height, and ``occluded`` (N, T) bool. Or an .npz with the same arrays as ``NAME/video``, ``NAME/points``,
+        ``NAME/occluded``. A pickle may hold plain arrays and nothing else: a pickle that names anything but numpy's
+        arrays is refused, and no code in it is run.
     size
-        Height and width to which frames are resized (Lanczos): 256 x 256, the protocol's. None: as they are.
+        Height and width to which frames are resized (Lanczos); by default 256 x 256, the protocol's size. None keeps
+        the size of the video.
 
     Returns
     -------
-    A sequence of clips, resized when they are asked for, without masks. A pickle is read whole at once, and the last
-    one stays in memory. `Clip.points` has ``position`` (point, frame, axis = x, y) float64: pixels of the clip, where 0
-    is the left or upper edge of the first pixel, so that its centre is 0.5, and 256 the far edge; and ``visible``
-    (point, frame) bool. A hidden point's position means nothing. Files tell no frame rate: that of any folder.
+    A sequence of clips, resized only when used, without masks. A pickle is read completely at once, and the last one
+    stays in memory. `Clip.points` has ``position`` (point, frame, axis = x, y) float64 in pixels of the clip, where 0
+    is the left or upper edge of the first pixel (so its centre is 0.5) and 256 the far edge; and ``visible`` (point,
+    frame) bool. The position of a hidden point has no meaning. The files have no frame rate, so clips have the default
+    frame rate of a folder of pictures.
 
     Raises
     ------
     TedlensError
-        Where the file is missing, damaged, or holds something else.
+        If the file is missing, damaged, or holds something else.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -97,7 +99,7 @@ def _numbers(given: Any, what: str) -> Array:
 
 
 def _frames(video: Any, what: str) -> Sequence[Array]:
-    """The frames (H, W, 3) of a video: an array, or a JPEG each, as Kinetics has them."""
+    """The frames (H, W, 3) of a video: an array, or one JPEG per frame, as in Kinetics."""
     if isinstance(video, np.ndarray) and video.dtype != np.object_:
         return list(check_frames(video, f"video of {what}"))
     if not len(video) or not all(isinstance(frame, bytes) for frame in video):
@@ -119,7 +121,7 @@ def _decoded(data: bytes, what: str) -> Array:
 
 
 def _fitted(frame: Array, size: tuple[int, int] | None) -> Array:
-    """A frame at the size asked for, as mediapy resizes it, which the protocol's own code calls."""
+    """A frame at the size asked for, resized as mediapy does, which the protocol's own code uses."""
     from PIL import Image
 
     if size is None or frame.shape[:2] == tuple(size):
@@ -131,7 +133,7 @@ def _fitted(frame: Array, size: tuple[int, int] | None) -> Array:
 
 
 class _Npz(Mapping[str, Video]):
-    """The videos of an .npz, each read when it is asked for."""
+    """The videos of an .npz, each read only when used."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -182,7 +184,7 @@ def _unpickled(path: Path, changed: int, size: int) -> Mapping[str, Video]:
 
 
 def _videos(found: Any) -> Mapping[str, Video]:
-    """What a pickle holds, by name or in a list, as videos by name."""
+    """The videos of a pickle by name, whether it holds them by name or in a list."""
     named = enumerate(found) if isinstance(found, list) else found.items()
     return {str(name): {key: _plain(video[key]) for key in KEYS} for name, video in named}
 
@@ -191,11 +193,11 @@ def _videos(found: Any) -> Mapping[str, Video]:
 
 
 class _NotPlain(Exception):
-    """What a pickle holds that is no array."""
+    """Raised for content of a pickle that is not an array."""
 
 
 class _Dtype:
-    """Stands for `numpy.dtype`: plain numbers, or objects, which the pickle lists."""
+    """Stands for `numpy.dtype`: plain numbers, or objects that the pickle lists."""
 
     def __init__(self, kind: str, align: object = False, copy: object = False) -> None:
         if not (isinstance(kind, str) and re.fullmatch("[biuf][1248]|O8?", kind)):
@@ -217,7 +219,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for `numpy.ndarray`, whose values may come later."""
+    """Stands for `numpy.ndarray`; its values may come later."""
 
     values: Array
 
@@ -245,7 +247,8 @@ def _plain(value: Any) -> Any:
     return value.values if isinstance(value, _Array) else value
 
 
-# All that a pickle may name. Nothing of numpy is called on what it says: these make arrays from plain bytes.
+# Everything that a pickle may name. No function of numpy is called with its content: these make arrays from plain
+# bytes.
 KNOWN: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,

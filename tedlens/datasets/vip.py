@@ -47,16 +47,16 @@ def vip(root: str | Path, split: str = "val") -> Clips:
 
     Returns
     -------
-    A sequence of clips, read when they are asked for. Frames are those in the folder, in whatever steps their numbers
-    go. Masks hold the 20 classes that the values of the PNGs are: 0 background, which counts in this benchmark, and
-    1 to 19; other values are void, because the protocol leaves them out. Left and right limbs are different classes.
-    `Clip.objects` has ``category`` (object, 1 to 19), and along ``frame`` the name of each frame's ``file``.
-    The frame rate is not published: that of any folder of pictures.
+    A sequence of clips, each read only when used. A clip has all frames of its folder, whatever the steps between their
+    numbers. Masks hold the 20 classes, as the values of the PNGs: 0 background, which counts in this benchmark, and
+    1 to 19. Other values are void, because the protocol leaves them out. Left and right limbs are different classes.
+    `Clip.objects` has ``category`` (object, 1 to 19), and the name of each frame's ``file`` along ``frame``.
+    The frame rate is not published, so clips have the default frame rate of a folder of pictures.
 
     Raises
     ------
     TedlensError
-        Where the folder is not laid out like that, or lacks a clip that the list names.
+        If the folder is not laid out like that, or lacks a clip that the list names.
     """
     root = Path(root).expanduser()
     known = sorted(path.name.removesuffix("_videos.txt") for path in (root / "lists").glob("*_videos.txt"))
@@ -77,7 +77,7 @@ def _read(root: Path, name: str) -> Clip:
 
 
 def _masks(folder: Path, files: list[str], height: int, width: int) -> Labels:
-    """Classes (T, H, W), of each PNG in the frame of its name; the others void."""
+    """Classes (T, H, W): each PNG in the frame of the same name; frames without a PNG are void."""
     masks = np.full((len(files), height, width), VOID, np.uint8)
     for file in files_in(folder, (".png",)):
         if file.stem not in files:

@@ -1,4 +1,4 @@
-"""YouTube-VOS, 2018 and 2019: every fifth frame of a video, objects that enter late."""
+"""YouTube-VOS, 2018 and 2019: every fifth frame of a video; objects may enter late."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tedlens.datasets.layout import (
 )
 from tedlens.errors import TedlensError
 
-FPS = 30.0  # of the videos, whose every fifth frame is given (Xu et al. 2018)
+FPS = 30.0  # of the videos; every fifth frame is given (Xu et al. 2018)
 WHOLE = "train"  # the split whose masks draw every object
 HOW_TO = (
     "get YouTube-VOS 2018 or 2019 from https://youtube-vos.org and give the folder that holds train, valid or test, "
@@ -40,22 +40,24 @@ def youtube_vos(root: str | Path, split: str = "valid", names: Sequence[str] | s
         The folder that holds ``train``, ``valid`` or ``test``, each with ``JPEGImages/VIDEO/00000.jpg, 00005.jpg, ..``,
         ``Annotations/VIDEO/00000.png, ..`` and ``meta.json``.
     split
-        ``train``, where each frame's mask draws every object; ``valid`` or ``test``, where an object is drawn in the
-        frame in which it first appears, and there only. What such a later mask does not draw is void in the clip: an
-        object that was given before may be there.
+        ``train``, where each mask draws every object; ``valid`` or ``test``, where an object is drawn only in the frame
+        where it first appears. Where a later mask of these draws nothing, the clip is void, because an object that was
+        given before may be there.
     names
-        Clips to choose, by name, or a text file that lists them, such as that of Youtube-Similar; all by default.
+        Names of the clips to choose, or a text file that lists them, such as the list of Youtube-Similar; all by
+        default.
 
     Returns
     -------
-    A sequence of clips, read when they are asked for. Frames are those in the folder, masks belong to those of the same
-    name, and a frame without a mask is void throughout. `Clip.objects` has ``category`` (object) from ``meta.json``,
-    and along ``frame`` the name of each frame's ``file``. 6 frames a second (of 30, every fifth).
+    A sequence of clips, each read only when used. A clip has all frames of its folder. A mask belongs to the frame of
+    the same name, and a frame without a mask is void everywhere. `Clip.objects` has ``category`` (object) from
+    ``meta.json``, and the name of each frame's ``file`` along ``frame``. The frame rate is 6 frames per second (every
+    fifth of 30).
 
     Raises
     ------
     TedlensError
-        Where the folder is not laid out like that, or lacks a clip that is named.
+        If the folder is not laid out like that, or lacks a clip that is named.
     """
     root = Path(root).expanduser()
     folder = split_folder(root, split, HOW_TO)
@@ -70,7 +72,7 @@ def youtube_vos(root: str | Path, split: str = "valid", names: Sequence[str] | s
 
 
 def _chosen(videos: Mapping[str, Any], meta: Path, names: Sequence[str] | str | Path | None) -> list[str]:
-    """The names asked for, all of them known."""
+    """The names asked for; each must be known."""
     if names is None:
         return sorted(videos)
     if isinstance(names, str | Path):

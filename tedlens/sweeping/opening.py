@@ -1,4 +1,4 @@
-"""What sweeps stored, opened: scores, what was kept beside them, and how they came to be."""
+"""Open what sweeps stored: scores, labels and features that were kept, and how they were made."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tedlens.sweeping.store import SweepStore, covered_places, kind_of
 
 
 def open_sweep(store: str | Path) -> xr.Dataset:
-    """Scores of a sweep that is done, broken off or still running, as one labelled array.
+    """Scores of a sweep that is finished, interrupted or still running, as one labelled array.
 
-    Of several models they lie side by side, over an axis ``model``.
+    Scores of several models lie side by side, along an axis ``model``.
 
-    No model is needed and nothing is computed. Of a finished sweep,
+    No model is needed and nothing is computed. For a finished sweep,
     ``xr.open_zarr("runs/sweep.zarr", group="scores")`` gives the same.
 
     Parameters
@@ -31,13 +31,13 @@ def open_sweep(store: str | Path) -> xr.Dataset:
     Returns
     -------
     Dataset
-        As `sweep` gives it, with every axis in ascending order: all that was ever asked of this store, NaN
-        where it has not been computed yet.
+        As `sweep` returns it, with every axis in ascending order. It covers everything that was ever asked of this
+        store, with NaN for what has not been computed yet.
 
     Raises
     ------
     TedlensError
-        Where there is no sweep.
+        If there is no sweep.
     """
     each = ModelsStore(store)
     scores = SweepStore(store).scores() if each.about() is None else each.scores()
@@ -47,28 +47,28 @@ def open_sweep(store: str | Path) -> xr.Dataset:
 
 
 def open_kept(store: str | Path, *, clip: str, tau: int, seed: int = 0, model: str | None = None) -> xr.DataTree:
-    """What a sweep kept of one cell beside its scores, read from disk when it is used.
+    """Labels and features that a sweep kept of one cell, read from disk only when used.
 
     Parameters
     ----------
     store
-        Path or URL of the store of a sweep with ``keep=("labels", "features")`` or one of them.
+        Path or URL of the store of a sweep with ``keep=("labels", "features")`` or one of the two.
     clip, tau, seed
         The cell: name of the clip, noise level, seed of the noise.
     model
-        Name of the model, in the store of several.
+        Name of the model, if the store holds several.
 
     Returns
     -------
     DataTree
-        ``labels``: tracked masks (block, top_k, .., lam, frame, y, x). ``features``: one node a block, as from
-        `probe`, in float16; or, of features reduced to principal components, what `pca` gives and their ``mean``,
-        so that score @ loading + mean is the features again as nearly as the components allow.
+        ``labels``: tracked masks (block, top_k, .., lam, frame, y, x). ``features``: one node per block, as from
+        `probe`, in float16. If features were reduced to principal components, the nodes hold the result of `pca` and
+        the ``mean`` instead: score @ loading + mean gives back the features as nearly as the components allow.
 
     Raises
     ------
     TedlensError
-        Where there is no such cell, or nothing was kept.
+        If there is no such cell, or nothing was kept.
     """
     opened = SweepStore(store_of(store, model))
     key = opened.key_of(clip, tau, seed)
@@ -89,7 +89,7 @@ def open_kept(store: str | Path, *, clip: str, tau: int, seed: int = 0, model: s
 
 
 def swept_clips(store: str | Path) -> dict[str, str]:
-    """Hash of the frames and masks of each clip of which there are scores, by its name."""
+    """Hash of the frames and masks of each clip that has scores, by the name of the clip."""
     found: dict[str, str] = {}
     for address in ModelsStore(store).addresses().values() or [str(store)]:
         opened = SweepStore(address)
@@ -100,7 +100,10 @@ def swept_clips(store: str | Path) -> dict[str, str]:
 
 
 def describe_sweep(store: str | Path) -> str | None:
-    """For a person: what was asked of a store, how much is done, and how it came to be; None if it is no sweep's."""
+    """Readable summary of a store: what was asked of it, how much is done, and how it was made.
+
+    None if it is not the store of a sweep.
+    """
     each = ModelsStore(store).addresses()
     if each:
         return "\n".join(f"{name}: {describe_sweep(address) or 'nothing yet'}" for name, address in each.items())
@@ -129,12 +132,12 @@ def _listing(values: Sequence[Any]) -> str:
 
 
 def store_of(store: str | Path, model: str | None) -> str:
-    """Address of the store of one model, where a store holds several; the store itself where it does not.
+    """Address of one model's store, if the store holds several models; else the address of the store itself.
 
     Raises
     ------
     TedlensError
-        Where it is not said which, or there is no such model.
+        If the model is not given, or there is no such model.
     """
     each = ModelsStore(store).addresses()
     if not each and model is None:

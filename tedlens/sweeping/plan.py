@@ -1,4 +1,4 @@
-"""What a sweep will cost, counted before it starts."""
+"""The cost of a sweep, counted before it starts."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from tedlens.sweeping.grid import Grid
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep will do. Printed, it is a few lines for a person.
+    """What a sweep will do. Printed, it is a summary of a few lines.
 
     Attributes
     ----------
     grid
-        The axes and how long each is, as in ``8 clips x 10 tau x 4 block``.
+        The axes and their lengths, as in ``8 clips x 10 tau x 4 block``.
     cells, done
-        Cells of the grid (a clip at one tau and seed), and how many of them the store holds.
+        Number of cells of the grid (a clip at one tau and seed), and how many of them the store holds.
     forwards
-        Forwards of the swept UNet that are still to run: one a window, cell and intervention, whatever the number
-        of blocks, lambdas and settings; a patch takes another.
+        Forward passes of the swept UNet that are still to run: one per window, cell and intervention, whatever the
+        number of blocks, lambdas and settings. A patch takes one more.
     appearance_forwards
-        Batches of frames that the image model sees for the appearance features that motion is fused with.
+        Batches of frames that the image model still has to process for the appearance features in the fusion.
     propagations
-        Tracks still to be propagated and scored: blocks x settings x lambdas a cell.
+        Tracks still to be propagated and scored: blocks x settings x lambdas per cell.
     score_bytes, kept_bytes
-        Size of all scores, and of the labels and features that are kept, before compression.
+        Size of all scores, and of all kept labels and features, before compression.
     """
 
     grid: str
@@ -59,8 +59,9 @@ def make_plan(
     missing: Mapping[str, Sequence[tuple[int, int]]],
     to_do: Grid | None = None,
 ) -> Plan:
-    """Count what it takes to compute the `missing` cells, (tau, seed) by name of the clip; `to_do` is what is computed
-    of each, where that is not all of the grid.
+    """Count what it takes to compute the `missing` cells: (tau, seed), by name of the clip.
+
+    `to_do` is the part of the grid that is computed for each cell, if it is not the whole grid.
     """
     to_do = to_do or grid
     axes = {"tau": grid.tau, "seed": grid.seed, **grid.inner}

@@ -1,4 +1,4 @@
-"""What a sweep's scores are read against: features that need no model, on the grids of its blocks."""
+"""Reference scores for a sweep: features that need no model, on the grids of its blocks."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FILL = {**dict.fromkeys((*SCORES, *OF_CLIP), np.nan), **dict.fromkeys(GRID, 0)}
 
 
 def reference_scores(clips: Clips, scores: xr.Dataset) -> xr.Dataset:
-    """What place, colour, true velocity, true masks and the ceiling of the grid score where a sweep was scored.
+    """Scores of place, colour, true velocity, true masks and the grid's ceiling, to compare a sweep with.
 
-    On the grid of each block, with the settings and the protocol of the sweep: see `tedlens.analysis.references` and
-    `tedlens.analysis.score_references`. No model runs.
+    They use the grid of each block, and the settings and the protocol of the sweep: see `tedlens.analysis.references`
+    and `tedlens.analysis.score_references`. No model runs.
 
     Parameters
     ----------
@@ -35,14 +35,14 @@ def reference_scores(clips: Clips, scores: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     Dataset
-        The scores of a sweep over ``features`` (place, colour, velocity where all clips know it, masks, ceiling),
-        (model,) clip, block, those settings of propagation that are axes of `scores`, object and frame. ``rows`` and
+        Scores as a sweep has them, over ``features`` (place, colour, velocity if all clips have it, masks, ceiling),
+        (model,) clip, block, the settings of propagation that are axes of `scores`, object and frame. ``rows`` and
         ``columns`` of the grids lie along clip and block.
 
     Raises
     ------
     TedlensError
-        For scores that do not say their grids, or a clip that is not the one of its name in them.
+        For scores without the sizes of their grids, or a clip that differs from the swept clip of the same name.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def reference_scores(clips: Clips, scores: xr.Dataset) -> xr.Dataset:
 
 
 def _of_model(scores: xr.Dataset, name: str) -> xr.Dataset:
-    """One model's scores, of the blocks that it has."""
+    """Scores of one model, only at the blocks that it has."""
     one = scores.sel(model=name)
     return one.isel(block=(one["rows"] > 0).any([d for d in one["rows"].dims if d != "block"]).values)
 
@@ -129,7 +129,7 @@ def _of_grid(
 
 
 def _over(each: list[xr.Dataset], axes: dict[str, list[object]], sizes: list[int]) -> xr.Dataset:
-    """Scores of every combination of the settings' values, last axis fastest, over those axes."""
+    """Scores of all combinations of the settings' values (last axis fastest), arranged over those axes."""
     if not axes:
         return each[0]
     *outer, (name, last) = axes.items()

@@ -1,4 +1,4 @@
-"""`tl.sweep`: a grid described once, computed, and opened as one labelled array."""
+"""`tl.sweep`: describe a grid once, compute it, and get one labelled array."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from tedlens.ted.settings import Convention, Radius, Upsample
 if TYPE_CHECKING:
     from distributed import Client
 
-# Over the cells, at most: another writer that begins meanwhile takes a cell half written for a broken one, and makes it
-# absent just when it is done.
+# Most passes over the cells. More than one can be needed: another writer that starts meanwhile may take a half-written
+# cell for a broken one, and remove it just when it is complete.
 PASSES = 3
 
 
@@ -74,80 +74,81 @@ def sweep(
 ) -> xr.Dataset:
     """Track and score clips at every point of a grid of noise levels, blocks, lambdas, seeds and settings.
 
-    Features are dropped as soon as they are scored. One forward of the UNet a window, tau and seed serves every
-    block, lambda and setting.
+    Features are dropped as soon as they are scored. One forward pass of the UNet per window, tau and seed serves all
+    blocks, lambdas and settings.
 
     Parameters
     ----------
     clips
-        Clips with masks, each of its own name. Those of a lazy sequence (a dataset) and functions that return a
-        clip are read when their turn comes, so that memory does not grow with their number.
+        Clips with masks; every clip needs its own name. Clips of a lazy sequence (a dataset), or given as functions
+        that return a clip, are read one at a time, so memory does not grow with their number.
     motion, appearance
-        A video model, an image model or both: loaded, or by name, or as the arguments to load them, as in
-        ``{"name": "i2vgen-xl", "dtype": "bfloat16"}``. With one alone its own features are swept; with both,
-        motion features fused with appearance features. Several of one kind, as a list or by names of your own
-        (``{"whole": "svd", "cut": tl.ablate(..)}``), are swept one after another, over an axis ``model``.
+        A video model, an image model or both. Give a loaded model, a name, or the arguments to load it, as in
+        ``{"name": "i2vgen-xl", "dtype": "bfloat16"}``. With one model, its own features are swept; with both,
+        motion features fused with appearance features. Several models of one kind are swept one after another,
+        over an axis ``model``: give a list, or names of your own (``{"whole": "svd", "cut": tl.ablate(..)}``).
     tau, sigma, log_snr
-        Noise levels of motion features, or of appearance features where they are alone, in one of three ways, see
-        `probe`.
+        Noise levels of the motion features, or of the appearance features if only an appearance model is given. Give
+        one of the three, see `probe`.
     blocks
-        Blocks of them (or submodules, see `probe`). By default all ``up`` blocks. Of several models that differ in
-        their blocks, those of each by its name.
+        Blocks (or submodules, see `probe`) to take these features from. By default all ``up`` blocks. For several
+        models with different blocks, give the blocks of each model by its name.
     lam
-        Weights of motion in the fusion, 0 to 1, where both models are given; 0.5 by default. Any number of them
-        costs little more than one.
+        Weights of motion in the fusion, 0 to 1, if both models are given; 0.5 by default. Many weights cost little
+        more than one.
     seeds
         Seeds of the noise.
     samples
-        Noise samples that the features at each tau and seed are the mean of.
+        Number of noise draws to average for the features at each tau and seed.
     overlap, stitch, size
         See `probe`; `size` holds for both models.
     appearance_tau, appearance_block, appearance_samples
-        Of the appearance features that motion is fused with, see `track`; the samples also where appearance
-        is swept alone.
+        Settings of the appearance features that motion is fused with, see `track`. `appearance_samples` also holds
+        if appearance is swept alone.
     preset
-        Published settings by name, see `track`: what the other parameters mean where they are not given.
+        Published settings by name, see `track`. They hold for the parameters that are not given.
     top_k, radius, n_last, temperature, convention, upsample, radius_pixels
         See `tedlens.ted.Propagation`. A list makes an axis of that name.
     protocol
         Which frames are scored, see `evaluate`.
     store
-        Path or URL (``s3://..``, whatever fsspec knows) of a Zarr folder that keeps every cell as soon as it is
-        computed. The same sweep, called again, goes on where it was killed; a larger one computes only what is
-        new. Cells that are not whole are named in a warning and computed anew. See `open_sweep`.
+        Path or URL (``s3://..`` or anything that fsspec supports) of a Zarr folder that keeps every cell as soon as
+        it is computed. If a sweep was killed, call it again: it goes on where it stopped. A larger sweep computes
+        only what is new. Incomplete cells are named in a warning and computed again. See `open_sweep`.
     keep, components
-        What the store keeps beside scores: ``"labels"``, ``"features"`` (in float16) or both; features reduced to
-        so many principal components of each cell and block, if a number is given. See `open_kept`.
+        What the store keeps in addition to scores: ``"labels"``, ``"features"`` (in float16) or both. If `components`
+        is given, features are reduced to this many principal components for each cell and block. See `open_kept`.
     interventions
-        An axis ``intervention`` of what is done inside the swept model (motion, where there are two), by names:
+        Adds an axis ``intervention``: what is done inside the swept model (motion, if both are given), by name:
         ``{"intact": None, "no up_2 temporal": {"ablate": "up_2.temp_attentions.*"}}``, see
-        `tedlens.interventions.intervened`. Each costs its own forwards; clips are encoded once for all. A store knows
-        what its names mean.
+        `tedlens.interventions.intervened`. Each intervention costs its own forward passes; each clip is encoded once
+        for all of them. The store records what the names mean.
     client
-        ``distributed.Client`` of a Dask cluster, whose workers then compute: LocalCluster, LocalCUDACluster, SLURM, ..
-        Models are given by name or arguments, and loaded once a worker; a store lies where all workers reach it.
-        Cells of a worker that dies are computed by another.
+        ``distributed.Client`` of a Dask cluster (LocalCluster, LocalCUDACluster, SLURM, ..) whose workers compute the
+        cells. Give models by name or arguments; each worker loads them once. The store must be in a place that all
+        workers can reach. If a worker dies, another computes its cells.
     dry_run
-        Print the plan and compute nothing; the result holds what is in the store already.
+        Print the plan and compute nothing; the result holds what is already in the store.
     progress
-        Print the plan before the start, and show cells done, their rate and the time left.
+        Print the plan before the start, and show the number of finished cells, their rate and the time left.
 
     Returns
     -------
     Dataset
         ``J``, ``F`` and ``JF`` over clip, (intervention,) block, tau, (lam with both models,) seed, object and frame,
-        and each setting that was given as a list; the other settings are scalar coordinates. NaN where a clip has fewer
-        objects or frames than another, and, after a dry run, what is still to be computed. ``sigma`` and
-        ``log_snr`` lie along tau; ``rows`` and ``columns`` of each block's grid along clip and block. The attributes
-        say how it came to be. Several models lie over ``model``; where their noise was asked for by `log_snr` or
-        `sigma`, the axis of noise levels is ``log_snr``, and tau lies along model and level.
+        and each setting that was given as a list; the other settings are scalar coordinates. Values are NaN where a
+        clip has fewer objects or frames than another and, after a dry run, where they are not computed yet. The
+        coordinates ``sigma`` and ``log_snr`` lie along tau; ``rows`` and ``columns`` of each block's grid lie along
+        clip and block. The attributes record how the result was made. Several models lie along an axis ``model``; if
+        their noise was given by `log_snr` or `sigma`, the axis of noise levels is ``log_snr``, and tau lies along
+        model and level.
 
     Raises
     ------
     TedlensError
-        Before any work: for a value out of range, clips that cannot be tracked and scored, two clips of one
-        name, a missing model; a store that is something else, or holds results with other settings, models or
-        frames. And where the store cannot be read or written; what it holds then stays.
+        Before any work: for a value out of range, clips that cannot be tracked and scored, two clips with the same
+        name, or a missing model; for a path that is not a sweep's store, or a store with results of other settings,
+        models or frames. Also if the store cannot be read or written; its content then stays.
 
     Examples
     --------
@@ -203,7 +204,7 @@ def sweep(
 def _sweep_each(
     clips: Sequence[Source], role: str, models: Mapping[str, Model], store: str | None, how: dict[str, Any]
 ) -> xr.Dataset:
-    """Sweeps of several models in one `role`, each into its own folder of the store, side by side."""
+    """Sweep several models in one `role`, each into its own folder of the store, and lay the scores side by side."""
     blocks = how["blocks"] if isinstance(how["blocks"], Mapping) else dict.fromkeys(models, how["blocks"])
     if set(blocks) != set(models):
         raise TedlensError(
@@ -224,7 +225,7 @@ def _sweep_each(
 
 
 def _levels(words: Mapping[str, Any]) -> list[float] | None:
-    """Log-SNRs that were asked for, also as sigma; None where taus were."""
+    """Log-SNRs that were asked for, directly or as sigma; None if taus were asked for."""
     if words["log_snr"] is None and words["sigma"] is None:
         return None
     given = np.atleast_1d(np.asarray(words["sigma"] if words["log_snr"] is None else words["log_snr"], float))
@@ -243,8 +244,9 @@ def _computed(
     dry_run: bool,
     progress: bool,
 ) -> list[xr.Dataset]:
-    """Scores of all cells of the grid, one by one or joined: those that the store holds, and, unless it is a dry run,
-    those that it lacks.
+    """Scores of all cells of the grid, one by one or joined.
+
+    These are the cells that the store holds and, unless it is a dry run, those that it lacks.
     """
     clips = [clip.facts for clip in swept]
     disk = None if store is None else SweepStore(store)

@@ -1,1 +1,1 @@
-"""Scripts that make data elsewhere, with software that tedlens does not need."""
+"""Scripts that make data with software that tedlens itself does not need."""

@@ -1,14 +1,14 @@
-"""A recipe for a Kubric-Similar: two balls of one colour and size that pass one another, rendered by Kubric.
+"""A recipe for Kubric-Similar: two balls of the same colour and size that pass one another, rendered by Kubric.
 
-Run where Kubric is installed (its own Docker image, ``kubricdockerhub/kubruntu``); tedlens is not needed there:
+Run it where Kubric is installed (its own Docker image, ``kubricdockerhub/kubruntu``); tedlens is not needed there:
 
     python kubric_similar.py --out kubric-similar --scenes 30 --seed 0
 
 Then ``tl.datasets.kubric("kubric-similar")`` reads the scenes. The paper says: 30 videos of 16 frames, two balls of
-random colour, size and motion. What it leaves open is chosen here: 512 x 512 pixels, 12 frames a second, a grey floor,
-CLEVR's lights, a camera that stands still, and paths that come within 2.1 to 4 radii of one another about the middle of
-the clip. Written after Kubric's own workers (challenges/movi/movi_ab_worker.py, 2023); it has not been run with Kubric
-by those who wrote it.
+random colour, size and motion. Everything else is chosen here: 512 x 512 pixels, 12 frames per second, a grey floor,
+CLEVR's lights, a static camera, and paths that come within 2.1 to 4 radii of one another near the middle of the clip.
+The script follows Kubric's own workers (challenges/movi/movi_ab_worker.py, 2023). Its authors have not run it with
+Kubric.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ Place = tuple[float, float]
 
 @dataclass(frozen=True)
 class Draw:
-    """What is random of a scene.
+    """The random values of a scene.
 
     Attributes
     ----------
     colour
         Red, green and blue from 0 to 1, of both balls.
     radius
-        Of both, in metres.
+        Radius of both balls, in metres.
     starts, velocities
-        Of each ball on the floor: (x, y) in metres, and a second.
+        Start of each ball on the floor, (x, y) in metres, and its velocity, in metres per second.
     """
 
     colour: tuple[float, float, float]
@@ -56,7 +56,7 @@ class Draw:
 
 
 def draw_scene(seed: int) -> Draw:
-    """The scene of a seed: drawn again until both balls stay within reach."""
+    """The scene of a seed. It is drawn again until both balls stay within reach."""
     dice = random.Random(f"kubric-similar {seed}")
     seconds = (FRAMES - 1) / RATE
     while True:
@@ -85,7 +85,7 @@ def draw_scene(seed: int) -> Draw:
 
 
 def render(seed: int, out: Path) -> None:
-    """Simulate and render the scene of a seed into a folder, which has its name only once it is whole."""
+    """Simulate and render the scene of a seed into a folder, which gets its final name only when complete."""
     import kubric as kb  # type: ignore[import-not-found]
     import numpy as np
     from kubric.renderer import Blender  # type: ignore[import-not-found]

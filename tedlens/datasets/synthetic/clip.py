@@ -1,11 +1,11 @@
 """The built-in test bed: identical objects in motion, with exact masks, tracks and depth order.
 
-In the manner of Kubric-Similar (TED, NeurIPS 2025): what tells the objects apart is how they move.
-A small physics (straight lines, gravity, elastic collisions) drives a small ray caster.
+As in Kubric-Similar (TED, NeurIPS 2025), only their motion tells the objects apart. A small physics simulation
+(straight lines, gravity, elastic collisions) drives a small ray caster.
 
-Same pixels on every machine: only operations that IEEE 754 rounds exactly (+ - * / sqrt, floor,
-comparisons) are used, and random numbers come from the bits of Philox. No sin, exp, pow or matrix
-product, whose last bits depend on the processor.
+Pixels are the same on every machine. Only operations that IEEE 754 rounds exactly (+ - * / sqrt, floor, comparisons)
+are used, and random numbers come from the bits of Philox. There is no sin, exp, pow or matrix product, because their
+last bits depend on the processor.
 """
 
 from __future__ import annotations
@@ -57,42 +57,42 @@ def similar(
     Parameters
     ----------
     seed
-        Chooses positions, velocities, colours, textures and light. A pure function of all arguments.
+        Chooses positions, velocities, colours, textures and light. The same arguments always give the same clip.
     objects
-        How many, 1 to 8.
+        Number of objects, 1 to 8.
     looks
         ``identical`` (one colour and size), ``similar`` (slightly different) or ``distinct``.
     shape
         ``ball``, ``block`` (a box, turned about the vertical) or ``disc`` (a flat cylinder).
     motion
-        ``cross``: lasting velocities along separate lanes that meet in the picture mid-clip, passing
-        in front of one another or overtaking. ``drift``: lasting velocities on such lanes, from and to
-        anywhere; what leaves the picture comes in again at the other side. So neither where an object
-        starts nor where it is tells how it moves, and some are out of sight in the first frame.
-        ``bounce``: on the floor, off the walls of the box and elastically off each other. ``fall``:
-        dropped, bouncing on the floor and off each other.
+        ``cross``: constant velocities along separate lanes that meet in the picture mid-clip; objects pass in front of
+        one another or overtake. ``drift``: constant velocities on such lanes, from any place to any place; an object
+        that leaves the picture comes in again on the other side. So an object's start or place does not tell how it
+        moves, and some objects are out of sight in the first frame. ``bounce``: objects move on the floor and bounce
+        off the walls of the box and, elastically, off each other. ``fall``: objects are dropped and bounce on the floor
+        and off each other.
     view
-        ``perspective`` (camera 16 degrees above the floor), ``top`` (straight down) or ``level`` (from the side, at
-        the height of the objects: all lanes are one in the picture).
+        ``perspective`` (camera looks down by 16 degrees), ``top`` (straight down) or ``level`` (from the side, at
+        the height of the objects: all lanes coincide in the picture).
     frames, size
         Number of frames; height and width in pixels (one number: square).
     pan
-        Sideways motion of the camera, in pixels a frame at the middle of the scene.
+        Sideways motion of the camera, in pixels per frame at the middle of the scene.
     texture
         Contrast of a pattern on the objects that moves with them, 0 (plain) to 1. Identical and similar
         objects have the same pattern.
     scale
         Size of the objects: at 1, one of two balls is a quarter to a third of the picture wide. Velocities do not
-        change with it, so that small objects move by their own diameter in fewer frames.
+        change with it, so small objects move by their own diameter in fewer frames.
     ground
         Contrast of the pattern on the ground, 0 (plain) to 1.
     front
-        Contrast between an object's front, where it heads to, and its back, 0 (alike) to 1. With it one frame tells
-        which way an object moves.
+        Contrast between an object's front, in the direction of its motion, and its back, 0 (alike) to 1. Above 0, one
+        frame shows in which direction an object moves.
     look
-        Chooses sizes, colours, ground and light in place of `seed`: clips of one look differ in how things move.
+        Chooses sizes, colours, ground and light in place of `seed`: clips of the same look differ only in motion.
     fps
-        Written on the clip.
+        Frame rate recorded in the clip.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def similar(
         `Clip.objects` is a Dataset: ``centre`` and ``velocity`` (object, frame, axis = y, x) in pixels
         and pixels per frame (``centre[t] + velocity[t] == centre[t + 1]``; the centre of the top left
         pixel is 0, 0), ``depth`` (object, frame: distance from the camera in units of half the box),
-        ``depth_order`` (0 = nearest), ``visible`` (share of the outline's pixels in the picture that
+        ``depth_order`` (0 = nearest), ``visible`` (share of the object's pixels in the picture that
         no other object hides) and ``colour`` (object, rgb).
 
     Raises
@@ -201,5 +201,5 @@ def _check(
 
 
 def _order(depth: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    # Stable: at equal depth the first object is in front in the picture, and so it is here.
+    # A stable sort: at equal depth the first object is in front, as in the picture.
     return np.argsort(np.argsort(depth, axis=0, kind="stable"), axis=0, kind="stable")

@@ -22,7 +22,7 @@ from tedlens.datasets.synthetic.scene import (
 Motion = Literal["bounce", "cross", "drift", "fall"]
 
 LANES = {"level": 0.3}  # distance of neighbouring lanes in radii; else 2.1, so that objects do not meet
-SUBSTEPS = 8  # of the physics, a frame
+SUBSTEPS = 8  # steps of the physics per frame
 DRIFT_SPEED = (0.6, 3.0)  # along either axis, in world units over the clip
 
 
@@ -61,7 +61,7 @@ def cross(rng: np.random.Generator, bodies: list[Body], view: str, frames: int) 
 def drift(
     rng: np.random.Generator, bodies: list[Body], view: str, eye: npt.NDArray[np.float64], aspect: float
 ) -> npt.NDArray[np.float64]:
-    """Constant velocities on lanes that come round again: in the picture all places are equally likely at any time.
+    """Constant velocities on lanes that wrap around: at any time all places in the picture are equally likely.
 
     `aspect` is the picture's height over its width.
     """
@@ -83,7 +83,7 @@ def drift(
 
 
 def _lanes(rng: np.random.Generator, bodies: list[Body], view: str) -> list[tuple[float, float]]:
-    """Height and depth of a lane for each body, in any order, apart as seen from the camera."""
+    """Height and depth of a lane for each body, in random order; the camera sees the lanes apart."""
     places = shuffled(rng, len(bodies))
     gap = LANES.get(view, 2.1) * max(b.radius for b in bodies)
     if view == "top":  # lanes are heights
@@ -97,7 +97,7 @@ def _lanes(rng: np.random.Generator, bodies: list[Body], view: str) -> list[tupl
 def _start(
     rng: np.random.Generator, bodies: list[Body], motion: str, frames: int
 ) -> tuple[list[list[float]], list[list[float]]]:
-    """Places that do not touch, and velocities in world units a frame."""
+    """Start positions at which bodies do not touch, and velocities in world units per frame."""
     place: list[list[float]] = []
     speed: list[list[float]] = []
     for body in bodies:
@@ -136,7 +136,7 @@ def _advance(bodies: list[Body], place: list[list[float]], speed: list[list[floa
 
 
 def _collide(a: Body, b: Body, p: list[float], q: list[float], v: list[float], w: list[float]) -> None:
-    """Equal masses swap the parts of their velocities along the line of their centres."""
+    """Two equal masses swap the components of their velocities along the line through their centres."""
     touch = a.radius + b.radius
     gap2 = _distance2(p, q)
     if gap2 >= touch * touch or gap2 == 0:

@@ -79,7 +79,7 @@ def render(
 
 
 def headings_of(path: npt.NDArray[np.float64], front: float) -> npt.NDArray[np.float64]:
-    """Where each object heads to along the floor (object, frame, xyz), of length `front` (0 where it stands)."""
+    """Direction of each object's motion along the floor (object, frame, xyz), with length `front` (0 if at rest)."""
     step = path[:, 1:] - path[:, :-1]
     step[..., 1] = 0
     length = np.sqrt(step[..., 0] * step[..., 0] + step[..., 2] * step[..., 2])[..., None]
@@ -87,7 +87,7 @@ def headings_of(path: npt.NDArray[np.float64], front: float) -> npt.NDArray[np.f
 
 
 def _hit(body: Body, origin: Array, ray: Array) -> tuple[Array, Array]:
-    """Distance along each ray to the body at the world's zero (inf: missed) and the normal there."""
+    """Distance along each ray to the body at the world's origin (inf: missed) and the normal there."""
     if body.shape == "ball":
         return _hit_ball(body, origin, ray)
     if body.shape == "block":
@@ -177,7 +177,7 @@ def _texture(rng: np.random.Generator, u: Array, v: Array) -> Array:
 def _painted(pattern: Pattern, surface: Array) -> Array:
     """Factor of brightness at points (xyz, ..) of a surface, seen from the body's centre."""
     rng = np.random.Generator(np.random.Philox(key=np.array(pattern.key, np.uint64)))
-    # Slanted, so that it varies over what is seen from the side and from above; four or five spots across an object.
+    # Slanted, so that it varies both as seen from the side and from above; four or five spots across an object.
     u, v = (np.float32(2) * (surface[k] + np.float32(slant) * surface[1]) for k, slant in ((0, 0.25), (2, 0.75)))
     spots = np.float32(3) * (_texture(rng, u, v) - np.float32(0.5))
     factor: Array = np.float32(1) + np.float32(pattern.contrast) * np.minimum(np.maximum(spots, -1), 1)

@@ -26,7 +26,7 @@ CAMERAS: dict[str, tuple[tuple[float, float, float], ...]] = {
 
 @dataclass(frozen=True)
 class Body:
-    """One object: what it looks like; where it is comes from the physics."""
+    """How one object looks. Its place comes from the physics."""
 
     shape: str
     radius: float
@@ -37,7 +37,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Pattern:
-    """What is painted on an object: how strongly, and the key of its random numbers, apart from all others."""
+    """The pattern painted on an object: its contrast, and the key of its own stream of random numbers."""
 
     contrast: float
     key: tuple[int, int]
