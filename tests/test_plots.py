@@ -444,6 +444,24 @@ def test_a_figure_for_print_has_its_width_and_its_text_its_size(width: Any, mill
     assert figure.to_json() == before
 
 
+def test_a_legend_beside_a_plot_goes_beneath_where_a_column_has_no_room_for_it() -> None:
+    names = [f"down_{number}" for number in range(8)]
+    scores = xr.Dataset(
+        {name: (("block", "tau", "object", "frame"), np.full((8, 3, 1, 2), 0.5)) for name in ("J", "F", "JF")},
+        {"block": names, "tau": [0, 500, 900], "object": [1], "frame": [0, 1]},
+    )
+    figure = tl.plots.tau_curve(scores)
+    assert (figure.layout.legend.orientation, figure.layout.legend.xref) == ("v", "container")
+    wide, _ = printed(figure, "text")
+    assert wide.layout.legend.orientation == "v"
+    narrow, _ = printed(figure, "column")
+    layout = narrow.layout
+    assert (layout.legend.orientation, layout.legend.yref, layout.legend.y) == ("h", "container", 0)
+    assert layout.width - layout.margin.l - layout.margin.r > 240
+    # The plot keeps its height.
+    assert layout.height - layout.margin.b == figure.layout.height - figure.layout.margin.b
+
+
 @pytest.mark.skipif(not export.chrome_found(), reason="no Chrome")
 def test_a_pdf_for_print_is_as_wide_as_it_says(tmp_path: Path) -> None:
     save_figures({"curve": tau_curve(scores_of(KINDS))}, tmp_path, ["pdf", "png"], width="column")

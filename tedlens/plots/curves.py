@@ -13,6 +13,7 @@ from plotly.subplots import make_subplots
 from tedlens.analysis.statistics import clip_statistics
 from tedlens.errors import TedlensError
 from tedlens.plots.against import draw_references
+from tedlens.plots.printing import LETTER, LINE_AND_SYMBOL
 from tedlens.plots.style import (
     AXES,
     COLOURS,
@@ -171,13 +172,14 @@ def _finished(figure: go.Figure, scores: xr.Dataset, metric: str, references: xr
         draw_references(figure, references, scores, metric)
     named = [trace.name for trace in figure.data if trace.showlegend is not False and trace.name]
     if len(named) > LEGEND_ABOVE:
-        layout, longest = figure.layout, max(map(len, named))
-        plot = layout.width - layout.margin.l - layout.margin.r
+        layout = figure.layout
+        room = LINE_AND_SYMBOL + LETTER * max(map(len, named))
         aside = layout.margin.r if references is not None else 12
         figure.update_layout(
-            legend={"orientation": "v", "x": 1 + aside / plot, "xanchor": "left", "y": 1, "yanchor": "top"},
-            width=layout.width - layout.margin.r + aside + 60 + 7 * longest,
-            margin_r=aside + 60 + 7 * longest,
+            # Its place is said in the picture, so that it stays at the edge where a narrower plot is printed.
+            legend={"orientation": "v", "x": 1, "xref": "container", "xanchor": "right", "y": 1, "yanchor": "top"},
+            width=layout.width - layout.margin.r + aside + room,
+            margin_r=aside + room,
             height=max(layout.height, 80 + 20 * len(named)),
         )
     return figure

@@ -15,6 +15,9 @@ FONT_SIZE = 8.0  # points, a little below a caption's nine
 DOTS = 300 / 96  # of a PNG for print, 300 to the inch
 NARROWEST = 20.0
 FONT_PIXELS = 13  # of the house style's text
+SMALLEST_PLOT = 240  # pixels of a plot's width, below which a legend beside it goes beneath
+# Pixels of a legend's entry beside its text, of a letter, and of a row of entries.
+LINE_AND_SYMBOL, LETTER, ROW = 60, 7, 22
 
 
 def printed(figure: go.Figure, width: Width, font_size: float | None = None) -> tuple[go.Figure, float]:
@@ -39,7 +42,33 @@ def printed(figure: go.Figure, width: Width, font_size: float | None = None) -> 
     """
     wide, points = millimetres(width), text_points(font_size)
     scale = points * PIXELS_A_POINT / FONT_PIXELS
-    return go.Figure(figure).update_layout(width=wide * PIXELS_A_MM / scale), scale
+    laid_out = go.Figure(figure).update_layout(width=wide * PIXELS_A_MM / scale)
+    margin = laid_out.layout.margin
+    if laid_out.layout.legend.orientation == "v" and laid_out.layout.width - margin.l - margin.r < SMALLEST_PLOT:
+        _legend_below(laid_out)
+    return laid_out, scale
+
+
+def _legend_below(figure: go.Figure) -> None:
+    """Put a legend beside the plot beneath it, in as many columns as there is room for."""
+    layout = figure.layout
+    named = [trace.name for trace in figure.data if trace.showlegend is not False and trace.name]
+    entry = LINE_AND_SYMBOL + LETTER * max(map(len, named))
+    right = max(22, layout.margin.r - entry)  # room for the last tick's number
+    columns = max(1, int((layout.width - layout.margin.l - right) // entry))  # plotly takes the plot's width
+    rows = -(-len(named) // columns)
+    figure.update_layout(
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "xref": "container",
+            "xanchor": "left",
+            "entrywidth": entry - LINE_AND_SYMBOL,
+        }
+        | {"y": 0, "yref": "container", "yanchor": "bottom"},
+        margin={"r": right, "b": layout.margin.b + ROW * rows},
+        height=layout.height + ROW * rows,
+    )
 
 
 def text_points(font_size: float | None) -> float:

@@ -118,7 +118,7 @@ class Grid:
     overlap, stitch, size, window
         See `probe`; `stitch` and `window` are None where an image model is swept.
     samples
-        Noise samples that the swept features are the mean of.
+        Number of noise draws to average for the swept features.
     appearance
         The appearance features that motion is fused with; None unless it is.
     keep, components

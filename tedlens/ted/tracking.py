@@ -72,7 +72,7 @@ def track(
     block
         Block of the motion features; by default the paper's (``up_2``).
     samples
-        Noise samples that motion features are the mean of. The paper's full method has several (it does not say how
+        Number of noise draws to average for motion features. The paper's full method uses several (it does not say how
         many), its efficient one has 1.
     lam
         Weight of motion in the fusion, 0 to 1.
@@ -80,7 +80,7 @@ def track(
         Those of the appearance features; by default DIFT's noise level (51; an encoder has none: 0) and the model's
         block.
     appearance_samples
-        Noise samples that appearance features are the mean of (DIFT: 8 with Stable Diffusion, 4 with ADM).
+        Number of noise draws to average for appearance features (DIFT: 8 with Stable Diffusion, 4 with ADM).
     seed, overlap, stitch, size
         See `probe`; `size` holds for both models.
     top_k, radius, n_last, temperature, convention, upsample, radius_pixels
