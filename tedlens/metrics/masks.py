@@ -80,8 +80,8 @@ def evaluate(
     Dataset
         ``J``, ``F``, ``JF`` = (J + F) / 2 and ``identity`` over (object, frame), float64 in 0..1. In J and F, an
         object that is empty in both scores 1. ``identity`` compares the labels that lie on the true pixels of an
-        object: 1 if its own label is the most frequent, 1/2 if it shares the first place, 0 if another label is or
-        there is none; NaN where fewer than 20 pixels show.
+        object: 1 if its own label is the most frequent, 1/2 if it shares the first place, 0 if another label is more
+        frequent or no label lies there; NaN where fewer than 20 pixels show.
         ``HOTA``, ``DetA``, ``AssA`` and ``IDF1`` (see `evaluate_identity`) of the clip as a whole, over all frames in
         which an object is scored. J mixes the quality of a mask with its identity; AssA measures identity alone.
         Coordinates: ``object`` holds the ids of the truth, ``frame`` the frame coordinates of the labels (0..T-1 if
