@@ -1,4 +1,4 @@
-"""A clip: frames, and what is known of the objects in them."""
+"""A clip: frames, and what is known about the objects in them."""
 
 from __future__ import annotations
 
@@ -26,40 +26,40 @@ DEFAULT_FPS = 8.0
 class Clip:
     """Frames of a video, with masks of the objects in them where they are known.
 
-    ``clip[2:10]`` is the clip of those frames, under the names that they had; ``len(clip)`` is the number of frames.
+    ``clip[2:10]`` is a clip of those frames, which keep their names; ``len(clip)`` is the number of frames.
 
     Parameters
     ----------
     frames
         (T, H, W, 3) uint8, red, green and blue from 0 to 255.
     masks
-        (T, H, W) uint8: 0 background, 1..254 objects, 255 void, as in DAVIS. A frame that nobody has
-        annotated is void throughout. (H, W) is a mask of the first frame, with the rest void. Bool
-        and other integers are converted if they fit.
+        (T, H, W) uint8: 0 background, 1..254 objects, 255 void, as in DAVIS. A frame without annotation is void
+        everywhere. (H, W) is a mask of the first frame; all other frames are then void. Bool and other integer
+        types are converted if their values fit.
     fps
-        Frames a second. 8, a common rate of generated clips, if nothing is known.
+        Frames per second; by default 8, a common rate of generated clips.
     name
-        Labels the clip in results.
+        Label of the clip in results.
     objects
-        Truth about the objects beyond masks, along ``object`` and ``frame``: centres, velocities,
+        Ground truth about the objects beyond masks, along ``object`` and ``frame``: centres, velocities,
         depths; see `tedlens.datasets.similar`.
     points
-        Points that are followed: ``position`` (point, frame, axis = x, y) float64 in pixels, where 0 is the
+        True point tracks: ``position`` (point, frame, axis = x, y) float64 in pixels, where 0 is the
         left or upper EDGE of the first pixel, as in TAP-Vid, and ``visible`` (point, frame) bool.
     joints
         Joints of a person: ``position`` (joint, frame, axis = x, y) in pixels, where 0 is the CENTRE of the
-        first pixel; the coordinate ``joint`` names them. NaN in frames of which nobody has said.
+        first pixel; the coordinate ``joint`` names them. NaN in frames without annotation.
     flow
-        ``forward`` and ``backward`` (frame, y, x, axis = y, x), the way to the frame after and before, in
-        pixels, and perhaps ``depth`` (frame, y, x); see `tedlens.datasets.kubric`.
+        ``forward`` and ``backward`` (frame, y, x, axis = y, x): the displacement to the next and to the previous
+        frame, in pixels. Optionally ``depth`` (frame, y, x). See `tedlens.datasets.kubric`.
     frame_names
-        What each frame is called in its source: its file's stem, or its number there, by which `tl.write_masks` names
-        masks and `tl.read_clip` finds them again. 00000, 00001, .. by default.
+        Name of each frame in its source: the stem of its file, or its number. `tl.write_masks` names masks by it, and
+        `tl.read_clip` finds them by it. 00000, 00001, .. by default.
 
     Raises
     ------
     TedlensError
-        If types, shapes or numbers of frames do not agree with the above.
+        If types, shapes or numbers of frames do not match the descriptions above.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -95,7 +95,7 @@ class Clip:
         return len(self.frames)
 
     def __getitem__(self, frames: slice) -> Clip:
-        """The clip of some frames in a row; coordinates of `objects`, `points`, .. keep their values."""
+        """A clip of consecutive frames; the coordinates of `objects`, `points`, .. keep their values."""
         if not isinstance(frames, slice) or frames.step not in (None, 1):
             # With a step, fps and the velocities in `objects` and `flow` would be wrong.
             raise TedlensError(
@@ -114,7 +114,7 @@ class Clip:
         return Clip(self.frames[part], masks, self.fps, self.name, **truths, frame_names=self.frame_names[part])
 
     def _truths(self) -> dict[str, xr.Dataset | None]:
-        """What is known beyond masks, by the field's name."""
+        """The ground truth beyond masks, by field name."""
         return {"objects": self.objects, "points": self.points, "joints": self.joints, "flow": self.flow}
 
     def __repr__(self) -> str:
@@ -163,14 +163,14 @@ class Clip:
 
     @property
     def annotated(self) -> npt.NDArray[np.bool_]:
-        """(T,) bool: frames that have a mask, that is, are not void throughout."""
+        """(T,) bool: frames that have a mask, that is, are not void everywhere."""
         if self.masks is None:
             return np.zeros(len(self), np.bool_)
         return np.array([bool((mask != VOID).any()) for mask in self.masks])
 
 
 def _fit(masks: npt.ArrayLike, frames: int, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Masks as uint8 (T, H, W), of the frames' number and size."""
+    """Masks as uint8 (T, H, W), checked to have the number and size of the frames."""
     labels = as_labels(masks)
     check_size(labels, height, width)
     if labels.ndim == 2:
@@ -199,43 +199,47 @@ def read_clip(
     Parameters
     ----------
     path
-        A video (anything FFmpeg reads, as a player shows it: turned and mirrored as its display matrix says, the
-        film and not a cover picture; frames that an AVI leaves out are not repeated), a folder of pictures (jpg,
-        png, bmp, tif, webp, avif) in natural order (2 before 10; a warning where numbers are missing), a stack of
-        pictures (animated WebP, PNG, GIF, AVIF, TIFF of many pages), or an .npz with ``frames`` and perhaps ``masks``.
+        One of
+
+        - a video (anything FFmpeg reads), as a player shows it: rotated and mirrored by its display matrix, the film
+          and not a cover picture; frames that an AVI leaves out are not repeated;
+        - a folder of pictures (jpg, png, bmp, tif, webp, avif) in natural order (2 before 10), with a warning if
+          numbers are missing;
+        - a stack of pictures (animated WebP, PNG, GIF, AVIF, TIFF of many pages);
+        - an .npz with ``frames`` and optionally ``masks``.
     masks
         One of
 
-        - a folder of PNGs, for all or some of the frames: each belongs to the frame with the same
-          stem; if no stem agrees, to the frame whose stem ends in the same number; for videos, or if
-          not every mask finds one so, to the frame at that position in the source, counted from 0;
-        - a PNG: the mask of the frame of the same name (``clip.frame_names``), else of the first frame read;
+        - a folder of PNGs, for all or some of the frames. Each mask belongs to the frame with the same stem. If no
+          stem matches, it belongs to the frame whose stem ends in the same number. For videos, or if some mask has
+          no such frame, the numbers are positions in the source, counted from 0;
+        - a PNG: the mask of the frame with the same name (``clip.frame_names``), else of the first frame read;
         - an .npz (with ``masks``), .npy or array: (T, H, W) for all frames of the source, or (H, W)
           for the first frame read.
 
-        Palette PNGs give their indices and grey PNGs of 1 to 16 bits their values as object ids, 255 being void.
-        Where palettes differ from file to file, or have black elsewhere than at 0, the colours of the DAVIS
-        palette tell the ids. Grey PNGs with no other values than 0 and 255, in the whole folder, are binary: 255
-        is object 1. Frames without a mask become void.
+        Object ids are the indices of palette PNGs and the values of grey PNGs of 1 to 16 bits; 255 is void. If
+        palettes differ between files, or black is not at index 0, the colours are looked up in the DAVIS palette.
+        If the grey PNGs of a folder contain only 0 and 255, they are binary: 255 is object 1. Frames without a mask
+        become void.
     name
-        The file's stem or the folder's name by default.
+        By default the stem of the file or the name of the folder.
     fps
-        The video's mean rate, or 8 for pictures and arrays, by default.
+        By default the mean rate of the video, or 8 for pictures and arrays.
     start, stop
         Frames ``start`` to ``stop - 1`` of the source, counted from 0; all by default.
     stride
         Take every n-th frame; `fps` is divided by it.
     size
-        Short side, or height and width, in pixels: frames are resized while they are read (bicubic), so that a
-        large video takes no more memory than what is asked for; masks by nearest neighbour.
+        Short side, or height and width, in pixels. Frames are resized (bicubic) while they are read, so that a
+        large video takes no more memory than the frames asked for. Masks are resized by nearest neighbour.
 
     Raises
     ------
     TedlensError
-        If something is missing, damaged, cut short, of a size that does not agree, or cannot be what is meant:
-        masks with soft edges, palettes that disagree, masks named by frame and object, or masks that are counted from 0
-        within the part that is read, or from 1, so that nobody can tell whose they are. MPEG program and transport
-        streams say nothing of their length, so of these a cut is noticed only within a picture.
+        If something is missing, damaged, cut short or of the wrong size, or if masks cannot be interpreted: soft
+        edges, palettes that disagree, masks named by frame and object, or masks numbered from 0 within the part that
+        is read, or from 1, so that the frames they belong to are ambiguous. MPEG program and transport streams do not
+        record their length, so there a cut is noticed only within a picture.
     """
     source = Path(path).expanduser()
     footage = media.read_footage(source, media.Part(start, stop, stride, size))
@@ -254,7 +258,7 @@ def read_clip(
 
 
 def as_clip(given: Clip | str | os.PathLike[str]) -> Clip:
-    """A clip as it is; of a path, the clip that `read_clip` reads there.
+    """Return a clip unchanged; read a path with `read_clip`.
 
     Raises
     ------

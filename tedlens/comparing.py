@@ -1,4 +1,4 @@
-"""Several models on one axis of noise: how well each tracks, keeps objects apart, and tells how they move."""
+"""Compare models at the same noise: how well features track objects, keep them apart and encode their motion."""
 
 from __future__ import annotations
 
@@ -35,20 +35,22 @@ def compare(
     overlap: int = 2,
     size: int | tuple[int, int] | None = None,
 ) -> xr.Dataset:
-    """Models of any kind and schedule at the same noise, by one protocol and one propagation.
+    """Compare models of any kind and noise schedule at the same noise levels, by one protocol.
 
-    Each model's features at the tau that is nearest in log-SNR, propagated with the same settings (`propagate`'s own).
+    The features of each model at the tau nearest in log-SNR are propagated with the same settings (the defaults of
+    `propagate`).
 
     Parameters
     ----------
     models
-        Loaded models, or what `probe` takes for one; names that differ.
+        Loaded models, or inputs as `probe` takes them; their names must differ.
     clips
-        With masks of all frames; at least five with the truth about their objects (`tl.datasets.similar`) for velocity.
+        Clips with masks of all frames. For velocity, at least five with the truth about their objects
+        (`tl.datasets.similar`).
     log_snr
-        Noise, as natural logarithms of the ratio of signal and noise power.
+        Noise levels, as natural logarithms of the ratio of signal and noise power.
     blocks
-        One a model; by default each model's own.
+        One per model; by default each model's own block.
     seed, overlap, size
         See `probe`.
 
@@ -56,21 +58,21 @@ def compare(
     -------
     Dataset over (model, log_snr, clip)
         ``JF`` and ``AssA`` of the propagated masks, means over objects and frames.
-        ``ceiling`` (model, clip): the J&F of the true masks as the model's grid can show them.
-        ``reference_JF``, ``reference_AssA`` (model, clip, features): what place, colour, true velocity and true masks
-        score on its grid with the same settings (`tedlens.analysis.references`).
-        ``matching`` (model, log_snr, clip, by): the share of objects' cells whose best match in another frame, among
-        all of its cells, is of the same object: by ``queries`` and keys of the block's attentions (all heads together,
-        before rotary embedding, as DiffTrack), by ``features``, and by ``chance``.
-        ``velocity`` (model, log_snr): R^2 of a linear probe of objects' velocity on clips it was not fitted to;
+        ``ceiling`` (model, clip): the J&F of the true masks, as the grid of the model can show them.
+        ``reference_JF``, ``reference_AssA`` (model, clip, features): scores of place, colour, true velocity and true
+        masks as features on the same grid with the same settings (`tedlens.analysis.references`).
+        ``matching`` (model, log_snr, clip, by): the share of object cells whose best match among all cells of another
+        frame belongs to the same object: by ``queries`` and keys of the attention layers of the block (all heads
+        together, before rotary embedding, as in DiffTrack), by ``features``, and by ``chance``.
+        ``velocity`` (model, log_snr): R^2 of a linear probe for the velocity of objects, on clips it was not fitted to;
         ``velocity_error``: the standard error of its mean over folds.
-        NaN where a model was not trained at such noise, a block has no such attention, or velocities are not known.
+        NaN if a model was not trained at this noise level, a block has no such attention, or velocities are unknown.
         Coordinates ``tau`` (model, log_snr) and ``block`` (model).
 
     Raises
     ------
     TedlensError
-        For no models or clips, names that are the same, numbers of blocks that do not fit; and as `probe`.
+        For no models or no clips, duplicate names, or a wrong number of blocks; and as `probe`.
     """
     loaded = [as_model(model) for model in models]
     names = [model.name for model in loaded]
@@ -121,7 +123,7 @@ def _of_model(
         ceiling[number] = against[CEILING]["JF"].mean()
         for place_of, kind in enumerate(REFERENCES):
             for name, values in references.items():
-                if kind in against:  # not every clip knows its velocities
+                if kind in against:  # not every clip has velocities
                     values[number, place_of] = against[kind][name].mean()
         pooled.append(object_features(features, clip))
     velocity, error = _velocity(pooled, clips, [taus.get(level) for level in levels])
@@ -149,7 +151,7 @@ def _trained_at(model: DiffusionModel, level: float) -> bool:
 
 
 def _velocity(pooled: list[Any], clips: Sequence[Clip], taus: list[int | None]) -> tuple[list[float], list[float]]:
-    """R^2 and its standard error at each tau; NaN where there is none, or velocities are not known."""
+    """R^2 and its standard error at each tau; NaN where tau is None, or if velocities are unknown."""
     truths = [clip.objects for clip in clips if clip.objects is not None and "velocity" in clip.objects]
     if len(truths) < max(FOLDS, len(clips)):
         return [np.nan] * len(taus), [np.nan] * len(taus)
@@ -160,7 +162,7 @@ def _velocity(pooled: list[Any], clips: Sequence[Clip], taus: list[int | None]) 
 
 
 def write_comparison(found: xr.Dataset, folder: Path) -> None:
-    """The numbers as CSV and Zarr, and the figure, in a folder that is there."""
+    """Write the numbers as CSV and Zarr, and the figure, to an existing folder."""
     from tedlens.plots import comparison, save_figures
     from tedlens.store import save
 

@@ -1,4 +1,4 @@
-"""What a model takes a clip to be at a noise level: its own prediction of the clean clip, as pictures."""
+"""The prediction of the clean clip that a model makes at a noise level, as pictures."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def predict(
     window: int | None = None,
     size: int | tuple[int, int] | None = None,
 ) -> Clip:
-    """The clip that a model takes the noisy clip to be: x0 from its output, decoded by its VAE, window by window.
+    """The clean clip that a model predicts from the noisy clip: x0 from its output, decoded by its VAE.
 
-    One forward a window, without guidance and without sampling. With interventions (`ablate`, `patch`, ..) it shows in
-    pictures what a layer does.
+    Each window takes one forward pass, without guidance and without sampling. With interventions (`ablate`,
+    `patch`, ..) the prediction shows in pictures what a layer does.
 
     Parameters
     ----------
     model, clip, overlap, window, size
-        See `probe`; a frame in several windows is that of the first.
+        See `probe`; a frame in several windows is taken from the first of them.
     tau, sigma, log_snr
         Noise level, in one of three ways, see `probe`.
     seed
@@ -48,12 +48,12 @@ def predict(
     Returns
     -------
     Clip
-        Of the clip's size, rate and masks, named for the noise level.
+        With the size, frame rate and masks of the given clip; its name includes the noise level.
 
     Raises
     ------
     TedlensError
-        For a model that predicts nothing (an encoder), and as `probe`.
+        For a model that makes no prediction (an encoder), and as `probe`.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def prediction_scores(
     window: int | None = None,
     size: int | tuple[int, int] | None = None,
 ) -> xr.Dataset:
-    """How near a model's predictions are to the clip, over noise levels and seeds.
+    """How close the predictions of a model are to the clip, for several noise levels and seeds.
 
     Parameters
     ----------
@@ -89,9 +89,9 @@ def prediction_scores(
     Returns
     -------
     Dataset
-        What `evaluate_prediction` gives, over tau and seed, and ``ceiling``, the ``psnr`` of the clip encoded and
-        decoded without noise and model: no prediction is owed more. ``sigma`` and ``log_snr`` lie along tau; the
-        attributes say how to make it again.
+        The results of `evaluate_prediction` over tau and seed, and ``ceiling``: the ``psnr`` of the clip encoded and
+        decoded without noise and without the model, the most that can be expected of a prediction. ``sigma`` and
+        ``log_snr`` lie along tau. The attributes record how to reproduce the result.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def prediction_scores(
 
 
 def scored(prepared: Prepared, by_tau: Iterable[Iterable[Clip]], taus: list[int], seeds: list[int]) -> xr.Dataset:
-    """What `prediction_scores` returns, of predictions by tau and seed."""
+    """The result of `prediction_scores`, from predictions by tau and seed."""
     clip = prepared.clip
     each = [xr.concat([evaluate_prediction(one, clip) for one in by_seed], "seed") for by_seed in by_tau]
     scores = xr.concat(each, "tau").assign_coords({**noise_axis(prepared.model, taus), "seed": seeds})
@@ -116,24 +116,24 @@ def scored(prepared: Prepared, by_tau: Iterable[Iterable[Clip]], taus: list[int]
 
 
 def evaluate_prediction(predicted: Clip, clip: Clip) -> xr.Dataset:
-    """How near a predicted clip is to the true one.
+    """How close a predicted clip is to the true clip.
 
     Parameters
     ----------
     predicted, clip
-        Clips of the same size and length; masks are those of `clip`.
+        Clips of the same size and length; the masks of `clip` are used.
 
     Returns
     -------
     Dataset
         ``psnr`` (frame), in dB, infinite where the frames are equal; ``error`` (frame), the mean absolute error of
-        pixels, in grey levels of 255; where `clip` has masks of objects, ``error_inside`` (object, frame) and
-        ``error_outside`` (frame), the same within each object and beside all. NaN in frames where there is none of it.
+        pixels, in grey levels of 255. If `clip` has masks of objects: ``error_inside`` (object, frame), the same error
+        within each object, and ``error_outside`` (frame), outside all objects; NaN in frames without such pixels.
 
     Raises
     ------
     TedlensError
-        For clips of other sizes.
+        For clips of different sizes.
     """
     if predicted.frames.shape != clip.frames.shape:
         raise TedlensError(
@@ -160,24 +160,24 @@ def evaluate_prediction(predicted: Clip, clip: Clip) -> xr.Dataset:
 
 
 def _mean_where(values: npt.NDArray[np.float64], where: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Mean of each frame's values (frame, y, x) where it is meant; NaN where it is nowhere."""
+    """Mean of the values (frame, y, x) of each frame over the pixels in `where`; NaN if there are none."""
     count = where.sum(axis=(1, 2))
     total = (values * where).sum(axis=(1, 2))
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def predicted(prepared: Prepared, draw: Draw) -> Clip:
-    """What a model takes the prepared clip to be."""
+    """The clean clip that a model predicts for the prepared clip."""
     return pictured(prepared, prepared.pictures(draw), f"{prepared.clip.name}, predicted at tau {draw.tau}")
 
 
 def noisy_input(prepared: Prepared, draw: Draw) -> Clip:
-    """What a model is given, as its VAE decodes it: the signal at its share of the noise level, and the noise."""
+    """The noisy input of a model, decoded by its VAE: signal and noise in the proportions of the noise level."""
     return pictured(prepared, prepared.pictures(draw, noisy=True), f"{prepared.clip.name}, noisy at tau {draw.tau}")
 
 
 def pictured(prepared: Prepared, pictures: Tensor, name: str) -> Clip:
-    """Pictures (frame, 3, y, x) from -1 to 1 as a clip of the prepared clip's size."""
+    """Pictures (frame, 3, y, x) from -1 to 1 as a clip of the size of the prepared clip."""
     clip = prepared.clip
     levels = ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     frames = resize(levels.permute(0, 2, 3, 1).cpu().numpy(), (clip.height, clip.width))

@@ -1,4 +1,4 @@
-"""SAM 2 (Ravi et al. 2024) on a clip: a reference that was trained on masks, to stand beside TED, which was not."""
+"""SAM 2 (Ravi et al. 2024) on a clip: a reference that was trained on masks, to compare with TED, which was not."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ from tedlens.ted.tracking import start_masks
 TINY = "facebook/sam2.1-hiera-tiny"
 FLOAT32 = "float32"
 LOOK = Look()  # ImageNet's mean and deviation, as in all of SAM 2's configurations
-# The one matrix of SAM 2's prompt encoder, which transformers' model has twice and files of transformers 4 once.
+# A matrix of SAM 2's prompt encoder: transformers' model holds it twice, files of transformers 4 hold it once.
 TWICE = ("shared_image_embedding.positional_embedding", "prompt_encoder.shared_embedding.positional_embedding")
 
 
 @dataclass(frozen=True, eq=False)
 class Sam2:
-    """SAM 2 for video, loaded once for many clips: `load_sam2` makes it.
+    """SAM 2 for video, loaded once for many clips with `load_sam2`.
 
     Attributes
     ----------
     model
         transformers' `Sam2VideoModel`, on its device.
     name
-        As it was loaded: a hub id or folder.
+        The hub id or folder that it was loaded from.
     revision
-        The hub's commit, where it is known.
+        The commit on the hub, if known.
     """
 
     model: Any
@@ -62,22 +62,22 @@ class Sam2:
 
     @property
     def side(self) -> int:
-        """Height and width of the pictures that it sees, in pixels."""
+        """Height and width, in pixels, of the pictures that the model sees."""
         return int(self.model.config.image_size)
 
     @property
     def reach(self) -> int:
-        """How many frames back the memory of a frame is read at most."""
+        """Maximum number of frames back that the model reads its memory."""
         config = self.model.config
         return max(int(config.num_maskmem), int(config.max_object_pointers_in_encoder))
 
     @cached_property
     def weights_sha256(self) -> str:
-        """Hash of the names and hashes of all weights, as other models have it."""
+        """Hash of the names and hashes of all weights, as for the other models."""
         return hash_of_weights([self.model])
 
     def provenance(self) -> dict[str, Any]:
-        """How to get this model again, for the attributes of results."""
+        """What is needed to load this model again, for the attributes of results."""
         return {
             "model": self.name,
             "model_class": type(self.model).__name__,
@@ -98,14 +98,14 @@ def load_sam2(
         Hub id (``"facebook/sam2.1-hiera-tiny"``, ``-small``, ``-base-plus``, ``-large``, or ``sam2`` for the first
         release), or a folder that transformers' ``save_pretrained`` wrote. Weights are read from safetensors only.
     revision
-        Of a hub id: its branch, tag or commit.
+        Branch, tag or commit of a hub id.
     device, dtype
         See `load_video_model`.
 
     Raises
     ------
     TedlensError
-        For a name that is neither hub id nor folder, a folder or hub id that cannot be read or is another model's,
+        For a name that is neither hub id nor folder, a folder or hub id that cannot be read or holds another model,
         weights that are missing or damaged, an unknown device or dtype.
     """
     place, number_type = device_named(device), dtype_named(dtype)
@@ -129,45 +129,44 @@ def track_sam2(
 ) -> xr.Dataset:
     """Track the objects of the first mask through the clip with SAM 2: a supervised reference, not a rival, of `track`.
 
-    Each object's first mask is its prompt, as in SAM 2's evaluation on video object segmentation
-    (``tools/vos_inference.py``). Each object is tracked on its own from there on, and in each pixel the one of the
-    highest logit above 0 wins, or else the background. That is what SAM 2's script does where objects enter late
-    (``--track_object_appearing_later_in_video``); where none does, it gives the same as all together, because SAM 2
-    has a memory for each object and none of the others. In one session of transformers it would not: a frame without a
-    prompt of its own would count as a prompt of an object that enters later, and a prompt would change how the others
-    of its frame are remembered. Holes are not filled, as in that evaluation.
+    The first mask of each object is its prompt, as in SAM 2's evaluation on video object segmentation
+    (``tools/vos_inference.py``). From there on each object is tracked separately. In each pixel the object with the
+    highest logit above 0 wins, or else the background. SAM 2's script does the same where objects enter late
+    (``--track_object_appearing_later_in_video``). Where none does, tracking all objects together gives the same
+    result, because SAM 2 keeps a separate memory for each object. In one session of transformers the result would
+    differ: a frame without a prompt for an object that enters later would count as a prompt of that object, and a
+    prompt would change how the other objects of the frame are remembered. Holes are not filled, as in that evaluation.
 
-    The network and its memory are transformers', which differ from SAM 2's own code at least here: the first pointer to
-    an object is that of the best of three masks, not of SAM 2's single one. Frames are made ready as SAM 2's evaluation
-    does it (Pillow's bicubic), because transformers' processor needs torchvision. Whether published accuracy is reached
-    has not been checked: no trained weights were at hand.
+    The network and its memory are those of transformers. They differ from SAM 2's own code at least in this: the first
+    pointer to an object comes from the best of three masks, not from SAM 2's single mask. Frames are prepared as in
+    SAM 2's evaluation (Pillow's bicubic), because transformers' processor needs torchvision. It has not been checked
+    whether this reaches the published accuracy: no trained weights were available.
 
     Parameters
     ----------
     clip
-        With masks, of which each object's first is its start; the others are not looked at. Tracking goes forward:
-        what is before an object's first mask is not that object. Or a path of such a clip.
+        A clip with masks, or the path of one. Each object starts at its first mask; later masks are not used.
+        Tracking goes forward in time; an object has no label before its first mask.
     model
-        One that `load_sam2` loaded, or what it loads: a hub id or folder.
+        A model from `load_sam2`, or the hub id or folder to load.
     revision, device, dtype
-        See `load_sam2`; of a model that is not loaded yet.
+        See `load_sam2`; only for a model that is not loaded yet.
 
     Returns
     -------
-    Dataset with ``labels`` (frame, y, x) uint8 at the clip's own size: the ids of the masks. What was given stays,
-    void left out. Attributes say the clip, the model with the hash of its weights, ``input_size`` (height and width of
-    SAM 2's pictures, in pixels) and the versions.
+    Dataset with ``labels`` (frame, y, x) uint8 at the size of the clip: the ids of the masks. The given masks are
+    kept, except for void. The attributes record the clip, the model with the hash of its weights, ``input_size``
+    (height and width of SAM 2's pictures, in pixels) and the versions.
 
     Raises
     ------
     TedlensError
-        For a clip without an object in its masks, a model that is loaded and said how to load, and as `load_sam2`.
+        For a clip without an object in its masks, loading arguments together with a loaded model, and as `load_sam2`.
 
     Notes
     -----
-    Memory does not grow with the length of the clip: a frame is made ready when its turn comes (12 MB at 1024x1024),
-    seen once by the picture encoder for all objects, and of each object the last 16 frames are kept on the device
-    (about 6 MB each).
+    Memory does not grow with the length of the clip: each frame is prepared when it is needed (12 MB at 1024x1024)
+    and encoded once for all objects. For each object the last 16 frames are kept on the device (about 6 MB each).
 
     References
     ----------
@@ -198,14 +197,14 @@ def _as_sam2(model: Sam2 | str | Path, revision: str | None, device: str | None,
 
 
 def _network(folder: Path, dtype: torch.dtype) -> Any:
-    """transformers' model."""
+    """The model of transformers."""
     network = transformers_model(folder, "Sam2VideoModel", dtype, {}, may_lack=TWICE[1:])
     network.prompt_encoder.shared_embedding = network.shared_image_embedding
     return network
 
 
 class _Pictures:
-    """Frames as SAM 2 sees them, each made when it is asked for: together they would be 12 MB a frame."""
+    """Frames as SAM 2 sees them, each computed when it is needed: stored, they would take 12 MB per frame."""
 
     def __init__(self, frames: Frames, side: int, dtype: torch.dtype) -> None:
         self.frames, self.side, self.dtype = frames, side, dtype
@@ -219,14 +218,14 @@ class _Pictures:
 
 
 def _follow(sam2: Sam2, frames: Frames, given: Mapping[int, Labels]) -> Labels:
-    """Masks (frame, H, W) from those that are given by frame, each object's first."""
+    """Masks (frame, H, W) from `given`: by frame, the first masks of the objects."""
     labels = np.zeros(frames.shape[:3], np.uint8)
     pictures = _Pictures(frames, sam2.side, sam2.model.dtype)
-    # All sessions find the features of a frame here, so that it is encoded once.
+    # All sessions share the features of a frame here, so that it is encoded only once.
     cache = _session(sam2).cache
     sessions: dict[int, Any] = {}
     for frame in range(min(given), len(frames)):
-        # Of what is given on this frame nothing is predicted: its mask is known, all around it, too.
+        # Objects given on this frame are not predicted: their whole mask is known, also where it is background.
         logits = {each: _step(sam2, session, frame) for each, session in sessions.items()}
         labels[frame] = _strongest(logits, labels.shape[1:])
         if frame not in given:
@@ -243,7 +242,7 @@ def _follow(sam2: Sam2, frames: Frames, given: Mapping[int, Labels]) -> Labels:
 
 
 def _session(sam2: Sam2) -> Any:
-    """What is remembered of one object, on the device."""
+    """The memory of one object, on the device."""
     place = sam2.model.device
     return transformers.Sam2VideoInferenceSession(
         inference_device=place, inference_state_device=place, dtype=sam2.model.dtype
@@ -251,7 +250,7 @@ def _session(sam2: Sam2) -> Any:
 
 
 def _prompt(sam2: Sam2, session: Any, frame: int, mask: npt.NDArray[np.bool_]) -> None:
-    """Give a session its object: at the network's size, as SAM 2 and transformers' processor (of torchvision) do it."""
+    """Give a session the mask of its object, resized as SAM 2 and transformers' processor (of torchvision) do it."""
     whole = torch.from_numpy(mask)[None, None].float()
     sized = F.interpolate(whole, (sam2.side, sam2.side), mode="bilinear", align_corners=False, antialias=True)
     session.add_mask_inputs(session.obj_id_to_idx(1), frame, (sized >= 0.5).float())
@@ -259,7 +258,7 @@ def _prompt(sam2: Sam2, session: Any, frame: int, mask: npt.NDArray[np.bool_]) -
 
 
 def _step(sam2: Sam2, session: Any, frame: int) -> Tensor:
-    """Logits (1, 1, y, x) of a session's object on its next frame, at SAM 2's low resolution."""
+    """Logits (1, 1, y, x) of the object of a session on its next frame, at SAM 2's low resolution."""
     found = sam2.model(session, frame_idx=frame).pred_masks
     for remembered in session.output_dict_per_obj.values():
         remembered["non_cond_frame_outputs"].pop(frame + 1 - sam2.reach, None)
@@ -268,7 +267,7 @@ def _step(sam2: Sam2, session: Any, frame: int) -> Tensor:
 
 
 def _strongest(logits: Mapping[int, Tensor], size: tuple[int, ...]) -> Labels:
-    """In each pixel of a frame (H, W) the object of the highest logit above 0, or else the background."""
+    """For each pixel of a frame (H, W) the object with the highest logit above 0, or else the background."""
     if not logits:
         return np.zeros(size, np.uint8)
     ids = sorted(logits)

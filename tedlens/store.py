@@ -1,7 +1,7 @@
-"""Results to disk and back: whole or not at all, and never in the place of what tedlens did not write.
+"""Save and load results: written completely or not at all, and never over something that tedlens did not write.
 
-What tedlens writes carries a mark: an attribute of a Zarr store, a file ``.tedlens`` in any other folder. Only what
-carries it is ever replaced or removed, and `replaceable` is the one place that says so.
+Everything that tedlens writes carries a mark: an attribute of a Zarr store, or a file ``.tedlens`` in any other
+folder. Only what carries the mark is ever replaced or removed; `replaceable` alone decides this.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from tedlens.errors import TedlensError
 from tedlens.escaping import printable
 
 MARK = ".tedlens"  # file in a folder of results
-KIND = "tedlens_result"  # attribute of a Zarr store: which of xarray's kinds was saved
+KIND = "tedlens_result"  # attribute of a Zarr store: which xarray type was saved
 MOST_LABELS = 10**8  # values of a coordinate
-# Attributes of the stores of sweeps, of one model or several, which are no results and are replaced by none.
+# Attributes of the stores of sweeps, of one model or several. Sweeps are no results, and results never replace them.
 SWEEPS = ("tedlens_sweep", "tedlens_models")
 
 
 def save(result: xr.DataTree | xr.Dataset | xr.DataArray, path: str | Path) -> Path:
     """Save a labelled result as a Zarr v3 folder; `load` reads it.
 
-    Written beside `path` first and then moved there, so that `path` never holds half a result. Encodings that
-    a result has from an earlier store are dropped; attributes become what JSON has (paths, dates and sets as texts
-    and lists).
+    The result is first written next to `path` and then moved there, so `path` never holds half a result. Encodings
+    from an earlier store are dropped. Attributes are converted to JSON types (paths and dates to texts, sets to
+    lists).
 
     Raises
     ------
     TedlensError
-        If `path` exists and is not a result that `save` wrote, which another may replace; if it cannot be written;
-        for a MultiIndex, an array named like one of its axes, or an attribute that JSON does not have.
+        If `path` exists and is not a result that `save` wrote (only such results are replaced); if it cannot be
+        written; for a MultiIndex, an array named like one of its axes, or an attribute with no JSON type.
     """
     path = Path(path)
     check_replaceable(path)
@@ -59,12 +59,12 @@ def save(result: xr.DataTree | xr.Dataset | xr.DataArray, path: str | Path) -> P
 
 
 def marked_root(root: xr.Dataset) -> xr.Dataset:
-    """The root of a tree that is written node by node, with the mark of what `save` writes."""
+    """The root of a tree that is written node by node, with the mark that `save` sets."""
     return storable(root).assign_attrs({KIND: "tree"})
 
 
 def load(path: str | Path) -> Any:
-    """Open whatever tedlens wrote to a store, read from disk when it is used.
+    """Open a store that tedlens wrote; the values are read from disk when they are used.
 
     Parameters
     ----------
@@ -73,12 +73,12 @@ def load(path: str | Path) -> Any:
 
     Returns
     -------
-    DataTree, Dataset or DataArray, as it was saved; of a sweep its scores, as `open_sweep` gives them.
+    DataTree, Dataset or DataArray, as it was saved; for a sweep its scores, as `open_sweep` returns them.
 
     Raises
     ------
     TedlensError
-        Where there is no store, or one that tedlens did not write.
+        If there is no store, or tedlens did not write it.
     """
     about = store_attributes(Path(path))
     if about is None:
@@ -102,29 +102,29 @@ def load(path: str | Path) -> Any:
 
 
 def open_tree(path: str | Path, group: str | None = None) -> xr.DataTree:
-    """Whatever a Zarr v3 store holds, read from disk when it is used.
+    """The content of a Zarr v3 store; the values are read from disk when they are used.
 
     Raises
     ------
     TedlensError
-        Where it cannot be read, or claims what no memory could hold.
+        If it cannot be read, or declares coordinates larger than any result has.
     """
     if "://" not in str(path):
         check_claims(Path(path))
     try:
         return xr.open_datatree(path, group=group, engine="zarr", chunks=None, consolidated=False, zarr_format=3)
-    except Exception as error:  # zarr, numcodecs, xarray and JSON each have their own for what is damaged
+    except Exception as error:  # zarr, numcodecs, xarray and JSON each raise their own errors for damaged stores
         reason = printable(" ".join(str(error).split()))[:300].rstrip(".")
         raise TedlensError(f"The store {path} cannot be read ({reason}); save the result again.") from error
 
 
 def check_claims(path: Path) -> None:
-    """See that coordinates, which opening reads into memory, are no larger than a result's.
+    """Check that coordinates, which are read into memory on opening, are not larger than those of any result.
 
     Raises
     ------
     TedlensError
-        For an array along its own axis that says it has more than `MOST_LABELS` values.
+        For a coordinate (an array named like its own axis) that declares more than `MOST_LABELS` values.
     """
     for file in sorted(path.rglob("zarr.json")):
         try:
@@ -132,7 +132,7 @@ def check_claims(path: Path) -> None:
             shape, axes = said.get("shape", []), said.get("dimension_names") or []
             claimed = max(map(int, shape), default=0) if file.parent.name in axes else 0
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-            continue  # damaged, which opening says
+            continue  # damaged: opening it will raise the error
         if claimed > MOST_LABELS:
             raise TedlensError(
                 f"{file.parent} says that it has {claimed} values, more than any result of tedlens; the store is "
@@ -141,7 +141,7 @@ def check_claims(path: Path) -> None:
 
 
 def storable(dataset: xr.Dataset) -> xr.Dataset:
-    """As Zarr v3 holds it: no encodings of an earlier store, texts of any length, attributes that JSON has."""
+    """A dataset that Zarr v3 can hold: no encodings of an earlier store, texts of any length, JSON attributes."""
     for name, index in dataset.indexes.items():
         if index.nlevels > 1:
             raise TedlensError(
@@ -160,7 +160,7 @@ def _plain_attributes(attrs: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any, name: str) -> Any:
-    """A value as JSON has it."""
+    """A value converted to JSON types."""
     if isinstance(value, np.ndarray | np.generic):
         return _plain(value.tolist(), name)
     if value is None or isinstance(value, bool | int | float | str):
@@ -183,7 +183,7 @@ def _plain(value: Any, name: str) -> Any:
 
 
 def store_attributes(path: Path) -> dict[str, Any] | None:
-    """Attributes of a Zarr v3 group on disk; None where there is none, or its own file is garbled."""
+    """Attributes of a Zarr v3 group on disk; None if there is none, or its metadata file is damaged."""
     try:
         said = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
         return dict(said["attributes"]) if said["zarr_format"] == 3 else None
@@ -192,7 +192,7 @@ def store_attributes(path: Path) -> dict[str, Any] | None:
 
 
 def replaceable(path: Path) -> bool:
-    """Whether `path` may be replaced: nothing is there, or an empty folder, or results of tedlens by their own mark."""
+    """Whether `path` may be replaced: it does not exist, is an empty folder, or carries the mark of tedlens."""
     if not path.exists():
         return True
     if not path.is_dir() or path.resolve() in (Path.cwd(), *Path.cwd().parents):
@@ -201,12 +201,12 @@ def replaceable(path: Path) -> bool:
 
 
 def check_replaceable(path: Path, what: str = "a result of tedlens") -> None:
-    """Before any work: what is at `path` may be replaced.
+    """Check, before any work, that `path` may be replaced.
 
     Raises
     ------
     TedlensError
-        Where it may not.
+        If it may not.
     """
     check_name(path)
     if not replaceable(path):
@@ -214,14 +214,14 @@ def check_replaceable(path: Path, what: str = "a result of tedlens") -> None:
 
 
 def check_free(out: Path) -> None:
-    """Results go to a new folder: nothing of the user's is mixed with or replaced."""
+    """Check that `out` does not exist yet, so that no file of the user is replaced or mixed with results."""
     check_name(out)
     if out.exists() or out.is_symlink():
         raise TedlensError(f"{out} exists already, so nothing was written; choose another --out or remove it.")
 
 
 def check_name(path: Path) -> None:
-    """Before any work: a name that Zarr would take for something else."""
+    """Refuse, before any work, a name that Zarr would interpret as something else."""
     if "::" in str(path):
         raise TedlensError(
             f"{path} has '::' in its name, by which fsspec and Zarr mean chained file systems; choose another name."
@@ -230,12 +230,11 @@ def check_name(path: Path) -> None:
 
 @contextmanager
 def whole_folder(path: Path, *, marked: bool = False) -> Iterator[Path]:
-    """A temporary folder that takes the place of `path` if the block ends well, and is gone if not.
+    """A temporary folder that replaces `path` if the block ends without an error, and is removed otherwise.
 
-    What is replaced is first moved aside, and removed once the new folder is in its place: so one of the two is
-    whole at any instant. What a call that was killed left aside is put back or swept up by the next. A symbolic
-    link stays, and the folder that it names is replaced. `marked`: put the
-    mark into the folder, so that it may be replaced in turn.
+    The old folder is first moved aside, and removed once the new folder is in place, so at any time one of the two is
+    complete. If a call was killed, the next call restores or removes what it left. A symbolic link is kept, and the
+    folder that it points to is replaced. `marked`: put the mark into the folder, so that it may be replaced later.
     """
     path = Path(os.path.realpath(path))
     _put_back(path)
@@ -268,7 +267,7 @@ def whole_folder(path: Path, *, marked: bool = False) -> Iterator[Path]:
 
 
 def _put_back(path: Path) -> None:
-    """Mend what a call that was killed left beside `path`: its old content back where none is, leftovers gone."""
+    """Clean up after a killed call: restore the old content if `path` is missing, and remove leftovers next to it."""
     pattern = f".{glob.escape(path.name)}-"
     for aside in sorted(path.parent.glob(f"{pattern}old-*")):
         if path.exists() and replaceable(aside):
@@ -286,6 +285,6 @@ def _running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
+    except OSError:  # a process of another user
         return True
     return True

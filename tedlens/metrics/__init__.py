@@ -1,4 +1,4 @@
-"""How well labels agree with the truth: J and F of masks, and whose label lies on whom."""
+"""How well labels agree with the truth: J and F of masks, identity over time, parts, points and joints."""
 
 from tedlens.metrics.identity import combine_identity, evaluate_identity
 from tedlens.metrics.masks import Protocol, check_truth, evaluate, scored_frames, summarize, summarize_lvos

@@ -1,4 +1,4 @@
-"""What metrics are given: labels and truth, matched by their coordinates."""
+"""The inputs of metrics: labels and truth, matched by their coordinates."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Given = xr.Dataset | xr.DataArray | npt.ArrayLike
 
 
 def matched(labels: Given, truth: Given) -> tuple[xr.DataArray | npt.ArrayLike, Masks, Masks]:
-    """Labels as they are given, in the order of their coordinates, and both as arrays (T, H, W) of the same frames.
+    """The given labels, in the order of their coordinates; then labels and truth as arrays (T, H, W), frames matched.
 
     Raises
     ------
     TedlensError
-        For frames, rows or columns that one of them lacks, another size or clip, or ids out of range.
+        For frames, rows or columns that one of the two lacks, different sizes or clips, or ids out of range.
     """
     labels, truth = labels_in(labels), labels_in(truth)
     if isinstance(labels, xr.DataArray) and isinstance(truth, xr.DataArray):
@@ -53,7 +53,7 @@ def matched(labels: Given, truth: Given) -> tuple[xr.DataArray | npt.ArrayLike, 
 
 
 def _frames_of(masks: xr.DataArray | npt.ArrayLike) -> int | None:
-    """Number of frames of (T, H, W); None of anything else, which is refused elsewhere."""
+    """Number of frames of (T, H, W); None for other shapes, which are refused later."""
     if isinstance(masks, xr.DataArray):
         return int(masks.sizes["frame"]) if "frame" in masks.dims else None
     shape = np.shape(masks)

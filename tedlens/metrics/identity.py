@@ -1,8 +1,8 @@
-"""Who is who: HOTA with its association, ID switches and IDF1 of label maps.
+"""Identity over time: HOTA with its association, ID switches and IDF1 of label maps.
 
 HOTA (Luiten et al., IJCV 2021), Identity (Ristani et al., 2016) and CLEAR MOT (Bernardin and Stiefelhagen, 2008) by
 the definitions of TrackEval: a detection is all pixels of an id in a frame, similarity is intersection over union, and
-nothing compares the values of ids. Figures of several clips come from summed counts, never from a mean of clips.
+the values of ids are never compared. Scores of several clips come from summed counts, never from a mean over clips.
 """
 
 from __future__ import annotations
@@ -20,36 +20,37 @@ from tedlens.metrics.given import Given, Masks, matched
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # TrackEval's own, of which some come out slightly too large
 MATCH = 0.5  # intersection over union from which Identity and CLEAR count a match
 EPSILON = float(np.finfo(np.float64).eps)
-SAME = 1000  # CLEAR: what a pair is worth more that was matched in the frame before
+SAME = 1000  # CLEAR: added to the score of a pair that was matched in the previous frame
 COUNTS = ("TP", "FN", "FP", "Ass_sum", "AssRe_sum", "AssPr_sum", "Loc_sum")  # over alpha; sums are over matches
-IN_SHORT = ("HOTA", "DetA", "AssA", "IDF1")  # what stands beside J and F
+IN_SHORT = ("HOTA", "DetA", "AssA", "IDF1")  # reported together with J and F
 WHOLE = ("IDTP", "IDFN", "IDFP", "CLR_TP", "CLR_FN", "CLR_FP", "IDSW", "Frag", "MT", "PT", "ML", "iou")
 
 Values = npt.NDArray[np.float64]
 
 
 def evaluate_identity(labels: Given, truth: Given) -> xr.Dataset:
-    """Association of labels with true objects over time, all given frames counted.
+    """Association of labels with true objects over time, on all given frames.
 
-    A tracker that is given the first mask gets that frame for free; to leave it out, give frames 1 and on.
+    A tracker that is given the first mask gets that frame for free; to exclude it, pass only the frames from 1 on.
 
     Parameters
     ----------
     labels, truth
-        Ids over (frame, y, x): 0 background. 255 in the truth is background, too.
+        Ids over (frame, y, x); 0 is background. 255 in the truth counts as background, too.
 
     Returns
     -------
     Dataset
         Over ``alpha``, the 19 thresholds of intersection over union: ``HOTA``, ``DetA``, ``AssA``, ``LocA``, ``DetRe``,
-        ``DetPr``, ``AssRe``, ``AssPr``; the published figures are their means over alpha. Besides ``IDF1``, ``IDP``,
-        ``IDR``, ``MOTA``, ``MODA``, ``MOTP``, the numbers ``IDSW`` (ID switches), ``Frag``, ``MT``, ``PT``, ``ML``, and
-        the counts that `combine_identity` sums. Fractions of 1. LocA is 1 where nothing is matched.
+        ``DetPr``, ``AssRe``, ``AssPr``; the published scores are their means over alpha. Without alpha: ``IDF1``,
+        ``IDP``, ``IDR``, ``MOTA``, ``MODA``, ``MOTP``, the numbers ``IDSW`` (ID switches), ``Frag``, ``MT``, ``PT``,
+        ``ML``, and the counts that `combine_identity` sums. Scores are fractions of 1. LocA is 1 where nothing is
+        matched.
 
     Raises
     ------
     TedlensError
-        For shapes that differ or ids out of range.
+        For different shapes or ids out of range.
     """
     _, predicted, true = matched(labels, truth)
     counts = _counts(predicted, true)
@@ -59,7 +60,7 @@ def evaluate_identity(labels: Given, truth: Given) -> xr.Dataset:
 
 
 def association(predicted: Masks, true: Masks) -> dict[str, float]:
-    """The figures of `IN_SHORT` of label maps (frame, y, x), means over alpha; NaN where there is no frame."""
+    """The scores in `IN_SHORT` for label maps (frame, y, x), means over alpha; NaN if there is no frame."""
     if not len(true):
         return dict.fromkeys(IN_SHORT, float("nan"))
     ratios = _ratios(_counts(predicted, true))
@@ -67,19 +68,19 @@ def association(predicted: Masks, true: Masks) -> dict[str, float]:
 
 
 def combine_identity(scores: xr.Dataset, dim: str = "clip") -> xr.Dataset:
-    """Figures of all clips together, from their summed counts.
+    """Scores of all clips together, from their summed counts.
 
     Parameters
     ----------
     scores
-        What `evaluate_identity` gives, along `dim`.
+        Results of `evaluate_identity`, concatenated along `dim`.
     """
     whole = scores[[*COUNTS, *WHOLE]].sum(dim)
     return whole.assign(_ratios(whole))
 
 
 def _ratios(c: Any) -> dict[str, Any]:
-    """What is made of counts by name, arrays of numpy or of xarray; 0 over 0 is 0."""
+    """Scores from counts, by name, as numpy or xarray arrays; 0 over 0 is 0."""
 
     def over(part: Any, *whole: Any) -> Any:
         return part / np.maximum(sum(whole[1:], whole[0]), 1)
@@ -105,13 +106,13 @@ def _ratios(c: Any) -> dict[str, Any]:
 
 
 def _counts(predicted: Masks, true: Masks) -> dict[str, Any]:
-    """What is summed over clips, of label maps (frame, y, x)."""
+    """The counts of label maps (frame, y, x), which are summed over clips."""
     ids = [0, *sorted(ids_in(true) - {0, VOID})], [0, *sorted(ids_in(predicted) - {0})]
     # Pixels (frame, true id, predicted id), the background first.
     shared = np.array([_shared(p, t)[np.ix_(*ids)] for p, t in zip(predicted, true, strict=True)])
     of_true, of_predicted = shared.sum(2), shared.sum(1)
     either = of_true[:, :, None] + of_predicted[:, None] - shared
-    similar = (shared / np.maximum(either, 1))[:, 1:, 1:]  # the background is nobody
+    similar = (shared / np.maximum(either, 1))[:, 1:, 1:]  # the background is no object
     shown = of_true[:, 1:] > 0, of_predicted[:, 1:] > 0
     return _hota(similar, *shown) | _identity(similar, *shown) | _clear(similar, *shown)
 
@@ -125,10 +126,10 @@ def _shared(predicted: Labels, true: Labels) -> npt.NDArray[np.intp]:
 
 
 def _hota(similar: Values, there: npt.NDArray[Any], here: npt.NDArray[Any]) -> dict[str, Values]:
-    """Counts over alpha; similar is (frame, true id, predicted id), the others whether an id shows in a frame."""
+    """Counts over alpha; similar is (frame, true id, predicted id), `there` and `here` say which ids a frame shows."""
     found = {name: np.zeros(len(ALPHAS)) for name in COUNTS}
     n, m = there.sum(0)[:, None], here.sum(0)[None]
-    # Which ids belong together, over all frames: from it one assignment a frame, for all alphas.
+    # Which ids belong together, over all frames; from this, one assignment per frame, for all alphas.
     beside = similar.sum(1, keepdims=True) + similar.sum(2, keepdims=True) - similar
     c = np.divide(similar, beside, out=np.zeros_like(similar), where=beside > EPSILON).sum(0)
     alignment = c / np.maximum(n + m - c, EPSILON)
@@ -148,14 +149,14 @@ def _hota(similar: Values, there: npt.NDArray[Any], here: npt.NDArray[Any]) -> d
 
 
 def _identity(similar: Values, there: npt.NDArray[Any], here: npt.NDArray[Any]) -> dict[str, float]:
-    """One assignment of ids for the whole clip: frames in which mapped ids match."""
+    """Counts of frames in which ids match, by one assignment of ids for the whole clip."""
     together = (similar >= MATCH - EPSILON).sum(0)
     matched = float(together[linear_sum_assignment(-together)].sum())
     return {"IDTP": matched, "IDFN": float(there.sum()) - matched, "IDFP": float(here.sum()) - matched}
 
 
 def _clear(similar: Values, there: npt.NDArray[Any], here: npt.NDArray[Any]) -> dict[str, float]:
-    """Matches frame by frame, which last while they can; what breaks them off or changes them."""
+    """Match frame by frame, keeping earlier matches where possible; count matches, switches and fragments."""
     objects = similar.shape[1]
     last, before = np.full(objects, -1), np.full(objects, -1)  # predicted id matched last, and in the frame before
     runs, times = np.zeros(objects, int), np.zeros(objects, int)

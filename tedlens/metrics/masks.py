@@ -1,10 +1,10 @@
-"""J, F and identity of masks: how well labels agree with the truth, by the definition of DAVIS 2017.
+"""J, F and identity of masks: how well labels agree with the truth, by the definitions of DAVIS 2017.
 
 J (region similarity) is the intersection over union of two masks; F (contour accuracy) compares their
 outlines within a tolerance. The definitions are those of the DAVIS benchmark (Perazzi et al., CVPR 2016;
 Pont-Tuset et al., "The 2017 DAVIS Challenge on Video Object Segmentation", arXiv:1704.00675) and of its
-`davis2017-evaluation`. Speed comes from the work that is left out (F looks only at the box around an
-object), never from changing the answer.
+`davis2017-evaluation`. The code is faster because it skips work (F looks only at the box around an
+object); the results are the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]
 Scores = npt.NDArray[np.float64]
 
-SEEN = 20  # pixels of an object from which it is asked whose label lies on it
+SEEN = 20  # an object's identity is scored from so many pixels on
 BOUND_TH = 0.008  # tolerance of F, as a share of the picture's diagonal (DAVIS)
 
 
@@ -51,48 +51,51 @@ def evaluate(
     Parameters
     ----------
     labels
-        Predicted ids, DataArray over frame, y, x or integer array (T, H, W); 0 = background. Or what `track` gives.
+        Predicted ids: DataArray over frame, y, x or integer array (T, H, W); 0 = background. Or the result of `track`.
         An object of the truth that is missing here counts as empty.
     truth
         True ids, (T, H, W) like `labels`: 0 = background, 1..254 = objects (gaps are allowed), 255 = void. A
-        frame that is wholly void was not annotated: its scores are NaN and stay out of all statistics.
+        frame that is void everywhere is not annotated: its scores are NaN and enter no statistics.
     protocol
-        ``davis``: as the official package (davis2017-evaluation) in its semi-supervised task. The first frame,
-        which is given, and the last are left out, and void counts as background: a label there is wrong. Knowingly
-        otherwise: an id that the truth leaves out is no object (the package scores the gap as one that is empty),
-        objects that enter later are scored (to the package they do not exist), and quarters of decay are right
-        beyond 256 frames. ``youtube-vos``: as vos-benchmark (the server's own program is not public). Frames that are
-        wholly void are not annotated; of the others the first and the last are left out. An object is scored from the
-        first frame left on which the truth or the prediction has it: so a label that comes too early costs, frames
-        after it has gone count, and an id of the prediction alone is passed over. Knowingly otherwise: void is
-        background (to the program 255 is an object). ``lvos``: as lvos-evaluation, each object strictly between its own
-        first and last frame, which `objects` say; absent there, both empty, it scores 1, and an id of the prediction
-        alone is passed over. `summarize_lvos` makes its figures. ``all``: every frame, and void pixels are left out of
-        J and F.
+        ``davis``: as the semi-supervised task of the official package (davis2017-evaluation). The first frame,
+        which is given to the tracker, and the last frame are excluded. Void counts as background, so a label there is
+        wrong. Deliberate differences: an id that the truth skips is no object (the package scores it as an empty
+        object), objects that enter later are scored (the package ignores them), and the quarters of decay are right
+        beyond 256 frames.
+        ``youtube-vos``: as vos-benchmark (the program of the server is not public). Frames that are void everywhere
+        are not annotated; of the annotated frames the first and the last are excluded. An object is scored from the
+        first remaining frame in which the truth or the prediction contains it. So a label that comes too early costs
+        score, frames after the object has left count, and an id that only the prediction has is ignored. Deliberate
+        difference: void is background (in the program, 255 is an object).
+        ``lvos``: as lvos-evaluation. Each object is scored strictly between its own first and last frame, which
+        `objects` gives. If the object is absent there in truth and prediction, it scores 1. An id that only the
+        prediction has is ignored. `summarize_lvos` computes the final figures.
+        ``all``: every frame; void pixels are excluded from J and F.
     objects
         For ``lvos``: ``first_frame`` and ``last_frame`` along ``object``, as in ``Clip.objects`` of `datasets.lvos`,
-        and perhaps ``unseen``, which is handed on. Other protocols do not look at it.
+        and optionally ``unseen``, which is copied to the result. Other protocols ignore it.
 
     Returns
     -------
     Dataset
-        ``J``, ``F``, ``JF`` = (J + F) / 2 and ``identity`` over (object, frame), float64 in 0..1. Identity asks
-        whose label most of an object's true pixels have: 1 if its own, 1/2 if it shares the first place, 0 if
-        another's or none; NaN where fewer than 20 pixels show. And of the clip as a whole, over all frames on which an
-        object is asked for, ``HOTA``, ``DetA``, ``AssA`` and ``IDF1`` (see `evaluate_identity`): J mixes how good a
-        mask is with whose it is, and AssA asks the second alone. ``object`` holds the truth's ids, ``frame`` the
-        frames' own coordinates (0..T-1 where labels have none). In J and F both empty scores 1. Scalar
-        coordinates (tau, seed, ...) and attributes of `labels` are handed on. An object that enters after the first
-        frame is scored from the frame after its entry (``davis``) or from it on (``all``); NaN before. For the
-        benchmark's figure of ``youtube-vos`` concatenate clips along ``object``, as `summarize` says.
+        ``J``, ``F``, ``JF`` = (J + F) / 2 and ``identity`` over (object, frame), float64 in 0..1. In J and F, an
+        object that is empty in both scores 1. ``identity`` compares the labels that lie on the true pixels of an
+        object: 1 if its own label is the most frequent, 1/2 if it shares the first place, 0 if another label is more
+        frequent or no label lies there; NaN where fewer than 20 pixels show.
+        ``HOTA``, ``DetA``, ``AssA`` and ``IDF1`` (see `evaluate_identity`) of the clip as a whole, over all frames in
+        which an object is scored. J mixes the quality of a mask with its identity; AssA measures identity alone.
+        Coordinates: ``object`` holds the ids of the truth, ``frame`` the frame coordinates of the labels (0..T-1 if
+        they have none). Scalar coordinates (tau, seed, ...) and attributes of `labels` are kept.
+        An object that enters after the first frame is scored from the frame after its entry (``davis``) or from its
+        entry (``all``) on; NaN before. For the benchmark figure of ``youtube-vos``, concatenate clips along
+        ``object``, as described in `summarize`.
 
     Raises
     ------
     TedlensError
-        For frames that only one of the two has (they are matched by their labels, where both have any), shapes that
-        differ, labels that hold an id the truth does not, a truth without objects,
-        an unknown protocol, a clip too short for the protocol, or, for ``lvos``, objects without their ranges or
-        of other frames.
+        For frames that only one of the two has (frames are matched by their coordinates if both have any), different
+        shapes, labels with an id that the truth lacks, a truth without objects, an unknown protocol, a clip too short
+        for the protocol, or, for ``lvos``, objects without their ranges or from other frames.
     """
     labels, predicted, true = matched(labels, truth)
     ids = _check(predicted, true, protocol)
@@ -104,7 +107,7 @@ def evaluate(
         true = np.where(annotated[:, None, None] & (true == VOID), 0, true).astype(np.uint8)
     kept = scored_frames(len(true), protocol)
     j, f, identity = np.empty((3, len(ids), len(kept)))
-    # np.linalg.norm, because another way to round the diagonal could tip ceil() over where DAVIS does not.
+    # np.linalg.norm as in DAVIS: another rounding of the diagonal could change the result of ceil().
     disc = Disc.of_radius(int(np.ceil(BOUND_TH * np.linalg.norm(true.shape[1:]))))
     for k, t in enumerate(kept):
         # Plain ints: comparisons stay in uint8.
@@ -134,28 +137,28 @@ def summarize(scores: xr.Dataset) -> xr.Dataset:
     Parameters
     ----------
     scores
-        What `evaluate` gives: ``J`` and ``F`` over object and frame. Any further dimensions (clip, tau,
-        seed, lam, block, ...) stay; NaN, where a clip has fewer objects or frames, is skipped.
+        Results of `evaluate`: ``J`` and ``F`` over object and frame. Further dimensions (clip, tau,
+        seed, lam, block, ...) are kept; NaN, where a clip has fewer objects or frames, is skipped.
 
     Returns
     -------
     Dataset
         ``J_mean``, ``J_recall``, ``J_decay``, ``F_mean``, ``F_recall``, ``F_decay`` and ``JF_mean`` =
-        (J_mean + F_mean) / 2, without object and frame. Per object: mean over frames; recall, the share
-        of frames over 0.5; decay, the mean of the first quarter of the frames less that of the last
-        (more is worse). NaN where there is nothing to score. Attributes are handed on.
+        (J_mean + F_mean) / 2, without the dimensions object and frame. Per object: mean over frames; recall, the
+        share of frames with a score above 0.5; decay, the mean of the first quarter of the frames minus the mean of
+        the last (more is worse). NaN if there is nothing to score. Attributes are kept.
 
     Raises
     ------
     TedlensError
-        Where J or F, or one of their dimensions object and frame, is missing.
+        If J or F, or one of their dimensions object and frame, is missing.
 
     Notes
     -----
-    DAVIS averages over the objects of all clips at once, so that a clip counts by its objects. For that
-    figure concatenate the clips' scores along ``object``:
+    DAVIS averages over the objects of all clips at once, so a clip with more objects has more weight. To get that
+    figure, concatenate the scores of the clips along ``object``:
     ``summarize(xr.concat(all_scores, "object", join="outer", data_vars="all"))``.
-    Along ``clip`` each clip gets its own figures, and their mean weighs clips equally.
+    If you concatenate along ``clip``, each clip gets its own figures, and their mean gives each clip the same weight.
     """
     summary: dict[Hashable, xr.DataArray] = {}
     for name in ("J", "F"):
@@ -176,14 +179,14 @@ def summarize(scores: xr.Dataset) -> xr.Dataset:
 
 
 def scored_frames(frames: int, protocol: Protocol) -> npt.NDArray[np.intp]:
-    """Frames, of so many, that the protocol may score."""
+    """Indices of the frames that the protocol may score, in a clip of `frames` frames."""
     return np.arange(frames)[slice(1, -1) if protocol == "davis" else slice(None)]
 
 
 def _ranges(objects: xr.Dataset | None, ids: npt.NDArray[np.intp], frames: npt.NDArray[Any], *, named: bool) -> Mask:
     """Frames (object, frame) strictly between the first and the last of each object.
 
-    `named`: the labels say which frames they are; otherwise `frames` are mere places.
+    `named`: the labels have frame numbers; otherwise `frames` are positions.
     """
     needed = {"first_frame", "last_frame"}
     if objects is None or not needed <= set(objects.data_vars) or "object" not in objects.coords:
@@ -198,7 +201,7 @@ def _ranges(objects: xr.Dataset | None, ids: npt.NDArray[np.intp], frames: npt.N
         )
     if "frame" in objects.indexes:
         if objects.sizes["frame"] == len(frames):
-            frames = objects["frame"].values  # of a part of a clip, whose objects keep the numbers of the whole one
+            frames = objects["frame"].values  # part of a clip: `objects` keep the numbers of the whole clip
         elif not named:
             raise TedlensError(
                 f"labels have {len(frames)} frames, without their numbers, and objects {objects.sizes['frame']}; "
@@ -210,27 +213,27 @@ def _ranges(objects: xr.Dataset | None, ids: npt.NDArray[np.intp], frames: npt.N
 
 
 def summarize_lvos(scores: xr.Dataset) -> xr.Dataset:
-    """J, F and V of LVOS, by lvos-evaluation: of seen and unseen categories, and the means of the two.
+    """J, F and V of LVOS, as in lvos-evaluation: for seen and unseen categories, and the means of the two.
 
     Parameters
     ----------
     scores
-        What ``evaluate(.., protocol="lvos")`` gives, of several clips concatenated along ``object``, with the
+        Results of ``evaluate(.., protocol="lvos")``, those of several clips concatenated along ``object``, with the
         coordinate ``unseen``.
 
     Returns
     -------
     Dataset
-        ``J``, ``F`` and ``V`` over ``categories`` (seen, unseen), means over objects without regard to clips, and the
-        figures of the benchmark: ``J_mean``, ``F_mean`` and ``V_mean``, of both kinds alike, and ``JF_mean``. V is how
-        much the mean of J and F changes from frame to frame: the root of its variance, which is first rounded to four
-        decimals, as there. NaN where there is no object of a kind; an object without a scored frame is in no mean (the
-        program ends in a division by zero there).
+        ``J``, ``F`` and ``V`` over ``categories`` (seen, unseen), means over the objects of all clips; and the
+        figures of the benchmark: ``J_mean``, ``F_mean`` and ``V_mean``, which weigh seen and unseen equally, and
+        ``JF_mean``. V measures how much the mean of J and F varies over frames: the square root of its variance, which
+        is first rounded to four decimals, as in lvos-evaluation. NaN if a category has no object. An object without a
+        scored frame enters no mean (lvos-evaluation fails there with a division by zero).
 
     Raises
     ------
     TedlensError
-        For scores that do not say which objects are unseen.
+        For scores without the coordinate ``unseen``.
     """
     if "unseen" not in scores.coords:
         raise TedlensError(
@@ -253,17 +256,17 @@ def _unasked(
     annotated: Mask,
     protocol: Protocol,
 ) -> Mask:
-    """Frames (object, frame kept) on which an object is not asked for."""
+    """Kept frames (object, frame) in which an object is not scored."""
     if protocol == "youtube-vos":
         asked = np.zeros(len(true), np.bool_)
         asked[np.flatnonzero(annotated)[1:-1]] = True
         seen = np.array([((true == i) | (predicted == i)).any((1, 2)) & asked for i in ids])
-        # An object that the truth has on left-out frames alone is not scored at all.
+        # An object that the truth has only in excluded frames is not scored at all.
         inside = np.array([(true[asked] == i).any() for i in ids])
         begun = np.logical_or.accumulate(seen, axis=1) & inside[:, None]
         out: Mask = ~(begun & asked)[:, kept]
         return out
-    # An object that enters later is given where it enters, and does not exist before.
+    # An object that enters later is given to the tracker at its entry, and does not exist before.
     entry = np.array([int((true == number).any((1, 2)).argmax()) for number in ids])
     before: Mask = kept < (entry + (entry > 0 if protocol == "davis" else 0))[:, None]
     return before
@@ -275,7 +278,7 @@ def _unasked(
 def _ids(masks: Masks) -> npt.NDArray[np.intp]:
     """All ids in masks, in order."""
     flat = np.ascontiguousarray(masks).ravel()
-    # An id shows first where pixels change: looked for eight pixels at a time, then one at a time in those.
+    # A new id appears where pixels change: search eight pixels at a time, then single pixels within those.
     whole = len(flat) // 8 * 8
     pixels = np.concatenate([flat[:8], _changed(flat[:whole].view(np.uint64)).view(np.uint8), flat[whole:]])
     seen = np.zeros(256, np.bool_)
@@ -285,12 +288,12 @@ def _ids(masks: Masks) -> npt.NDArray[np.intp]:
 
 
 def _changed(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Those values that differ from the one before them."""
+    """The values that differ from the previous value."""
     return values[1:].take(np.flatnonzero(values[1:] != values[:-1]))
 
 
 def check_truth(true: Masks, protocol: Protocol) -> npt.NDArray[np.intp]:
-    """Ids of the objects in true masks (T, H, W), once it is known that the protocol can score them."""
+    """Ids of the objects in true masks (T, H, W); checks first that the protocol can score them."""
     if protocol not in get_args(Protocol):
         known = ", ".join(get_args(Protocol))
         raise TedlensError(f"protocol={protocol!r} is not known to evaluate(); choose one of {known}.")
@@ -312,7 +315,7 @@ def check_truth(true: Masks, protocol: Protocol) -> npt.NDArray[np.intp]:
 
 
 def _check(predicted: Masks, true: Masks, protocol: Protocol) -> npt.NDArray[np.intp]:
-    """The truth's object ids, once all is known to fit."""
+    """Object ids of the truth; checks first that labels, truth and protocol fit together."""
     ids = check_truth(true, protocol)
     strange = np.setdiff1d(_ids(predicted), [0, *ids])
     if len(strange) and protocol not in ("youtube-vos", "lvos"):
@@ -324,7 +327,7 @@ def _check(predicted: Masks, true: Masks, protocol: Protocol) -> npt.NDArray[np.
 
 
 def _context(labels: xr.DataArray | npt.ArrayLike) -> tuple[dict[Hashable, Any], dict[Any, Any]]:
-    """What scores take over from labels: frame numbers, scalar coordinates, attributes."""
+    """What scores copy from labels: frame numbers, scalar coordinates, attributes."""
     if not isinstance(labels, xr.DataArray):
         return {}, {}
     coords: dict[Hashable, Any] = {name: c.variable for name, c in labels.coords.items() if c.ndim == 0}
@@ -353,8 +356,8 @@ def _scores(predicted: Masks, true: Masks, ids: list[int], disc: Disc) -> Scores
         if length[there].sum() >= SEEN:
             scores[2, i] = _first_place(np.bincount(in_predicted[there], length[there], 256).astype(float), number)
         scores[0, i] = length[here & there].sum() / length[either].sum()
-        # All boundary pixels lie in the box around both masks, one pixel wider: a boundary lies up and left of
-        # its mask, and below and right the mask must be seen to end.
+        # All boundary pixels lie in the box around both masks plus one pixel: a boundary can lie above and left of
+        # its mask, and below and right of it the box must show that the mask ends.
         row, left = np.divmod(start[either], true.shape[1])
         right = left + length[either]
         box = slice(max(row[0] - 1, 0), row[-1] + 2), slice(max(left.min() - 1, 0), right.max() + 1)
@@ -366,7 +369,7 @@ def _scores(predicted: Masks, true: Masks, ids: list[int], disc: Disc) -> Scores
 
 
 def _first_place(votes: Scores, number: int) -> float:
-    """Whether an id has the most of the votes (by id), the background's left out; 1/2 if it shares the first place."""
+    """1 if `number` has the most votes (array by id, background ignored), 1/2 if it shares the first place, else 0."""
     votes[0] = 0
     if votes[number] == 0 or votes[number] < votes.max():
         return 0.0
@@ -374,7 +377,10 @@ def _first_place(votes: Scores, number: int) -> float:
 
 
 def _runs(predicted: Masks, true: Masks) -> tuple[Places, Places, Masks, Masks]:
-    """A frame (H, W) as runs of pixels of one row that agree in both ids: start in the flat frame, length, both ids."""
+    """A frame (H, W) as runs of pixels, each within one row, that have the same two ids.
+
+    Returns the start in the flat frame, the length, the predicted ids and the true ids.
+    """
     flat = predicted.ravel(), true.ravel()
     begins = np.zeros(true.size, np.bool_)
     begins[:: true.shape[1]] = True
@@ -387,11 +393,11 @@ def _runs(predicted: Masks, true: Masks) -> tuple[Places, Places, Masks, Masks]:
 def _boundary(mask: Mask) -> Mask:
     """Pixels that differ from their right, lower or lower right neighbour, where there is one.
 
-    So the last row looks only to the right, the last column only down, and the last pixel is never
-    boundary: the special cases of DAVIS' `_seg2bmap`.
+    So the last row is compared only to the right, the last column only downwards, and the last pixel is never a
+    boundary pixel. These are the special cases of `_seg2bmap` in DAVIS.
     """
     height, width = mask.shape
-    # A neighbour beyond the last row or column repeats it, and so tells nothing new.
+    # A neighbour beyond the last row or column repeats it, so it never counts as different.
     room = np.empty((height + 1, width + 1), np.bool_)
     room[:height, :width] = mask
     room[height, :width] = mask[-1]
@@ -405,8 +411,8 @@ def _boundary(mask: Mask) -> Mask:
 
 
 def _f_measure(predicted: Mask, true: Mask, disc: Disc) -> float:
-    """F of two boundaries (H, W): matched are pixels that have one of the other boundary within the disc."""
-    # Places in a picture with room for the disc around every pixel, so that no row of it runs into the next row.
+    """F of two boundaries (H, W): a pixel is matched if a pixel of the other boundary lies within the disc."""
+    # Positions in a picture with a margin as wide as the disc, so that no row of the disc wraps into the next row.
     margin = len(disc.rows) // 2 + 1
     height, width = (side + 2 * margin for side in true.shape)
     places = []
@@ -415,7 +421,7 @@ def _f_measure(predicted: Mask, true: Mask, disc: Disc) -> float:
         places.append((rows + margin) * width + columns + margin)
     found, wanted = places
     if not len(found) or not len(wanted):
-        # An empty boundary has precision 1 and recall 0, or the reverse, against one that is not.
+        # An empty boundary against one that is not has precision 1 and recall 0, or the reverse.
         return float(len(found) == len(wanted))
     shape = height, width
     precision, recall = _matched(found, wanted, disc, shape), _matched(wanted, found, disc, shape)
@@ -424,10 +430,10 @@ def _f_measure(predicted: Mask, true: Mask, disc: Disc) -> float:
 
 
 def _matched(pixels: Places, others: Places, disc: Disc, shape: tuple[int, int]) -> float:
-    """Share of pixels that have one of the others within the disc around them.
+    """Share of `pixels` that have one of `others` within the disc around them.
 
-    Both are places, in order, in a flat picture of `shape`. DAVIS dilates the others by the disc. Here each
-    row of the disc is looked up in running counts of the others, for these pixels alone.
+    Both are sorted positions in a flat picture of `shape`. DAVIS dilates `others` by the disc. Here each
+    row of the disc is looked up in cumulative counts of `others`, for these pixels only.
     """
     height, width = shape
     steps = np.diff(np.concatenate([[0], others, [height * width]]))
@@ -442,12 +448,12 @@ def _matched(pixels: Places, others: Places, disc: Disc, shape: tuple[int, int])
 
 
 def _statistics(values: Scores) -> tuple[float, float, float]:
-    """Mean, recall and decay of one object's scores (frame,), NaN left out."""
+    """Mean, recall and decay of the scores (frame,) of one object, without NaN."""
     values = values[~np.isnan(values)]
     if not len(values):
         return np.nan, np.nan, np.nan
-    # Quarters share their end frames. DAVIS casts these ends to uint8, which wraps in clips of more than
-    # 256 scored frames; here they are whole numbers of full width.
+    # Quarters share their end frames. DAVIS casts these ends to uint8, which overflows in clips of more than
+    # 256 scored frames; here they are ordinary integers.
     ends = (np.round(np.linspace(1, len(values), 5) + 1e-10) - 1).astype(int)
     first, last = values[ends[0] : ends[1] + 1], values[ends[3] : ends[4] + 1]
     return float(values.mean()), float((values > 0.5).mean()), float(first.mean() - last.mean())

@@ -1,4 +1,4 @@
-"""One table of the scores of masks: what they are called where they are shown."""
+"""Display names of the mask scores, in one table."""
 
 from __future__ import annotations
 

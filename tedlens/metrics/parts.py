@@ -1,4 +1,4 @@
-"""Parts of the body, by VIP's definition: mean intersection over union of classes."""
+"""Body parts, as VIP scores them: mean intersection over union of classes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ CLASSES = 20  # of VIP: the background, and 19 parts
 
 
 def evaluate_parts(labels: Given, truth: Given, *, classes: int = CLASSES) -> xr.Dataset:
-    """Intersection over union of each class, and their mean, by the evaluators of CRW and VFS.
+    """Intersection over union of each class, and their mean, as the evaluators of CRW and VFS compute it.
 
-    All pixels of all frames that are given go into one confusion matrix, the background as a class, and the given
-    first frame as well: leave it out of both to leave it out. Pixels whose truth is no class (255) do not count. A
-    class that is predicted alone has 0; one in neither is NaN and in no mean. Figures of several clips come from
-    summed counts: `combine_parts`.
+    All pixels of all given frames are counted in one confusion matrix; the background is a class. This includes the
+    first frame: to exclude it, remove it from both inputs. Pixels with no class in the truth (255) do not count. A
+    class that only the prediction has scores 0; a class in neither is NaN and enters no mean. For the scores of several
+    clips, sum the counts with `combine_parts`.
 
     Parameters
     ----------
     labels, truth
         Classes over (frame, y, x), 0 to one less than `classes`; the truth may hold 255.
     classes
-        How many there are, the background included.
+        Number of classes, including the background.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def evaluate_parts(labels: Given, truth: Given, *, classes: int = CLASSES) -> xr
     Raises
     ------
     TedlensError
-        For shapes that differ, or a label that is no class.
+        For different shapes, or a label that is no class.
     """
     _, predicted, true = matched(labels, truth)
     counted = true < classes
@@ -52,7 +52,7 @@ def evaluate_parts(labels: Given, truth: Given, *, classes: int = CLASSES) -> xr
 
 
 def combine_parts(scores: xr.Dataset, dim: str = "clip") -> xr.Dataset:
-    """Figures of all clips together, from their summed confusion matrices along `dim`."""
+    """Scores of all clips together, from the sum of their confusion matrices along `dim`."""
     return _figures(scores["confusion"].sum(dim))
 
 

@@ -1,4 +1,4 @@
-"""Points over time, by the definition of TAP-Vid (Doersch et al., NeurIPS 2022)."""
+"""Scores of point tracks, by the definitions of TAP-Vid (Doersch et al., NeurIPS 2022)."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ STRIDE = 5  # frames between the queries of `strided`
 
 
 def point_queries(truth: xr.Dataset, mode: PointMode = "first") -> xr.Dataset:
-    """Where a tracker is started, in TAP-Vid's order.
+    """Query points, from which a tracker starts, in the order of TAP-Vid.
 
     Parameters
     ----------
     truth
         ``position`` (point, frame, axis) and ``visible`` (point, frame), as ``Clip.points``.
     mode
-        ``"first"``: each point once, where it first shows; points that never do are left out. ``"strided"``: on every
-        fifth frame, all points that show there, frame by frame.
+        ``"first"``: each point once, on the first frame where it is visible; points that are never visible are left
+        out. ``"strided"``: on every fifth frame, all points that are visible there, frame by frame.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def point_queries(truth: xr.Dataset, mode: PointMode = "first") -> xr.Dataset:
     Raises
     ------
     TedlensError
-        For another mode, or a truth without position and visible.
+        For an unknown mode, or a truth without position and visible.
     """
     visible, position = _truth(truth, mode)
     if mode == "first":
@@ -62,13 +62,14 @@ def point_queries(truth: xr.Dataset, mode: PointMode = "first") -> xr.Dataset:
 def evaluate_points(
     points: xr.Dataset, truth: xr.Dataset, *, mode: PointMode = "first", size: tuple[int, int] = (RASTER, RASTER)
 ) -> xr.Dataset:
-    """Average Jaccard (AJ), delta and occlusion accuracy (OA) of one clip, by TAP-Vid's evaluator.
+    """Average Jaccard (AJ), delta and occlusion accuracy (OA) of one clip, as TAP-Vid's evaluator computes them.
 
-    Counts of all queries are pooled. ``first`` scores the frames after a query's own, ``strided`` all but its own. A
-    point is within a threshold if its distance, on the raster of 256 x 256, is strictly below it; delta asks this of
-    points that show, whatever visibility was predicted; to AJ a point that shows but is too far counts as missed
-    and as false. The benchmark's figure is the plain mean over clips: ``xr.concat(scores, "clip").mean("clip",
-    skipna=False)``. Where nothing shows on the scored frames, figures are NaN, as there.
+    Counts of all queries are pooled. ``first`` scores the frames after the frame of the query, ``strided`` all frames
+    except that one. A point is within a threshold if its distance, on the raster of 256 x 256, is strictly below it.
+    delta is the share of truly visible points within the threshold, whatever visibility was predicted. In AJ, a point
+    that is truly visible and predicted visible but too far away counts as a miss and as a false positive. The
+    benchmark figure is the plain mean over clips: ``xr.concat(scores, "clip").mean("clip", skipna=False)``. If no
+    point is visible on the scored frames, scores are NaN, as in the evaluator.
 
     Parameters
     ----------
@@ -78,9 +79,10 @@ def evaluate_points(
     truth
         ``position`` (point, frame, axis) and ``visible`` (point, frame), as ``Clip.points``.
     mode
-        As the queries were taken.
+        The mode with which the queries were made.
     size
-        Height and width of the pictures in whose pixels both are, 0 being the left or upper edge of the first pixel.
+        Height and width of the picture in pixels. Positions of `points` and `truth` are in these pixels; 0 is the left
+        or upper edge of the first pixel.
 
     Returns
     -------
@@ -90,7 +92,7 @@ def evaluate_points(
     Raises
     ------
     TedlensError
-        For another mode, or points that are not one for each query on all frames.
+        For an unknown mode, or points that do not match the queries one to one on all frames.
     """
     visible, position = _truth(truth, mode)
     queries = point_queries(truth, mode)
@@ -136,7 +138,7 @@ def _share(part: np.integer, whole: np.integer) -> float:
 
 
 def _truth(truth: xr.Dataset, mode: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
-    """Visible (point, frame) and position (point, frame, axis) of a truth."""
+    """The arrays visible (point, frame) and position (point, frame, axis) of a truth."""
     if mode not in get_args(PointMode):
         raise TedlensError(f"mode={mode!r} is not known; choose {' or '.join(map(repr, get_args(PointMode)))}.")
     if not isinstance(truth, xr.Dataset) or not {"position", "visible"} <= set(truth.data_vars):
@@ -146,6 +148,6 @@ def _truth(truth: xr.Dataset, mode: str) -> tuple[npt.NDArray[np.bool_], npt.NDA
 
 
 def _x_and_y(position: xr.DataArray) -> npt.NDArray[np.float64]:
-    """Positions with x before y: by the labels of ``axis``, where it has any."""
+    """Positions with x before y, ordered by the labels of ``axis`` if it has any."""
     ordered = position.sel(axis=["x", "y"]) if "axis" in position.coords else position
     return ordered.values.astype(np.float64)

@@ -1,7 +1,7 @@
-"""Joints by PCK: the share of those that lie near the truth, measured by the person's size.
+"""PCK of joints: the share of joints that lie near the truth, relative to the size of the person.
 
-By the two programs with which the field scores JHMDB: `eval_pck.py` of CRW (Jabri et al., NeurIPS 2020), and
-`pck_evaluate` of VFS (Xu and Wang, ICCV 2021), which Spa-then-Temp takes over.
+It follows the two programs with which the field scores JHMDB: `eval_pck.py` of CRW (Jabri et al., NeurIPS 2020), and
+`pck_evaluate` of VFS (Xu and Wang, ICCV 2021), which Spa-then-Temp also uses.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ LENGTH = 0.6  # of the diagonal of the box around a person's joints
 
 
 def evaluate_pose(joints: xr.DataArray, truth: xr.Dataset, *, convention: PoseConvention = "vfs") -> xr.Dataset:
-    """PCK of the joints of one clip, by the evaluators of JHMDB.
+    """PCK of the joints of one clip, as the evaluators of JHMDB compute it.
 
-    A joint is right where its distance from the truth is at most alpha times a length: 0.6 of the diagonal of the box
-    around the true joints of that frame, over those joints that the prediction has. So a joint that is lost changes the
-    length for the others, and is left out rather than wrong: losing what is hard raises PCK. The truth counts where it
-    lies outside of the picture, too. Figures of several clips come from summed counts: `combine_pose`.
+    A joint is right if its distance from the truth is at most alpha times a length: 0.6 of the diagonal of the box
+    around the true joints of that frame. The box includes only joints that the prediction has. So a lost joint changes
+    the length for the others, and is excluded instead of counted as wrong: losing hard joints raises PCK. True joints
+    outside the picture count, too. For the scores of several clips, sum the counts with `combine_pose`.
 
     Parameters
     ----------
     joints
-        Predicted positions (joint, frame, axis = x, y) in pixels of the clip, the centre of the first one 0; NaN where
-        a joint is lost.
+        Predicted positions (joint, frame, axis = x, y) in pixels of the clip, where 0 is the centre of the first pixel;
+        NaN where a joint is lost.
     truth
-        ``position`` likewise, as ``Clip.joints``; frames of NaN are not annotated and not scored.
+        ``position`` in the same form, as ``Clip.joints``; frames of NaN are not annotated and not scored.
     convention
-        ``"vfs"`` (VFS, Spa-then-Temp): all annotated frames are scored, the given first one as well, and a joint is
-        lost where its x is not above 0. ``"crw"`` (CRW, UVC): the first frame is left out, and a joint is lost where
+        ``"vfs"`` (VFS, Spa-then-Temp): all annotated frames are scored, including the given first frame; a joint is
+        lost where its x is not above 0. ``"crw"`` (CRW, UVC): the first frame is excluded; a joint is lost where
         its x is below 0. Neither looks at y.
 
     Returns
     -------
     Dataset
         ``right`` (joint, alpha) and ``scored`` (joint), numbers of frames; ``PCK`` (alpha), the plain mean over joints
-        of each one's share, 0 to 1. NaN where a joint is never scored (both programs end in a division by zero there).
+        of right / scored, 0 to 1. NaN if a joint is never scored (both programs fail there with a division by zero).
 
     Raises
     ------
     TedlensError
-        For another convention, or joints or frames that only one of the two has.
+        For an unknown convention, or joints or frames that only one of the two has.
     """
     if convention not in get_args(PoseConvention):
         known = " or ".join(map(repr, get_args(PoseConvention)))
@@ -75,7 +75,7 @@ def evaluate_pose(joints: xr.DataArray, truth: xr.Dataset, *, convention: PoseCo
 
 
 def combine_pose(scores: xr.Dataset, dim: str = "clip") -> xr.Dataset:
-    """Figures of all clips together, from their summed counts along `dim`."""
+    """Scores of all clips together, from the sum of their counts along `dim`."""
     return _figures(scores[["right", "scored"]].sum(dim, keep_attrs=True))
 
 
@@ -85,7 +85,7 @@ def _figures(counts: xr.Dataset) -> xr.Dataset:
 
 
 def _matched(joints: xr.DataArray, truth: xr.Dataset) -> tuple[Positions, Positions]:
-    """Both as (joint, frame, axis = x, y), of the same joints and frames by their labels."""
+    """Prediction and truth as (joint, frame, axis = x, y), with joints and frames matched by their labels."""
     dims = {"joint", "frame", "axis"}
     if not isinstance(truth, xr.Dataset) or "position" not in truth or set(truth["position"].dims) != dims:
         raise TedlensError("The truth holds no position of joints; give Clip.joints, as of a clip of JHMDB.")

@@ -1,4 +1,4 @@
-"""`tl.probe`: features of a clip over noise levels, blocks and seeds, in memory or on disk."""
+"""`tl.probe`: features of a clip for several noise levels, blocks and seeds, in memory or on disk."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tedlens.probing.view import Stitch, View
 from tedlens.provenance import grouped
 from tedlens.store import check_replaceable, load, marked_root, storable, whole_folder
 
-LOOKED_AT = 10**8  # pixels of input in all from which a probe is measured before it starts
-SAID = 10**9  # bytes of a result from which its size is said
+LOOKED_AT = 10**8  # from so many input pixels in all, the size of the result is computed before the probe starts
+SAID = 10**9  # from so many bytes, the size of the result is printed
 
 
 def probe(
@@ -45,61 +45,63 @@ def probe(
 ) -> xr.DataTree:
     """Features of `clip` in `model`, for each noise level, block and seed.
 
-    Each (tau, seed) costs one forward a window, whatever the number of blocks, and stops after the
+    Each (tau, seed) costs one forward pass per window, whatever the number of blocks. It stops after the
     deepest block asked for. Latents and embeddings are computed once.
 
     Parameters
     ----------
     model
-        A loaded model, or what a loader takes: its name, or its arguments, as in
-        ``{"name": "i2vgen-xl", "dtype": "bfloat16"}``. A name that both kinds have means the video model.
+        A loaded model, or the input of a loader: a name, or the arguments, as in
+        ``{"name": "i2vgen-xl", "dtype": "bfloat16"}``. A name that a video and an image model share means the video
+        model.
     clip
         A clip, or the path of one, see `read_clip`.
     tau, sigma, log_snr
         Noise levels, in one of three ways: training timesteps, 0 (clean) to 999 (noise); noise-to-signal
         ratios; or logarithms of the signal-to-noise power ratio, the axis on which models with different
-        schedules compare. `sigma` and `log_snr` mean the training timestep nearest to them in log-SNR;
-        the result holds the exact values of that one.
+        schedules can be compared. `sigma` and `log_snr` select the training timestep nearest in log-SNR;
+        the result holds the exact values of that timestep.
     blocks
         Names from ``model.blocks``; by default all ``up`` blocks. Or any submodule, by its dotted path or
-        a pattern: ``up_2.temp_attentions.*``, ``up_blocks.2.attentions.1``, and an attention's query and
-        key projections, ``up_2.attentions.1.transformer_blocks.0.attn1.to_q``. ``*`` stands for any part
-        between two dots, ``**`` for several; ``tedlens info`` lists what there is.
+        a pattern: ``up_2.temp_attentions.*``, ``up_blocks.2.attentions.1``, and the query and key
+        projections of an attention layer, ``up_2.attentions.1.transformer_blocks.0.attn1.to_q``. ``*`` stands for
+        any part between two dots, ``**`` for several; ``tedlens info`` lists all names.
     seed
-        Seeds of the noise. A frame's noise depends on the seed and the frame's index alone.
+        Seeds of the noise. The noise of a frame depends only on the seed and the index of the frame.
     samples
-        Noise samples a seed, over which features are the mean (DIFT: 8 with Stable Diffusion, 4 with
-        ADM). Each costs a forward.
+        Number of noise draws to average for the features at each tau and seed (DIFT: 8 with Stable Diffusion, 4 with
+        ADM). Each draw costs a forward pass.
     overlap
         Frames that neighbouring windows of a video model share (the paper: 2). The last window is moved back to end
-        with the clip, and so may share more (as printed, the paper's algorithm drops the frames after the last whole
-        window).
+        with the clip, so it may share more. (The paper's algorithm, as printed, drops the frames after the last whole
+        window.)
     window
-        Frames seen at once; by default as many as the model was trained on.
+        Number of frames the model sees at once; by default as many as it was trained on.
     stitch
-        What a frame in several windows gets: ``"first"``, the features of the first window that holds it (the paper's
-        algorithm 1), or the ``"mean"`` over windows.
+        Features of a frame that is in several windows: ``"first"``, those of the first window that contains it (the
+        paper's algorithm 1), or ``"mean"``, the mean over windows.
     size
-        Short side, or (height, width), in pixels that frames are resized to; made multiples of what
-        the model needs. By default the model's own.
+        Size in pixels to which frames are resized: the short side, or (height, width). It is rounded to multiples
+        that the model needs. By default the model's own size.
     store
-        Path of a Zarr folder that takes each cell as it comes, so that no more than one is in memory; as from
-        `save`, whole or not at all. The result is then read from there when it is used.
+        Path of a Zarr folder. Each (tau, seed) is written as soon as it is computed, so that only one is in memory.
+        As with `save`, the folder is written completely or not at all. The result is then read from disk when it is
+        used.
 
     Returns
     -------
     DataTree
-        One node a block or submodule with ``features`` (tau, seed, frame, channel, y, x), float32 (float16 from a
+        One node per block or submodule with ``features`` (tau, seed, frame, channel, y, x), float32 (float16 from a
         float16 model); coordinates ``sigma`` and ``log_snr`` along tau; ``y`` and ``x``, the centre
-        of each cell in pixels of the clip (the centre of its first pixel is 0). Where frames share features (a
-        model of latents of several frames), ``latent_frame`` along frame is the first of those that do. The attributes
-        say how to make it again.
+        of each cell in pixels of the clip (the centre of the first pixel is 0). If several frames share features (the
+        model has one latent for several frames), ``latent_frame`` gives for each frame the first of the frames that
+        share. The attributes record how to reproduce the result.
 
     Raises
     ------
     TedlensError
-        For an unknown block, a tau, seed, overlap or window out of range, features that are not finite, a GPU without
-        room for one window; before any work for a result that the memory does not hold, and for a `store` that is
+        For an unknown block; a tau, seed, overlap or window out of range; features that are not finite; a GPU without
+        room for one window. Before any work: for a result that does not fit into memory, or a `store` path that holds
         something else.
     """
     if store is not None:
@@ -117,7 +119,7 @@ def probe(
 
     def labelled(name: str, values: np.ndarray[Any, Any]) -> xr.Dataset:
         features = label_features(values, prepared, taus, seeds)
-        # On the array too: it travels alone, through .sel() into fuse and propagate.
+        # On the array too: users pass the array alone, through .sel(), to fuse and propagate.
         return features.assign_attrs(grouped(about | {"block": name})).to_dataset(name="features")
 
     if store is not None:
@@ -141,7 +143,7 @@ def _on_disk(
     labelled: Callable[[str, np.ndarray[Any, Any]], xr.Dataset],
     about: dict[str, Any],
 ) -> xr.DataTree:
-    """Features of all cells (tau, seed) in a Zarr folder, each written as it comes; opened."""
+    """Write the features of each cell (tau, seed) to a Zarr folder as soon as they are computed; return it opened."""
     arrays: dict[str, Any] = {}
     with whole_folder(store) as folder:
         marked_root(xr.Dataset(attrs=about)).to_zarr(folder, zarr_format=3, consolidated=False, mode="w")
@@ -157,7 +159,7 @@ def _on_disk(
 
 
 def _empty_node(folder: Path, node: xr.Dataset) -> Any:
-    """A node of a result on disk whose features are still to be written, a frame of a cell to a chunk."""
+    """A node on disk with features still to be written; one chunk holds one frame of one (tau, seed)."""
     node.drop_vars("features").to_zarr(folder, zarr_format=3, consolidated=False, mode="w")
     features = node["features"]
     return zarr.open_group(folder, mode="r+").create_array(
@@ -171,7 +173,7 @@ def _empty_node(folder: Path, node: xr.Dataset) -> Any:
 
 
 def _check_memory(view: View, names: Sequence[str], cells: int) -> None:
-    """See that the features of so many cells fit into memory, and say how large they are where that is much."""
+    """Check that the features of so many (tau, seed) cells fit into memory; print their size if it is large."""
     frames = len(view.clip)
     if cells * frames * prod(view.input_size) < LOOKED_AT:
         return
@@ -188,7 +190,7 @@ def _check_memory(view: View, names: Sequence[str], cells: int) -> None:
 
 
 def _free_memory() -> int | None:
-    """Bytes that can be had; None where the system does not say."""
+    """Bytes of memory available; None if the system does not report it."""
     try:
         said = Path("/proc/meminfo").read_text(encoding="ascii")
     except OSError:
@@ -217,5 +219,5 @@ def label_features(
 
 
 def _storable(value: Tensor) -> Tensor:
-    """On the CPU, in a type that numpy has."""
+    """The value on the CPU, in a type that numpy supports."""
     return (value.float() if value.dtype == torch.bfloat16 else value).cpu()

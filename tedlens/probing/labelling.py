@@ -1,4 +1,4 @@
-"""Noise levels as they are given, and the axes of what is probed: noise, seeds, frames and cells."""
+"""Noise levels from user input, and the axes of probed features: noise, seeds, frames and cells."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def noise_levels(
     sigma: float | Sequence[float] | None,
     log_snr: float | Sequence[float] | None,
 ) -> list[int]:
-    """Training timesteps, from whichever of the three was given."""
+    """Training timesteps, from the one of `tau`, `sigma` and `log_snr` that is given."""
     if (tau is not None) + (sigma is not None) + (log_snr is not None) != 1:
         raise TedlensError("Give the noise levels as one of tau, sigma and log_snr.")
     if tau is not None:
@@ -33,7 +33,7 @@ def noise_levels(
 
 
 def as_list(value: int | Sequence[int]) -> list[int]:
-    """One number or several, as a list of distinct ones in the order given."""
+    """One or several numbers as a list, without duplicates, in the given order."""
     values = [value] if isinstance(value, int | np.integer) else list(value)
     if not values:
         raise TedlensError("An empty list of taus or seeds was given; give at least one.")
@@ -41,7 +41,7 @@ def as_list(value: int | Sequence[int]) -> list[int]:
 
 
 def noise_axis(model: DiffusionModel, taus: Sequence[int]) -> dict[str, Any]:
-    """Coordinates of noise levels: tau, and the other ways to say it."""
+    """Coordinates of noise levels: tau, and the equivalent sigma and log_snr."""
     return {
         "tau": ("tau", list(taus), {"long_name": "training timestep"}),
         "sigma": ("tau", [model.sigma(t) for t in taus], {"long_name": "noise-to-signal ratio"}),

@@ -1,4 +1,4 @@
-"""A clip made ready for a model: encoded once, then run at any noise level and seed."""
+"""A clip prepared for a model: encoded once, then run at any noise level and seed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tedlens.models.points import first_tensor
 from tedlens.probing.recording import Draw, Reading, Tap, by_frames, record
 from tedlens.probing.view import Stitch, View, resize, windows
 
-FOREIGN = 3  # times the clips that an embedded model was made for, from which a clip is none of its kind
+FOREIGN = 3  # a clip this many times larger than those an embedded model was made for is foreign to it
 
 
 class Prepared(View):
-    """A clip made ready for a model: resized, encoded and conditioned once, then run at any tau and seed."""
+    """A clip prepared for a model: resized, encoded and conditioned once, then run at any tau and seed."""
 
     def __init__(
         self,
@@ -51,18 +51,18 @@ class Prepared(View):
             )
         frames = resize(clip.frames, self.input_size)
         with model.lock, torch.no_grad(), model.encoders():
-            # A VAE that makes one latent of several frames depends on where a window begins.
+            # If the VAE encodes several frames as one latent, the latents depend on where a window begins.
             parts = [range(len(clip))] if model.latents == "frame" else self.windows
             self._cleans = [model.encode(frames[part.start : part.stop]) for part in parts]
             for clean in self._cleans:
                 self.check_finite(clean, "what its encoder gives")
-            # An image model sees each frame alone, and is told the same of all.
+            # An image model sees each frame alone, and gets the same condition for all.
             conditioned = self.windows if model.kind == "video" else [range(len(clip))]
             of_each = self._cleans if model.latents == "video" else self._cleans * len(conditioned)
             self.conditions: list[Condition] = [
                 model.condition(frames, clean, window) for clean, window in zip(of_each, conditioned, strict=True)
             ]
-            # As it is now, and said so: a scope that begins or ends later changes nothing.
+            # The interventions active now are kept: a scope that begins or ends later changes nothing.
             done = model.interventions
         self._intervene(done)
 
@@ -77,14 +77,14 @@ class Prepared(View):
         return other
 
     def beside(self, clip: Clip, interventions: tuple[Intervention, ...]) -> Prepared:
-        """Another clip, at least as long, for the same model in the same windows at the same size."""
+        """Prepare another clip, at least as long, for the same model with the same windows and size."""
         window = self._about["window"] if self.model.kind == "video" else None
         model = self.model.with_interventions(interventions)
         how: dict[str, Any] = {"overlap": self._about["overlap"], "window": window, "size": self.input_size}
         return Prepared(model, clip[: len(self.clip)], **how, progress=False)
 
     def check_finite(self, values: Tensor, what: str) -> None:
-        """See that what a model gives are numbers; else say whether its weights or its type of number are at fault."""
+        """Check that model outputs are finite; if not, report whether its weights or its dtype is the cause."""
         if torch.isfinite(values).all():
             return
         self.model.check_weights()
@@ -95,11 +95,11 @@ class Prepared(View):
         )
 
     def reading(self, names: Sequence[str], step: Callable[[], Any] = lambda: None) -> Reading:
-        """What it takes to read blocks and submodules by their names, as `names` gives them, in each forward."""
+        """How to read blocks and submodules in each forward pass, by their names as `names` returns them."""
         return Reading(*self._taps(names), step)
 
     def _taps(self, names: Sequence[str]) -> tuple[dict[str, Tap], str]:
-        """Where each feature is taken, and the name of the one that runs last."""
+        """The tap of each feature, and the name of the feature whose module runs last."""
         if set(names) <= set(self.model.blocks) and self.model.token_grid(self.input_size) is None:
             # Blocks give maps and run in their order: no need to look inside the model.
             taps = {name: Tap(self.model.module(name), first_tensor) for name in names}
@@ -115,12 +115,12 @@ class Prepared(View):
     ) -> Iterator[tuple[int, int, dict[str, Tensor]]]:
         """For each tau and seed, in that order: features of the whole clip by block, on the device.
 
-        Each is (frame, channel, y, x): the mean over noise samples and, where windows overlap, what `stitch` says.
-        `blocks` are names as `names` gives them.
+        Each is (frame, channel, y, x): the mean over noise draws; where windows overlap, `stitch` applies.
+        `blocks` are names as `names` returns them.
         """
         taus = [self.model.check_tau(t) for t in taus]
         check_samples(samples)
-        # Only what takes over two seconds shows a bar.
+        # The progress bar shows only after two seconds.
         bar = tqdm(
             total=len(taus) * len(seeds) * samples * len(self.windows),
             desc="probing",
@@ -135,7 +135,7 @@ class Prepared(View):
                 for seed in seeds:
                     yield tau, seed, self._mean_over_samples(tau, seed, samples, reading)
 
-    # Around one cell and not around `features`: a generator would leave its caller without gradients at each yield.
+    # Not on `features`, which is a generator: it would switch off gradients for its caller at each yield.
     @torch.no_grad()
     def _mean_over_samples(self, tau: int, seed: int, samples: int, reading: Reading) -> dict[str, Tensor]:
         mean: dict[str, Tensor] = {}
@@ -152,50 +152,52 @@ class Prepared(View):
 
     @property
     def clean(self) -> Tensor:
-        """Latents (frame, channel, y, x) of the clip, each frame alone."""
+        """Latents (frame, channel, y, x) of the clip, each frame encoded separately."""
         if self.model.latents == "video":
             raise TedlensError(f"Latents of {self.model.name!r} hold several frames, so each window has its own.")
         return self._cleans[0]
 
     def moment(self, number: int, draw: Draw) -> Moment:
-        """Of the forward of a window, by its number."""
+        """The `Moment` of the forward pass of a window, by the number of the window."""
         window = self.windows[number]
         return Moment(number, window, *draw, covered=tuple(self.model.covered(window)))
 
     def noisy(self, draw: Draw, number: int, seen: Sequence[int] | None = None) -> Tensor:
         """A window of the clip at a noise level, as the model takes it: (latent, channel, y, x).
 
-        `seen` are the frames whose content stands there, where it is not their own; the noise is that of the window's.
+        `seen`: the frames whose content is used, if not those of the window; the noise is still that of the window.
         """
         latents = self.model.latent_frames(self.windows[number])
         clean = self._clean(number, latents) if seen is None else self.clean[list(seen)]
-        if self.model.levels == 1:  # an encoder, for which noise would be drawn in vain
+        if self.model.levels == 1:  # an encoder, which takes no noise
             return clean
         noise = latent_noise(draw.seed, latents, tuple(clean.shape[1:]), sample=draw.sample)
         return self.model.add_noise(clean, noise.to(clean), draw.tau)
 
     def _clean(self, number: int, latents: Sequence[range]) -> Tensor:
-        """Latents of a window without noise; what fills up is the first, again."""
+        """Latents of a window without noise; missing latents are filled with copies of the first."""
         if self.model.latents == "frame":
             return self.clean[[held.start for held in latents]]
         own = self._cleans[number]
         return torch.cat([own[:1]] * (len(latents) - len(own)) + [own])
 
     def window(self, noisy: Tensor, moment: Moment, reading: Reading) -> dict[str, Tensor]:
-        """Features (frame, channel, y, x) from one forward of `noisy`, frames of a window, with all interventions."""
+        """Features (frame, channel, y, x) from one forward pass of `noisy`, one window, with all interventions."""
         with self.in_forward(moment), record(reading.taps, reading.deepest) as features:
             self.model.run(noisy, moment.tau, self._condition(moment))
         return features
 
     def _window_by_frames(self, noisy: Tensor, moment: Moment, reading: Reading) -> dict[str, Tensor]:
-        """Features of a window by the clip's frames, whatever number of frames the model's layers have."""
+        """Features of a window for each frame of the clip, whatever number of frames the layers of the model have."""
         found = self.window(noisy, moment, reading)
         return {name: by_frames(value, moment, self.model.between) for name, value in found.items()}
 
     @torch.no_grad()
     def pictures(self, draw: Draw | None = None, *, noisy: bool = False) -> Tensor:
-        """What the model takes the clip to be, or is given (`noisy`), or without noise what its encoder keeps, as the
-        VAE decodes it: (frame, 3, y, x) float32.
+        """Pictures (frame, 3, y, x) float32 that the VAE decodes.
+
+        They show the clean clip that the model predicts at `draw`; with `noisy`, its noisy input; without `draw`, the
+        encoded clip without noise.
         """
         of_latents = self._given if noisy else self._predicted
         if self.model.latents == "frame":
@@ -210,7 +212,7 @@ class Prepared(View):
         return self._where_it_fits(partial(self._stitched, draw or Draw(0, 0), of_window))["pictures"]
 
     def given(self, draw: Draw) -> Tensor:
-        """Noisy latents that the model is given, window by window: (frame, channel, y, x) float32."""
+        """Noisy latents that the model receives, window by window: (frame, channel, y, x) float32."""
         return self._where_it_fits(partial(self._stitched, draw, self._given))["clean"]
 
     def _given(self, noisy: Tensor, moment: Moment) -> dict[str, Tensor]:
@@ -223,7 +225,7 @@ class Prepared(View):
         return pictures
 
     def prediction(self, draw: Draw) -> Tensor:
-        """The clean sample that the model's outputs say, window by window: (frame, channel, y, x) float32."""
+        """The clean sample computed from the outputs of the model, window by window: (frame, channel, y, x) float32."""
         clean = self._where_it_fits(partial(self._stitched, draw, self._predicted))["clean"]
         self.check_finite(clean, f"its prediction at tau={draw.tau}")
         return clean
@@ -237,14 +239,14 @@ class Prepared(View):
                 "predicted; return it as (frame, channel, y, x), see tedlens/models/README.md."
             )
         clean = self.model.clean_from(noisy, output, moment.tau)
-        # Without what only fills up.
+        # Without the latents that were only filled in.
         return {"clean": clean[-len(moment.window) :] if self.model.latents == "frame" else clean}
 
     @contextmanager
     def in_forward(self, moment: Moment) -> Iterator[None]:
-        """Around one forward: the model is nobody else's, and all interventions are in place."""
+        """Context of one forward pass: the model is locked, and all interventions are active."""
         with self.model.lock, ExitStack() as around:
-            # All are made before any is in place: one may run the model itself for what it puts in.
+            # All acts are created before any is active, because an act may run the model itself.
             acts = [act for each, ready in self._interventions for act in each.acts(self.model, moment, ready)]
             for each, ready in self._interventions:
                 around.enter_context(each.around(self.model, moment, ready))
@@ -255,12 +257,12 @@ class Prepared(View):
         return self.conditions[moment.number if self.model.kind == "video" else 0]
 
     def _where_it_fits(self, run: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """A run of all windows; where GPU memory runs out, again with half as many frames at once, from then on."""
+        """Run all windows. If GPU memory runs out, an image model runs again with half as many frames at once."""
         while True:
             try:
                 return run()
             except torch.OutOfMemoryError as error:
-                traceback.clear_frames(error.__traceback__)  # they hold what the forward had made so far
+                traceback.clear_frames(error.__traceback__)  # they hold the activations of the forward pass
                 longest = max(len(w) for w in self.windows)
                 if self.model.kind == "video" or longest == 1:
                     height, width = self.input_size
@@ -276,10 +278,10 @@ class Prepared(View):
     def _stitched(
         self, draw: Draw, run: Callable[[Tensor, Moment], dict[str, Tensor]], step: Callable[[], Any] = lambda: None
     ) -> dict[str, Tensor]:
-        """What each window gives, (frame, channel, y, x), as of the whole clip."""
+        """Combine the outputs (frame, channel, y, x) of all windows to those of the whole clip."""
         total: dict[str, Tensor] = {}
         count = torch.zeros(len(self.clip), 1, 1, 1, device=self._cleans[0].device)
-        done = 0  # frames that a window before has seen: windows go forward
+        done = 0  # number of frames covered by earlier windows: windows go forward
         for number, window in enumerate(self.windows):
             part = slice(window.start, window.stop)
             new = slice(max(done, window.start), window.stop) if self.stitch == "first" else part

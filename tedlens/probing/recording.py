@@ -1,4 +1,4 @@
-"""What is read from a forward, which ends after the deepest of it."""
+"""Record features during a forward pass, which stops after the deepest module that is read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Tap(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """Of the noise: level, seed, and number of the sample."""
+    """A noise draw: noise level, seed, and number of the draw."""
 
     tau: int
     seed: int
@@ -31,7 +31,7 @@ class Draw(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What is read from each forward, which ends after the deepest; and what is told of each that is done."""
+    """What to read from each forward pass, the deepest module, after which it stops, and a callback after each pass."""
 
     taps: Mapping[str, Tap]
     deepest: str
@@ -39,12 +39,12 @@ class Reading(NamedTuple):
 
 
 class _Reached(Exception):
-    """Raised by a hook to end a forward once the deepest block has run."""
+    """Raised by a hook to stop a forward pass once the deepest block has run."""
 
 
 @contextmanager
 def record(taps: Mapping[str, Tap], deepest: str) -> Iterator[dict[str, Tensor]]:
-    """Collect features (frame, channel, y, x) at `taps` during a forward, which ends after `deepest`."""
+    """Record features (frame, channel, y, x) at `taps` during a forward pass, which stops after `deepest`."""
     features: dict[str, Tensor] = {}
 
     def keep(name: str) -> Act:
@@ -59,8 +59,8 @@ def record(taps: Mapping[str, Tap], deepest: str) -> Iterator[dict[str, Tensor]]
         with acting([(tap.module, keep(name)) for name, tap in taps.items()]):
             yield features
     except _Reached as reached:
-        # The frames of the broken-off forward hold its activations: on an H100 some 35 GB stayed allocated for a while
-        # after forwards that had ended.
+        # The stack frames of the stopped forward pass hold its activations: on an H100 some 35 GB stayed allocated for
+        # a while after forward passes had ended.
         traceback.clear_frames(reached.__traceback__)
 
 

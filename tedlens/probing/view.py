@@ -1,4 +1,4 @@
-"""A clip as a model will see it: at what size, in which windows, and what there is to read."""
+"""A clip as a model will see it: its size, its windows, and the features that can be read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Stitch = Literal["first", "mean"]
 
 
 class View:
-    """A clip as a model will see it: its size, its windows, and what there is to read; nothing is encoded."""
+    """A clip as a model will see it: its size, its windows, and the features that can be read; nothing is encoded."""
 
     def __init__(
         self,
@@ -69,11 +69,11 @@ class View:
         return self._outline.point(name)
 
     def shown_frames(self) -> list[int]:
-        """Frames of the clip that stand for those which the model's layers have, in any window."""
+        """First frame of the clip for each frame of the model's layers, over all windows."""
         return sorted({held.start for window in self.windows for held in self.model.covered(window)})
 
     def latent_frames(self) -> list[int] | None:
-        """Of each frame of the clip the first frame of those that share its features; None where each has its own."""
+        """For each frame of the clip, the first of the frames that share its features; None if no frames share."""
         found: dict[int, int] = {}
         for window in self.windows:
             for held in self.model.covered(window):
@@ -87,7 +87,7 @@ def check_stitch(stitch: str) -> None:
 
 
 def block_names(model: DiffusionModel, blocks: str | Sequence[str] | None, inside: Callable[[], Outline]) -> list[str]:
-    """Names of the blocks and submodules that `blocks` means; the model is looked `inside` only where it needs that."""
+    """Names of the blocks and submodules that `blocks` means; `inside` is called only if a name is no block."""
     if blocks is None:
         up = [name for name in model.blocks if name.startswith(("up", "out"))]
         return up or list(model.blocks)
@@ -101,14 +101,14 @@ def block_names(model: DiffusionModel, blocks: str | Sequence[str] | None, insid
 
 
 def only_one(names: Sequence[str], block: str) -> str:
-    """The one name that a pattern means where several make no sense."""
+    """The only name that a pattern matches; raises an error if it matches several."""
     if len(names) != 1:
         raise TedlensError(f"{block!r} means {len(names)} submodules; name one of them, for example {names[0]!r}.")
     return names[0]
 
 
 def window_length(model: DiffusionModel, window: int | None) -> int | None:
-    """Frames a window: as asked, by default as the model was trained; None for an image model."""
+    """Frames per window: as given, by default as many as the model was trained on; None for an image model."""
     if window is not None and model.longest_window is not None and window > model.longest_window:
         raise TedlensError(
             f"window={window} is longer than {model.name!r} can count frames; choose 1 to {model.longest_window}."
@@ -117,7 +117,7 @@ def window_length(model: DiffusionModel, window: int | None) -> int | None:
 
 
 def windows(frames: int, window: int | None, overlap: int, *, batch: int = IMAGE_BATCH) -> list[range]:
-    """Frames of each window. An image model (window None) sees each frame alone: plain batches.
+    """Frames of each window. For an image model (window None), which sees each frame alone: plain batches.
 
     >>> windows(20, 8, 2)
     [range(0, 8), range(6, 14), range(12, 20)]
@@ -135,7 +135,7 @@ def windows(frames: int, window: int | None, overlap: int, *, batch: int = IMAGE
 
 
 def input_size(clip: tuple[int, int], size: int | tuple[int, int], multiple: int) -> tuple[int, int]:
-    """Height and width that frames are resized to: short side `size`, both multiples of `multiple`."""
+    """Height and width to which frames are resized: short side `size`, both rounded to multiples of `multiple`."""
     if isinstance(size, int):
         scale = size / min(clip)
         wanted = (clip[0] * scale, clip[1] * scale)
@@ -148,12 +148,12 @@ def input_size(clip: tuple[int, int], size: int | tuple[int, int], multiple: int
 
 
 def usual_size(model: DiffusionModel) -> tuple[int, int]:
-    """Height and width at which a model is looked into where no clip says another: square, if it takes that."""
+    """Default height and width for inspecting a model without a clip: square, if the model takes that."""
     return input_size((model.size, model.size), model.fixed_size or model.size, model.multiple)
 
 
 def resize(frames: Frames, size: tuple[int, int]) -> Frames:
-    """Frames (T, H, W, 3) at another height and width."""
+    """Resize frames (T, H, W, 3) to a height and width."""
     if frames.shape[1:3] == size:
         return frames
     resized = [PIL.Image.fromarray(f).resize((size[1], size[0]), PIL.Image.Resampling.BICUBIC) for f in frames]

@@ -1,7 +1,7 @@
-"""TED: fuse motion and appearance features, and propagate each object's first mask along them.
+"""TED: fuse motion and appearance features, and propagate the first mask of each object along them.
 
-Tensor functions (`fusion`, `propagation`, `matching`, `masks`, `points`), all with one value of settings (`settings`),
-and the labelled ones that users call (`api`, and `tracking`, which alone needs models).
+Functions on tensors (`fusion`, `propagation`, `matching`, `masks`, `points`), which all take the same settings object
+(`settings`), and the labelled functions that users call (`api`, and `tracking`, the only module that needs models).
 """
 
 from tedlens.ted.api import comparable, fuse, label_masks, propagate, propagate_fused, propagate_points

@@ -1,4 +1,4 @@
-"""TED for users: fuse motion and appearance features, and propagate each object's first mask along them."""
+"""TED for users: fuse motion and appearance features, and propagate the first mask of each object along them."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def fuse(motion: xr.DataArray, appearance: xr.DataArray, lam: float = 0.5) -> xr
     ----------
     motion, appearance
         Features (frame, channel, y, x) of the same clip, for example
-        ``feats["up_2"]["features"].sel(tau=600, seed=0)``. Appearance is resampled to motion's grid.
+        ``feats["up_2"]["features"].sel(tau=600, seed=0)``. Appearance is resampled to the grid of motion.
     lam
         Weight of motion, 0 (appearance only) to 1 (motion only). The paper: 1 for identical objects,
         about 0.5 on real video.
 
     Returns
     -------
-    DataArray (frame, channel, y, x) with motion's coordinates and the attributes of both.
+    DataArray (frame, channel, y, x) with the coordinates of motion and the attributes of both.
     """
     check_lams([lam])
     motion, appearance = _same_clip(motion, appearance)
@@ -68,28 +68,28 @@ def propagate(
     Parameters
     ----------
     features
-        (frame, channel, y, x): of one model (normalised here per cell) or fused (`fuse`).
+        (frame, channel, y, x), from one model (normalised here per cell) or fused (`fuse`).
     masks
-        Whole numbers at the clip's own size: 0 background, 255 void, others objects. (H, W), the first frame's, or
-        (frame, H, W), of which each object's first mask is taken: an object that enters later starts there. A frame
-        that is not annotated is void throughout; those before the first mask come out as background.
+        Integers at the size of the clip: 0 background, 255 void, all others objects. Either (H, W), the mask of the
+        first frame, or (frame, H, W). Then the first mask of each object is used, so an object that enters later
+        starts there. A frame without annotation is void everywhere; frames before the first mask become background.
     keys
-        Features of the same clip and shape by which reference frames are compared, where those are not
-        `features` itself: with the queries of an attention layer (its ``to_q``) as `features` and its keys
-        (``to_k``) here, labels follow query-key matching, all heads together. Normalised per cell, too.
+        Features of the reference frames, of the same clip and shape, if they differ from `features`. With the
+        queries of an attention layer (its ``to_q``) as `features` and its keys (``to_k``) here, labels follow
+        query-key matching, all heads together. Also normalised per cell.
     top_k, radius, n_last, temperature, convention, upsample, radius_pixels
-        See `tedlens.ted.Propagation`; `radius` is in cells of the feature grid, and by default follows it. The
-        attributes of the result say the number of cells that was used.
+        See `tedlens.ted.Propagation`; `radius` is in cells of the feature grid, and by default depends on the grid.
+        The attributes of the result record the number of cells used.
 
     Returns
     -------
-    DataArray (frame, y, x) uint8, the ids of `masks`, at their size.
+    DataArray (frame, y, x) uint8 with the ids of `masks`, at the size of `masks`.
 
     Raises
     ------
     TedlensError
-        For features with other axes, keys of another shape, a mask that is no (H, W), or settings out of
-        range.
+        For features with other axes, keys of another shape, masks that are neither (H, W) nor one per frame, or
+        settings out of range.
     """
     features = _one_clip(features, "features")
     given = _check_masks(masks, features, "features")
@@ -133,11 +133,11 @@ def propagate_fused(
     upsample: Upsample = "dift",
     radius_pixels: float | None = None,
 ) -> xr.DataArray:
-    """Masks of all frames for many lambdas, for far less than a run of each.
+    """Masks of all frames for many lambdas, at a much lower cost than one run per lambda.
 
-    The same as ``propagate(fuse(motion, appearance, lam=l), masks)`` for each l, to rounding. But
-    A_f = lam^2 A_m + (1 - lam)^2 A_a, so that the similarities of motion and of appearance are computed
-    once for all lambdas. What that saves: ``tests/benchmarks/README.md``.
+    Up to rounding, the result is that of ``propagate(fuse(motion, appearance, lam=l), masks)`` for each l. But since
+    A_f = lam^2 A_m + (1 - lam)^2 A_a, the similarities of motion and of appearance are computed only once
+    for all lambdas. For the time saved, see ``tests/benchmarks/README.md``.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def propagate_fused(
 
     Returns
     -------
-    DataArray (lam, frame, y, x) uint8, the ids of `masks`, at their size.
+    DataArray (lam, frame, y, x) uint8 with the ids of `masks`, at the size of `masks`.
 
     Raises
     ------
@@ -186,44 +186,45 @@ def propagate_points(
     convention: Convention = "dift",
     radius_pixels: float | None = None,
 ) -> xr.Dataset:
-    """Points of all frames, from features and where each point is once: as heat maps, by the propagation of labels.
+    """Track points through all frames, from features and one known position of each point.
 
-    A point starts as a Gaussian of half a cell on its frame, which is carried forwards and backwards from there; its
-    own frame is the reference that always stays. Points do not see one another.
+    Each point is propagated as a heat map, in the way of labels. It starts as a Gaussian of half a cell on its own
+    frame, and is propagated forwards and backwards from there. Its own frame is always a reference. Points do not
+    influence each other.
 
     Parameters
     ----------
     features
-        (frame, channel, y, x): of one model (normalised here per cell) or fused (`fuse`).
+        (frame, channel, y, x), from one model (normalised here per cell) or fused (`fuse`).
     queries
-        Over one dimension, which the result keeps: ``x``, ``y`` and ``frame``, as `point_queries` gives them, or
-        ``position`` (.., axis = x, y) and ``frame``, as in ``clip.joints.isel(frame=0)``. Pixels of the clip: 0 is the
-        centre of the first one or, where the attribute ``origin`` of ``x`` or ``position`` says so, as in TAP-Vid's,
-        its edge. Frames are numbered as the features are: from 0 where the clip that was probed starts. A point that is
-        NaN or out of the picture is lost in all frames.
+        Over one dimension, which the result keeps: ``x``, ``y`` and ``frame``, as from `point_queries`, or
+        ``position`` (.., axis = x, y) and ``frame``, as in ``clip.joints.isel(frame=0)``. Positions are in pixels of
+        the clip. 0 is the centre of the first pixel, or its edge if the attribute ``origin`` of ``x`` or ``position``
+        says so, as in TAP-Vid. Frame numbers are those of the features: 0 is the first frame of the probed clip. A
+        point that is NaN or outside the picture is lost in all frames.
     locate
-        Where a heat map says that the point is. ``"peak"``: the mean of all cells within 2.5 of the strongest, weighted
-        by their values (a soft argmax); ``"top"``: of the 5 strongest cells, wherever they are. On `similar` the first
-        is closer: ``tests/benchmarks/README.md``.
+        How the position is read from a heat map. ``"peak"``: the mean of all cells within 2.5 cells of the strongest
+        cell, weighted by their values (a soft argmax). ``"top"``: the same mean of the 5 strongest cells, wherever they
+        are. On `similar`, ``"peak"`` is closer: ``tests/benchmarks/README.md``.
     visible_above
-        `similarity` from which a point counts as visible. It depends on the model: choose it on clips whose points are
-        known.
+        `similarity` from which a point counts as visible. It depends on the model: choose it on clips with known
+        points.
     top_k, radius, n_last, temperature, convention, radius_pixels
-        See `tedlens.ted.Propagation`; `radius` is in cells of the feature grid, and by default follows it.
+        See `tedlens.ted.Propagation`; `radius` is in cells of the feature grid, and by default depends on the grid.
 
     Returns
     -------
     Dataset
         Over the dimension of `queries` and ``frame``: ``position`` (.., axis = x, y) in pixels, with the origin of the
-        queries, NaN where a point is lost; ``visible``; and ``similarity`` of the features at that place with those of
-        the point on its own frame: 1 the same, 0 as similar as half of the cells of that frame are. On its own frame a
-        point is where it was said to be.
+        queries, NaN where a point is lost; ``visible``; and ``similarity`` of the features at that position with those
+        of the point on its own frame: 1 means equal, 0 means the median similarity of the cells of that frame. On its
+        own frame a point has the position of its query.
 
     Raises
     ------
     TedlensError
-        For features with other axes or without places, queries that say no place or a frame that the features lack,
-        or settings out of range.
+        For features with other axes or without coordinates y and x, queries without positions or with a frame that the
+        features lack, or settings out of range.
 
     Examples
     --------
@@ -247,8 +248,9 @@ def follow(
     visible_above: float,
     attrs: Mapping[Any, Any],
 ) -> xr.Dataset:
-    """`propagate_points` of features (frame, channel, y, x) as `propagate_labels` takes them, on any device; `coords`
-    hold their ``frame``, ``y`` and ``x``.
+    """`propagate_points` for features (frame, channel, y, x) as `propagate_labels` takes them, on any device.
+
+    `coords` hold the coordinates ``frame``, ``y`` and ``x`` of the features.
     """
     check_locate(locate)
     asked = _Queries.of(queries)
@@ -283,12 +285,12 @@ def follow(
 
 
 class _Queries(NamedTuple):
-    """Where points are known: each on one frame."""
+    """Known positions of points, each on one frame."""
 
     dim: str
     position: npt.NDArray[np.float64]  # (query, axis = x, y)
     frame: npt.NDArray[np.intp]
-    origin: float  # what the centre of the first pixel is called: 0, or 0.5 counted from its edge
+    origin: float  # coordinate of the centre of the first pixel: 0, or 0.5 if counted from its edge
     attrs: dict[str, Any]  # of positions
 
     @classmethod
@@ -313,7 +315,7 @@ class _Queries(NamedTuple):
 
 
 def _places(coords: Mapping[Any, Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Centre of the first cell (y, x) in pixels, 0 being the centre of the first pixel, and pixels a cell."""
+    """Centre of the first cell (y, x) in pixels, where 0 is the centre of the first pixel, and pixels per cell."""
     sides = [np.asarray(coords[axis], float) for axis in ("y", "x") if axis in coords]
     if len(sides) < 2 or min(map(len, sides)) < 2:
         raise TedlensError(
@@ -326,8 +328,9 @@ def _places(coords: Mapping[Any, Any]) -> tuple[npt.NDArray[np.float64], npt.NDA
 def comparable(
     motion: xr.DataArray, appearance: xr.DataArray
 ) -> tuple[tuple[Tensor, Tensor], xr.DataArray, dict[str, Any]]:
-    """Both features as tensors (frame, channel, y, x), of length 1 on motion's grid; motion's that are left of both
-    ones' frames, and both one's attributes.
+    """Both features as tensors (frame, channel, y, x) on the frames that both have, of length 1 on the grid of motion.
+
+    Also returns the motion features on these frames, and the attributes of both.
     """
     motion, appearance = _same_clip(motion, appearance)
     about = _about(motion, "motion_") | _about(appearance, "appearance_")
@@ -350,7 +353,7 @@ def label_masks(labels: npt.NDArray[np.uint8], frames: npt.ArrayLike, attrs: dic
 
 
 def _check_masks(given: npt.ArrayLike, features: xr.DataArray, what: str) -> npt.NDArray[np.uint8]:
-    """The first frame's mask (H, W), or a mask for each frame of the features, of the whole picture."""
+    """The given masks as labels: (H, W) for the first frame, or one mask for each frame of the features."""
     masks = as_labels(given, "masks")
     if masks.ndim == 3 and "frame" in features.coords and len(masks) != features.sizes["frame"]:
         frames = features["frame"].values
@@ -369,7 +372,7 @@ def _check_masks(given: npt.ArrayLike, features: xr.DataArray, what: str) -> npt
 
 
 def _warn_of_small_objects(mask: npt.NDArray[np.uint8], grid: tuple[int, int]) -> None:
-    """Say which objects lie on no cell's centre, and so cannot be tracked on this grid."""
+    """Warn of objects that cover no cell centre, and so cannot be tracked on this grid."""
     for lost in sorted(set(object_ids(mask)) - set(object_ids(on_grid(mask, grid)))):
         rows, columns = np.nonzero(mask == lost)
         warnings.warn(
@@ -381,13 +384,13 @@ def _warn_of_small_objects(mask: npt.NDArray[np.uint8], grid: tuple[int, int]) -
 
 
 def _input_size(features: xr.DataArray, masks: npt.NDArray[np.uint8]) -> tuple[int, int]:
-    """Size (H, W) of the frames that the model saw; the mask's, where the features do not say."""
+    """Size (H, W) of the frames that the model saw; the size of the masks if the features do not record it."""
     height, width = features.attrs.get("input_size", features.attrs.get("motion_input_size", masks.shape[-2:]))
     return int(height), int(width)
 
 
 def _same_clip(motion: xr.DataArray, appearance: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """Both reduced to (frame, channel, y, x), of the same clip, frames and part of the picture."""
+    """Both reduced to (frame, channel, y, x) and checked: same clip, same frames, whole picture."""
     names = ("motion features", "appearance features")
     motion, appearance = _one_clip(motion, "motion"), _one_clip(appearance, "appearance")
     check_same_clip(**{names[0]: motion, names[1]: appearance})

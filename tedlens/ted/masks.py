@@ -1,4 +1,4 @@
-"""From masks to labels on the feature grid and, once they are carried, back. Tensors and arrays, on any device."""
+"""Convert masks to labels on the feature grid and, after propagation, back. Tensors and arrays, on any device."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tedlens.ted.settings import Propagation, Upsample
 def one_hot(
     mask: npt.NDArray[np.uint8], grid: tuple[int, int], ids: Sequence[int] | None = None
 ) -> tuple[Tensor, list[int]]:
-    """First-frame mask (H, W) as labels (1 + object, y, x) on the feature grid, and the objects' ids.
+    """First-frame mask (H, W) as labels (1 + object, y, x) on the feature grid, and the ids of the objects.
 
-    Nearest neighbour, at the cells' centres; channel 0 is the background. Void (255) is in no channel. `ids`: of
-    these objects, whether the mask holds them or not.
+    Nearest neighbour at the centres of the cells; channel 0 is the background. Void (255) is in no channel. `ids`:
+    objects to include, whether the mask contains them or not.
     """
     found = object_ids(mask) if ids is None else list(ids)
     small = on_grid(mask, grid)
@@ -35,16 +35,16 @@ def full_size_labels(
 ) -> Tensor:
     """Channel of the winning label (frame, H, W), uint8, from soft labels (frame, object, y, x).
 
-    Bilinear to the model's input size, argmax, nearest neighbour to the clip's own size. As DIFT does it
-    (``"dift"``), each channel of each frame is min-max normalised before the argmax; with ``"argmax"`` not.
+    Bilinear to the input size of the model, argmax, nearest neighbour to the size of the clip. With ``"dift"``, as in
+    DIFT, each channel of each frame is min-max normalised before the argmax; with ``"argmax"`` it is not.
     """
-    Propagation(upsample=upsample)  # says so where it is not known
+    Propagation(upsample=upsample)  # raises if it is unknown
     hard = []
     for frame in soft:  # one at a time: full-size soft labels of a long clip are large
         large = F.interpolate(frame[None], input_size, mode="bilinear", align_corners=False)[0]
         if upsample == "dift":
             low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
-            # A channel that won nothing anywhere stays as it is: it cannot win.
+            # A channel without any positive value stays as it is: it cannot win.
             large = torch.where(high > 0, (large - low) / (high - low).clamp_min(1e-12), large)
         winner = large.argmax(0)[None, None].float()
         hard.append(F.interpolate(winner, size, mode="nearest-exact")[0, 0].to(torch.uint8))
@@ -52,10 +52,10 @@ def full_size_labels(
 
 
 def given_masks(masks: npt.NDArray[np.uint8]) -> dict[int, npt.NDArray[np.uint8]]:
-    """What propagation is given, by frame: the first mask (H, W), and of each object that enters later its first one.
+    """The masks that propagation starts from, by frame: the first mask (H, W), and the first mask of later objects.
 
-    `masks` are (H, W), the first frame's, or (T, H, W). The first mask is that of the first frame that is annotated.
-    Of an object that was seen before, nothing more is taken.
+    `masks` are (H, W), for the first frame, or (T, H, W). The first mask is that of the first annotated frame. Later
+    masks of an object that was already seen are not used.
     """
     if masks.ndim == 2:
         return {0: masks}
@@ -69,7 +69,7 @@ def given_masks(masks: npt.NDArray[np.uint8]) -> dict[int, npt.NDArray[np.uint8]
 
 
 class _Start(NamedTuple):
-    """What is given, from the first mask on: of the frames before it nothing is known."""
+    """The given masks, from the first mask on; the frames before it are unknown."""
 
     frame: int  # of the first mask
     given: dict[int, npt.NDArray[np.uint8]]  # masks by frame, counted from that one
@@ -86,7 +86,7 @@ class _Start(NamedTuple):
         grid = (like.shape[-2], like.shape[-1])
         labels = {t: one_hot(mask, grid, ids)[0].to(like.device) for t, mask in given.items()}
         for t in labels.keys() - {0}:
-            labels[t][0] = 0  # of the background nothing new is known
+            labels[t][0] = 0  # later masks say nothing new about the background
         return cls(frame, given, ids, labels)
 
     @property
@@ -95,9 +95,9 @@ class _Start(NamedTuple):
         return {t: labels for t, labels in self.labels.items() if t > 0}
 
     def masks(self, soft: Tensor, input_size: tuple[int, int], upsample: Upsample) -> npt.NDArray[np.uint8]:
-        """Masks (frame, H, W) of the whole clip from soft labels (frame, 1 + object, y, x) from the first mask on.
+        """Masks (frame, H, W) of the whole clip, from soft labels (frame, 1 + object, y, x) from the first mask on.
 
-        What was given stays, void left out.
+        The given masks are kept, except for void.
         """
         height, width = self.given[0].shape
         winner = full_size_labels(soft, input_size, (height, width), upsample).cpu().numpy()
@@ -116,10 +116,10 @@ def label_clip(
     *,
     keys: Tensor | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """From features (frame, channel, y, x) and masks to masks (frame, H, W).
+    """Masks (frame, H, W) of all frames, from features (frame, channel, y, x) and given masks.
 
-    Given are the first frame's mask (H, W), or masks (frame, H, W), of which each object's first is taken; frames
-    before the first of them are background. `keys` are those of `propagate_labels`.
+    `masks` are (H, W), for the first frame, or (frame, H, W). Then the first mask of each object is used, and frames
+    before the first mask become background. `keys`: see `propagate_labels`.
     """
     how = how.on(feats.shape[-2], masks.shape[-2])
     start = _Start.of(masks, feats)
@@ -137,15 +137,16 @@ def label_clip(
 def grid_masks(
     masks: npt.NDArray[np.uint8], grid: tuple[int, int], input_size: tuple[int, int], upsample: Upsample = "dift"
 ) -> npt.NDArray[np.uint8]:
-    """Masks (frame, H, W) as cells of a grid can show them: each frame's true shares of every cell, enlarged as a
-    track's soft labels are.
+    """Masks (frame, H, W) as well as a grid of cells can show them.
+
+    The soft labels are the true shares of every cell in each frame; they are enlarged like the soft labels of a track.
     """
     start = _Start.of(masks, torch.empty(1, 1, *grid))
     return start.masks(cell_shares(masks[start.frame :], grid, start.ids), input_size, upsample)
 
 
 def cell_shares(masks: npt.NDArray[np.uint8], grid: tuple[int, int], ids: Sequence[int]) -> Tensor:
-    """Share of every cell (frame, 1 + object, y, x) that is background, and that is each of these objects."""
+    """Share of every cell (frame, 1 + object, y, x) that the background and each of the objects `ids` cover."""
     maps = [F.adaptive_avg_pool2d(torch.from_numpy(masks == number).float(), grid) for number in [0, *ids]]
     return torch.stack(maps, dim=1)
 
@@ -160,7 +161,7 @@ def label_clip_fused(
 ) -> npt.NDArray[np.uint8]:
     """Masks (lam, frame, H, W) from motion and appearance features (frame, channel, y, x), fused at each lambda.
 
-    Appearance is resampled to motion's grid. `masks` are those of `label_clip`.
+    Appearance is resampled to the grid of motion. `masks`: see `label_clip`.
     """
     how = how.on(motion.shape[-2], masks.shape[-2])
     start = _Start.of(masks, motion)

@@ -1,7 +1,7 @@
-"""The best match of a cell in an object, whatever lambda is: few candidates instead of all cells.
+"""The best match of a cell in an object, for every lambda: a few candidates instead of all cells.
 
-The fused similarity lam^2 A_m + (1 - lam)^2 A_a of a cell with another is linear in (A_m, A_a). So the greatest
-over an object's cells is always at a corner of the upper right hull of all its (A_m, A_a). Tensors in, on any device.
+The fused similarity lam^2 A_m + (1 - lam)^2 A_a of two cells is linear in (A_m, A_a). So its maximum over the cells of
+an object is always at a corner of the upper right hull of all their (A_m, A_a). Tensors in, on any device.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ def best_matches(
     *,
     unseen: float,
 ) -> npt.NDArray[np.float32]:
-    """Similarities of each cell with its best match in each object, at every lambda.
+    """Similarities of each cell with its best match in each object, for every lambda.
 
     Parameters
     ----------
     parts : (frame, channel, y, x) of motion and of appearance, of length 1 at each cell
     labels : (frame, y, x)
-        Of the reference frames.
+        Labels of the reference frames.
     objects
         The labels to match.
     how
-        Its `radius`, `n_last` and `convention` say what a cell sees.
+        Its `radius`, `n_last` and `convention` define which cells a cell sees.
     unseen
-        Similarity with an object of which a cell sees none.
+        Similarity with an object of which a cell sees no part.
 
     Returns
     -------
-    (part, candidate, object, frame, y, x), of all frames but the first. Candidates are in order from the best
-    in motion to the best in appearance, the last repeated.
+    (part, candidate, object, frame, y, x), for all frames except the first. Candidates are ordered from the best
+    in motion to the best in appearance; the last one is repeated to fill the axis.
     """
     known = torch.from_numpy(labels).to(parts[0].device)
     frames = []
-    # Only what takes over two seconds shows a bar.
+    # The progress bar shows only after two seconds.
     for t in tqdm(range(1, len(labels)), desc="matching", unit="frame", delay=2, leave=False):
         frame = torch.empty(2, 1, len(objects), *labels.shape[1:], device=known.device)
         for strip, (motion, appearance), label in keys_in_sight(parts, known, t, how):
@@ -65,7 +65,8 @@ def best_matches(
 def _hull(motion: Tensor, appearance: Tensor, member: Tensor, unseen: float) -> Tensor:
     """Corners (part, corner, query) of the upper right hull of an object's similarities (query, key).
 
-    From the greatest in motion to the greatest in appearance; where a query has fewer than others, its last again.
+    Ordered from the greatest in motion to the greatest in appearance. If a query has fewer corners than others, its
+    last one is repeated.
     """
     motion, appearance = (part.masked_fill(~member, unseen) for part in (motion, appearance))
     first, last = (
@@ -79,7 +80,7 @@ def _hull(motion: Tensor, appearance: Tensor, member: Tensor, unseen: float) -> 
     few = torch.cat([torch.stack([motion.gather(1, kept), appearance.gather(1, kept)]), last], 2)
     corners = [first]
     while (ahead := few[1] > corners[-1][1]).any():
-        # The next corner gives up least motion for what it gains in appearance.
+        # The next corner loses the least motion for its gain in appearance.
         slope = (few[0] - corners[-1][0]) / (few[1] - corners[-1][1])
         at = slope.masked_fill(~ahead, -torch.inf).argmax(1, keepdim=True)
         following = few.gather(2, at.expand(2, -1, -1))
@@ -88,6 +89,6 @@ def _hull(motion: Tensor, appearance: Tensor, member: Tensor, unseen: float) -> 
 
 
 def _padded(found: Tensor, candidates: int) -> Tensor:
-    """Similarities (part, candidate, ...) with the last repeated up to a number of candidates."""
+    """Similarities (part, candidate, ...) with the last candidate repeated, up to `candidates` candidates."""
     missing = candidates - found.shape[1]
     return torch.cat([found, found[:, -1:].expand(-1, missing, *found.shape[2:])], 1) if missing else found

@@ -1,4 +1,4 @@
-"""Points along feature similarity: each a heat map that is carried like a label, and read out again. Tensors only."""
+"""Point tracking by feature similarity: each point is a heat map, propagated like a label. Tensors only."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from tedlens.ted.propagation import propagate_labels
 from tedlens.ted.settings import Propagation
 
 Locate = Literal["top", "peak"]
-SPREAD = 0.5  # cells: standard deviation of the heat map that a point starts as, in the joints' protocol of UVC and CRW
-TOP = 5  # cells of which `top` is the mean (VFS takes as many, of pixels)
-AROUND = 2.5  # cells from the strongest one within which `peak` takes the mean
-MAPS = 2**29  # bytes of heat maps that are held at once
+SPREAD = 0.5  # cells: standard deviation of the first heat map of a point, as for joints in UVC and CRW
+TOP = 5  # number of cells that `top` averages (VFS averages as many pixels)
+AROUND = 2.5  # `peak` averages the cells within this distance, in cells, of the strongest one
+MAPS = 2**29  # bytes of heat maps in memory at once
 
 
 def carry_points(
     feats: Tensor, points: Tensor, start: int, how: Propagation, locate: Locate = "peak"
 ) -> tuple[Tensor, Tensor]:
-    """Points of one frame in all frames, before it and after.
+    """Track points of one frame through all frames, before and after it.
 
     Parameters
     ----------
     feats : (frame, channel, y, x), as `propagate_labels` takes them
     points : (point, 2), y and x in cells of frame `start`, the centre of the first cell being 0
     start
-        The frame that is known.
+        The frame on which the points are known.
     how
         Settings of propagation.
     locate
@@ -39,7 +39,8 @@ def carry_points(
     Returns
     -------
     (point, frame, 2), y and x in cells, NaN where a heat map is empty; and (point, frame), how similar the features
-    there are to those of the point at the start: 1 the same, 0 as similar as half of the cells of frame `start` are.
+    there are to those of the point on frame `start`: 1 means equal, 0 means the median similarity of the cells of
+    frame `start`.
     """
     frames, _, height, width = feats.shape
     at_once = max(1, MAPS // (4 * frames * height * width))
@@ -58,7 +59,7 @@ def _carried(feats: Tensor, points: Tensor, start: int, how: Propagation, locate
     first = heat_maps(points, (feats.shape[-2], feats.shape[-1]))
     found = points.new_zeros(len(points), len(feats), 2)
     for back in (False, True):
-        # Backwards the frames before are what follows, with the same references in time's other direction.
+        # Backwards: the same propagation with the order of frames reversed.
         part = feats[: start + 1].flip(0) if back else feats[start:]
         if len(part) > 1:
             places = located(propagate_labels(part, first, **how.said())[1:], locate).transpose(0, 1)
@@ -70,7 +71,7 @@ def _carried(feats: Tensor, points: Tensor, start: int, how: Propagation, locate
 
 
 def heat_maps(points: Tensor, grid: tuple[int, int]) -> Tensor:
-    """A Gaussian around each point (point, 2), as (point, y, x) that sum to 1; zero for a point out of the picture."""
+    """A Gaussian around each point (point, 2), as (point, y, x) that sum to 1; zero for a point outside the picture."""
     y, x = (torch.arange(size, device=points.device, dtype=points.dtype) for size in grid)
     dy, dx = points[:, :1] - y, points[:, 1:] - x
     maps = torch.exp(-(dy**2)[:, :, None] / (2 * SPREAD**2)) * torch.exp(-(dx**2)[:, None, :] / (2 * SPREAD**2))
@@ -98,7 +99,7 @@ def located(maps: Tensor, locate: Locate = "peak") -> Tensor:
         y, x = cells // width, cells % width
         near = (y - best // width) ** 2 + (x - best % width) ** 2 <= AROUND**2
         weights = flat * near
-    # Of an empty map 0 / 0, which is NaN.
+    # An empty map gives 0 / 0, which is NaN.
     return torch.stack([(weights * y).sum(-1), (weights * x).sum(-1)], -1) / weights.sum(-1, keepdim=True)
 
 
@@ -111,7 +112,7 @@ def _similarity(feats: Tensor, points: Tensor, start: int, found: Tensor) -> Ten
 
 
 def _features_at(frame: Tensor, points: Tensor) -> Tensor:
-    """Unit features (point, channel) of a frame (channel, y, x) at places between cells; NaN at NaN."""
+    """Unit features (point, channel) of a frame (channel, y, x), interpolated at points; NaN where a point is NaN."""
     sides = points.new_tensor(frame.shape[-2:])
     shares = ((points + 0.5) / sides * 2 - 1).flip(-1).float()  # x before y, from -1 to 1
     places = shares.nan_to_num(0.0)[None, None]

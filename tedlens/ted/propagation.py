@@ -1,9 +1,9 @@
-"""Label propagation along feature similarity: the definition of the protocols, from the windows alone.
+"""Label propagation along feature similarity, as the protocols define it, computed only inside the windows.
 
-Each cell of a frame takes, over all reference frames together, the `top_k` cells of greatest similarity in
-its window, weighs their soft labels by softmax(similarity / temperature), and is a reference in turn. The
-field's scripts build the affinity of all cells with all cells and mask it; here a strip of query tiles meets
-only the keys that its windows span. Tensors in and out, on any device.
+Each cell of a frame selects the `top_k` most similar cells in its window, over all reference frames together. It
+takes the mean of their soft labels, weighted by softmax(similarity / temperature), and then serves as a reference
+itself. The scripts of the field compute the affinity of all cells with all cells and mask it; here a strip of query
+tiles is compared only with the keys inside its windows. Tensors in and out, on any device.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tedlens.labels import VOID
 from tedlens.ted.settings import Convention, Propagation, check_lams
 
 TILE = 6  # side, in cells, of the square of queries that share one product with their keys
-# Bytes of working memory, besides features and labels; one tile is always taken. A GPU waits for Python between small
-# strips: with more it took 0.54 to 0.62 of the time (tests/benchmarks/README.md).
+# Bytes of working memory, besides features and labels; a strip always has at least one tile. A GPU waits for Python
+# between small strips: with more memory it took 0.54 to 0.62 of the time (tests/benchmarks/README.md).
 BUDGET = 64 * 2**20
 BUDGET_ON_GPU = 4 * BUDGET
 
@@ -35,25 +35,25 @@ def propagate_labels(
     keys: Tensor | None = None,
     **settings: Any,
 ) -> Tensor:
-    """Soft labels of every frame, carried from the first along feature similarity.
+    """Soft labels of every frame, propagated from the first frame along feature similarity.
 
-    Each cell of frame t takes, over all reference frames together, the `top_k` cells of greatest
-    similarity (dot product of `feats`, as given), weighs their soft labels by softmax(similarity /
-    temperature), and becomes a reference in turn.
+    Each cell of frame t selects the `top_k` most similar cells (dot product of `feats`, as given) over all reference
+    frames together. It takes the mean of their soft labels, weighted by softmax(similarity / temperature), and then
+    serves as a reference itself.
 
     Parameters
     ----------
     feats : (frame, channel, y, x)
-        Of any floating type; similarities are computed in float32.
+        Any floating type; similarities are computed in float32.
     first : (object, y, x), soft labels of frame 0 on the same grid
     entries
-        By frame, labels (object, y, x) of objects that enter there: where any is above 0 they take the place of what
-        was carried. Frames before hold nothing of them, unless `first` does.
+        For each frame on which objects enter, their labels (object, y, x). Where any of these is above 0, they replace
+        the propagated labels. Earlier frames have no label of these objects, unless `first` has.
     keys : (frame, channel, y, x)
-        What a reference frame is compared by, where that is not `feats` itself: an attention layer's keys,
+        Features of the reference frames, if they differ from `feats`: for example the keys of an attention layer,
         with its queries as `feats`.
     **settings
-        Those of `Propagation`.
+        The settings of `Propagation`.
 
     Returns
     -------
@@ -66,8 +66,8 @@ def propagate_labels(
 
     Notes
     -----
-    The time is that of the products of each tile with its window on each reference. Besides features and
-    labels the memory is about `BUDGET` bytes, or what one tile needs where that is more, whatever the grid.
+    The time is spent on the products of each tile with its window on each reference frame. Besides features and
+    labels, memory is about `BUDGET` bytes, or the need of one tile if that is more, whatever the grid.
     """
     rule = _Rule.of(Propagation(**settings), feats)
     return _propagate([feats], [feats if keys is None else keys], [1.0], first, entries or {}, rule)[0]
@@ -82,10 +82,10 @@ def propagate_fused_labels(
     entries: Mapping[int, Tensor] | None = None,
     **settings: Any,
 ) -> Tensor:
-    """Soft labels for several lambdas, with the similarities of motion and of appearance computed once.
+    """Soft labels for several lambdas; the similarities of motion and of appearance are computed only once.
 
-    For each lambda the same, to rounding, as `propagate_labels` of `fuse_features`: the fused affinity
-    splits into A_f = lam^2 A_m + (1 - lam)^2 A_a.
+    For each lambda the result equals, up to rounding, `propagate_labels` of `fuse_features`, because the fused
+    affinity splits into A_f = lam^2 A_m + (1 - lam)^2 A_a.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def propagate_fused_labels(
     Raises
     ------
     TedlensError
-        As `propagate_labels`; for a lambda out of range or none at all.
+        As `propagate_labels`; also for a lambda out of range, or no lambda.
     """
     check_lams(lams)
     rule = _Rule.of(Propagation(**settings), motion)
@@ -115,7 +115,7 @@ def propagate_fused_labels(
 
 @dataclass(frozen=True)
 class _Rule:
-    """How labels are carried on one grid."""
+    """How labels are propagated on one grid."""
 
     top_k: int
     radius: int
@@ -129,7 +129,7 @@ class _Rule:
         return cls(how.top_k, how.reach(feats.shape[-2]), how.n_last, how.temperature, how.convention)
 
     def references(self, t: int) -> list[int]:
-        """Frames whose window frame t looks into."""
+        """Reference frames of frame t."""
         if self.convention == "dift":
             return [0, *range(max(1, t - self.n_last), t)]
         return [max(0, s) for s in range(t - self.n_last, t)]
@@ -169,15 +169,15 @@ def _propagate(
     entries: Mapping[int, Tensor],
     rule: _Rule,
 ) -> Tensor:
-    """Labels (lam, frame, object, y, x) from features in one part, or in two that each lambda mixes.
+    """Labels (lam, frame, object, y, x) from one set of features, or from two sets that each lambda mixes.
 
-    `keys` are the parts' features as references.
+    `keys` are the features of the reference frames, one set for each of `parts`.
     """
     _check([*parts, *(k for k, part in zip(keys, parts, strict=True) if k is not part)], first)
     frames = len(parts[0])
     soft = torch.zeros(len(lams), frames, *first.shape, device=parts[0].device)
     soft[:, 0] = first
-    # Only what takes over two seconds shows a bar.
+    # The progress bar shows only after two seconds.
     for t in tqdm(range(1, frames), desc="propagating", unit="frame", delay=2, leave=False):
         _carry(parts, keys, lams, t, soft, rule)
         if t in entries:
@@ -192,7 +192,7 @@ def _carry(
     height, width = soft.shape[-2:]
     for strip in _strips(parts, rule, len(rule.references(t))):
         for carried, (best, where) in zip(soft, _nearest(parts, keys, lams, t, strip, rule), strict=True):
-            weights = torch.softmax(best / rule.temperature, 1)  # minus infinity, out of sight, weighs nothing
+            weights = torch.softmax(best / rule.temperature, 1)  # minus infinity, outside the window, gets weight 0
             frame, cell = where // (height * width), where % (height * width)
             labels = carried[frame, :, cell // width, cell % width]  # query, k, object
             strip.write(carried[t], torch.einsum("qk,qko->oq", weights, labels))
@@ -201,13 +201,16 @@ def _carry(
 def _nearest(
     parts: Sequence[Tensor], keys: Sequence[Tensor], lams: Sequence[float], t: int, strip: _Strip, rule: _Rule
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each lambda the greatest similarities (query, k) of a strip of frame t, and where: frame * cells + cell."""
+    """For each lambda: the greatest similarities (query, k) of a strip of frame t, and their places.
+
+    A place is frame * cells + cell.
+    """
     references = rule.references(t)
     queries = [strip.queries(part[t]) for part in parts]
     windows = [strip.products(q, [k[r] for r in references]) for q, k in zip(queries, keys, strict=True)]
     hidden = strip.hidden(rule, parts[0].device)
     crw = rule.convention == "crw"
-    # Its long-term reference is not restricted to the window.
+    # In the crw convention the long-term reference is not restricted to the window.
     everywhere = [q.flatten(0, 1) @ k[0].flatten(1).to(q) for q, k in zip(queries, keys, strict=True) if crw]
     for lam in lams:
         best, reference, cell = _best(windows, lam, hidden, rule.top_k)
@@ -218,7 +221,7 @@ def _nearest(
             best, where = torch.cat([best, far], 1), torch.cat([where, cells], 1)
             best, kept = best.topk(min(rule.top_k, best.shape[1]), dim=1)
             where = where.gather(1, kept)
-        # What _mixed left out of every similarity alike.
+        # The factor by which _mixed divided every similarity.
         yield best * (lam**2 + (1 - lam) ** 2), where
 
 
@@ -233,15 +236,15 @@ def _mixed(similarities: Sequence[Tensor], lam: float) -> Tensor:
 def _best(similarities: Sequence[Tensor], lam: float, hidden: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
     """The `top_k` greatest of mixed similarities (reference, tile, query, key): value, reference, key (query, k).
 
-    A key's greatest similarity over the references bounds all of its own from above. So the keys of the
-    `top_k` greatest bounds hold the answer, ties aside, and only theirs are compared one by one.
+    The greatest similarity of a key over the references is an upper bound for the key. So, except for ties, the
+    answer lies within the keys with the `top_k` greatest bounds, and only these keys are compared one by one.
     """
-    # Tile by tile, so that a mixture is reduced while it is in the processor's cache.
+    # Tile by tile, so that a mixture is reduced while it is in the cache of the processor.
     tiles = zip(*(part.unbind(1) for part in similarities), strict=True)
     bounds = torch.stack([_mixed(tile, lam).amax(0) for tile in tiles]).add_(hidden)
     bound, keys = bounds.topk(min(top_k, bounds.shape[-1]), dim=-1)
     some = _mixed([part.gather(3, keys.expand(len(part), *keys.shape)) for part in similarities], lam)
-    # Where the window has fewer keys than asked for, hidden ones are among them.
+    # If the window has fewer keys than asked for, hidden keys are among the selected ones.
     some = some.masked_fill(bound == -torch.inf, -torch.inf).permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
     best, which = some.topk(min(top_k, some.shape[1]), dim=1)
     return best, which // keys.shape[-1], keys.flatten(0, 1).gather(1, which % keys.shape[-1])
@@ -250,9 +253,10 @@ def _best(similarities: Sequence[Tensor], lam: float, hidden: Tensor, top_k: int
 def keys_in_sight(
     parts: Sequence[Tensor], labels: Tensor, t: int, how: Propagation
 ) -> Iterator[tuple[_Strip, list[Tensor], Tensor]]:
-    """All that could vote on the cells of frame t, strip by strip: similarities (query, key) in each part, and labels.
+    """All keys that could vote on the cells of frame t, strip by strip.
 
-    `labels` (frame, y, x) are those of the reference frames; a key out of the window, or of the grid, has `VOID`.
+    Yields the strip, the similarities (query, key) in each part, and the labels of the keys. `labels` (frame, y, x)
+    are the labels of the reference frames; a key outside the window or the grid gets the label `VOID`.
     """
     rule = _Rule.of(how, parts[0])
     references = rule.references(t)
@@ -263,7 +267,7 @@ def keys_in_sight(
         hidden = strip.hidden(rule, labels.device).flatten(0, 1) < 0
         cell = strip.place(torch.tensor(0), torch.arange(hidden.shape[1]).expand_as(hidden).to(labels.device))
         label = torch.cat([labels[r].flatten()[cell].masked_fill(hidden, VOID) for r in references], 1)
-        if rule.convention == "crw":  # its long-term reference is not restricted to the window
+        if rule.convention == "crw":  # the long-term reference is not restricted to the window
             far = [q.flatten(0, 1) @ p[0].flatten(1).to(q) for q, p in zip(queries, parts, strict=True)]
             similarities = [torch.cat(both, 1) for both in zip(similarities, far, strict=True)]
             label = torch.cat([label, labels[0].flatten().expand(len(label), -1)], 1)
@@ -274,13 +278,13 @@ def keys_in_sight(
 
 
 def _strips(parts: Sequence[Tensor], rule: _Rule, references: int) -> Iterator[_Strip]:
-    """The grid in strips of tiles, one above another, as many as the budget allows."""
+    """The grid in strips: as many tiles above one another as the memory budget allows."""
     height, width = parts[0].shape[-2:]
     for x in range(0, width, TILE):
         one = _Strip(0, x, 1, (height, width), rule.radius)
         channels = max(part.shape[1] for part in parts)
         queries = one.tile[0] * one.tile[1]
-        # Similarities of each part; what is taken over all references, and its mask.
+        # Similarities of each part; their maximum over all references, and its mask.
         scores = queries * (one.window[0] * one.window[1]) * (references * len(parts) + 2)
         if rule.convention == "crw":
             scores += queries * height * width * (2 * len(parts) - 1)
@@ -291,10 +295,10 @@ def _strips(parts: Sequence[Tensor], rule: _Rule, references: int) -> Iterator[_
 
 
 class _Strip:
-    """Tiles of queries one above another, and the columns of keys that their windows span.
+    """Tiles of queries above one another, and the columns of keys that their windows span.
 
-    Beyond the upper and lower end of the grid keys are zeros, which `hidden` masks: so all tiles have windows
-    of one size, at equal distances in memory, and share a batched product without a copy for each.
+    Above and below the grid the keys are zeros, which `hidden` masks. So the windows of all tiles have the same size
+    and equal distances in memory, and one batched product covers all tiles without a copy for each.
     """
 
     def __init__(self, y: int, x: int, tiles: int, grid: tuple[int, int], radius: int) -> None:
@@ -323,7 +327,7 @@ class _Strip:
         return out
 
     def hidden(self, rule: _Rule, device: torch.device) -> Tensor:
-        """What to add to scores (tile, query, key): 0, or minus infinity for a key out of the window or the grid."""
+        """What to add to scores (tile, query, key): 0, or minus infinity for a key outside the window or the grid."""
         down, right = (torch.arange(size, device=device) for size in self.window)
         y, x = (torch.arange(size, device=device) for size in self.tile)
         dy = (down - self.above)[:, None] - y[:, None, None, None]
@@ -334,11 +338,11 @@ class _Strip:
         return torch.where(seen, 0.0, -torch.inf).flatten(3).flatten(1, 2)
 
     def place(self, frame: Tensor, key: Tensor) -> Tensor:
-        """Where the keys (query of all tiles, k) of frames are: frame * cells + cell."""
+        """Places of the keys (query of all tiles, k) of frames: frame * cells + cell."""
         tile = torch.arange(len(key), device=key.device)[:, None] // (self.tile[0] * self.tile[1])
         y = self.y - self.above + tile * self.tile[0] + key // self.window[1]
         x = self.key_x.start + key % self.window[1]
-        # A row beyond the grid is hidden and weighs nothing, but its labels are read.
+        # A row outside the grid is hidden and has weight 0, but its labels are read.
         return (frame * self.grid[0] + y.clamp(0, self.grid[0] - 1)) * self.grid[1] + x
 
     def write(self, frame: Tensor, labels: Tensor) -> None:
@@ -348,9 +352,10 @@ class _Strip:
 
 
 def _padded_rows(frames: Sequence[Tensor], top: int, rows: int) -> Iterator[Tensor]:
-    """Rows from `top` on of each frame (channel, y, x), in float32; beyond its ends zeros.
+    """Rows from `top` on of each frame (channel, y, x), in float32; rows outside the frame are zeros.
 
-    Each is the same memory with the next frame's values: fresh memory for each would cost as much as its filling.
+    All frames are yielded in the same memory, one after the other: new memory for each would cost as much time as
+    filling it.
     """
     channels, height, width = frames[0].shape
     low, high = max(0, top), min(top + rows, height)

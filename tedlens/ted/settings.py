@@ -1,4 +1,4 @@
-"""How labels are carried, as one value that is checked once and handed on whole."""
+"""The settings of label propagation, as one object that is checked once and passed on as a whole."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ class Propagation:
     Parameters
     ----------
     top_k
-        Cells that vote for a cell.
+        Number of cells that vote for a cell.
     radius
-        Cells that the window reaches to each side. ``"grid"``: the paper's 15 of 60 rows, and in proportion on
-        other grids, so that windows are of one size in the picture: 4 on the 16 rows of ``mini`` and ``mini-svd``
-        (`up_2`), 8 on the 32 of the image ``mini`` (`up_1`), 15 on the 60 of I2VGen-XL and SVD (`up_2`) and of ADM
-        (`out_7`) at 480 pixels.
+        Number of cells from the centre of the window to each side. ``"grid"``: the paper's 15 for 60 rows, and in
+        proportion on other grids, so that windows have the same size in the picture: 4 on the 16 rows of ``mini`` and
+        ``mini-svd`` (`up_2`), 8 on the 32 rows of the image ``mini`` (`up_1`), 15 on the 60 rows of I2VGen-XL and SVD
+        (`up_2`) and of ADM (`out_7`) at 480 pixels.
     n_last
-        Frames before the present one that serve as references, beside the first.
+        Number of most recent frames used as references, besides the first.
     temperature
-        Of the softmax by which votes are weighed.
+        Temperature of the softmax that weighs the votes.
     convention
-        ``"dift"`` (DIFT, DINO): the window is a square of +-radius cells, on every reference; the
-        references are frame 0 and the last `n_last` frames, frame 0 once.
-        ``"crw"`` (CRW, SFC): the window is a disc (distance < radius); frame 0 as long-term reference
-        is not restricted to it, and stands in again for each reference before the start.
+        ``"dift"`` (DIFT, DINO): the window is a square of +-radius cells, on every reference frame. The
+        references are frame 0 and the last `n_last` frames; frame 0 counts once.
+        ``"crw"`` (CRW, SFC): the window is a disc (distance < radius). Frame 0, as the long-term reference,
+        is not restricted to the window. It also replaces each reference that would lie before the start.
     upsample
-        How soft labels on the feature grid become masks at the clip's own size: bilinear to the model's
-        input size, argmax, nearest neighbour. ``"dift"`` (DIFT) normalises each label to 0..1 over the
+        How soft labels on the feature grid become masks at the size of the clip: bilinear to the input size of the
+        model, argmax, nearest neighbour. ``"dift"`` (DIFT) normalises each label to 0..1 over the
         frame before the argmax, so that a faint object wins where it peaks; ``"argmax"`` does not.
     radius_pixels
-        The window's reach in pixels of the clip, in place of `radius`, so that all blocks and models see equally far:
-        on each grid the nearest number of whole cells, at least 1.
+        Radius of the window in pixels of the clip, instead of `radius`, so that all blocks and models see equally far.
+        On each grid it is rounded to whole cells, at least 1.
 
     Raises
     ------
     TedlensError
-        For a value out of its range.
+        For a value out of range.
     """
 
     top_k: int = 10
@@ -82,13 +82,13 @@ class Propagation:
             raise TedlensError(f"temperature={self.temperature} is out of range; choose a number above 0.")
 
     def on(self, rows: int, height: float) -> Propagation:
-        """The same on a grid of so many rows over a clip of this height in pixels, with `radius` in cells."""
+        """The same settings with `radius` in cells, for a grid of `rows` rows over a clip of `height` pixels."""
         if self.radius_pixels is None:
             return replace(self, radius=self.reach(rows))
         return replace(self, radius=max(1, round(self.radius_pixels * rows / height)), radius_pixels=None)
 
     def reach(self, rows: int) -> int:
-        """Cells that `radius` reaches to each side on a grid of so many rows."""
+        """The radius in cells on a grid of `rows` rows."""
         if isinstance(self.radius, str):
             return max(1, round(PAPER_RADIUS * rows / PAPER_ROWS))
         return int(self.radius)
@@ -102,7 +102,7 @@ SETTINGS = tuple(each.name for each in fields(Propagation))
 
 
 def check_lams(lams: Sequence[float]) -> None:
-    """Each lambda from 0 to 1, and at least one."""
+    """Check that there is at least one lambda, and that each is from 0 to 1."""
     if not len(lams):
         raise TedlensError("No lam is given; give at least one, from 0 (appearance only) to 1 (motion only).")
     for lam in lams:

@@ -1,4 +1,4 @@
-"""The whole of TED: from a clip and its first mask to masks of all frames."""
+"""The whole TED method: from a clip and its first mask to masks of all frames."""
 
 from __future__ import annotations
 
@@ -59,41 +59,41 @@ def track(
     Parameters
     ----------
     clip
-        With masks, of which each object's first is its start; the others are not looked at. Tracking goes forward:
-        what is before the first mask is background. Or a path of such a clip.
+        A clip with masks, or the path of one. Each object starts at its first mask; later masks are not used.
+        Tracking goes forward in time; frames before the first mask are background.
     motion, appearance
-        A video and an image model, loaded or as `probe` takes them. Only the one that `lam` uses need be given:
+        A video and an image model, loaded or as `probe` takes them. Only the models that `lam` uses are needed:
         motion alone with ``lam=1``, appearance alone with ``lam=0``.
     preset
-        Published settings by name (``tedlens info --presets`` lists them), as in ``preset="ted-davis"``: what the
-        other parameters mean where they are not given.
+        Published settings by name (``tedlens info --presets`` lists them), as in ``preset="ted-davis"``. They replace
+        the defaults of the parameters that are not given.
     tau, sigma, log_snr
         Noise level of the motion features in one of three ways, see `probe`; by default the paper's tau, 600.
     block
         Block of the motion features; by default the paper's (``up_2``).
     samples
-        Number of noise draws to average for motion features. The paper's full method uses several (it does not say how
-        many), its efficient one has 1.
+        Number of noise draws to average for the motion features. The paper's full method uses several (it does not
+        say how many), its efficient method 1.
     lam
         Weight of motion in the fusion, 0 to 1.
     appearance_tau, appearance_block
-        Those of the appearance features; by default DIFT's noise level (51; an encoder has none: 0) and the model's
-        block.
+        Noise level and block of the appearance features; by default DIFT's noise level (51; 0 for an encoder, which
+        has no noise) and the model's block.
     appearance_samples
-        Number of noise draws to average for appearance features (DIFT: 8 with Stable Diffusion, 4 with ADM).
+        Number of noise draws to average for the appearance features (DIFT: 8 with Stable Diffusion, 4 with ADM).
     seed, overlap, stitch, size
-        See `probe`; `size` holds for both models.
+        See `probe`; `size` applies to both models.
     top_k, radius, n_last, temperature, convention, upsample, radius_pixels
         See `tedlens.ted.Propagation`.
 
     Returns
     -------
-    Dataset with ``labels`` (frame, y, x) uint8 at the clip's own size: the ids of the first mask.
+    Dataset with ``labels`` (frame, y, x) uint8 at the size of the clip: the ids of the first mask.
 
     Raises
     ------
     TedlensError
-        For a clip without first mask, a model that is missing or of the other kind, or settings out of range.
+        For a clip without a first mask, a model that is missing or of the wrong kind, or settings out of range.
     """
     how = Propagation(top_k, radius, n_last, temperature, convention, upsample, radius_pixels)
     clip = as_clip(clip)
@@ -130,16 +130,16 @@ def track_points(
     visible_above: float = 0.5,
     **words: Any,
 ) -> xr.Dataset:
-    """Follow points through the clip with TED, as `track` does objects.
+    """Track points through the clip with TED, as `track` does with objects.
 
     Parameters
     ----------
     clip
-        A clip or the path of one; of its masks none is looked at.
+        A clip or the path of one; its masks are not used.
     queries, locate, visible_above
         See `propagate_points`.
     **words
-        Models, noise levels, blocks and settings by the names that `track` has for them, and ``preset``.
+        Models, noise levels, blocks and settings, with the parameter names of `track`, and ``preset``.
 
     Returns
     -------
@@ -148,7 +148,7 @@ def track_points(
     Raises
     ------
     TedlensError
-        As `track` and `propagate_points`; for a word that `track` does not know.
+        As `track` and `propagate_points`, and for a word that is no parameter of `track`.
     """
     known = {name: each.default for name, each in inspect.signature(track).parameters.items() if name != "clip"}
     if unknown := [name for name in words if name not in known]:
@@ -164,7 +164,7 @@ def track_points(
 
 
 class _Features(NamedTuple):
-    """What propagation goes by: of one model of length 1 at each cell, of two as fused."""
+    """Features for propagation: those of one model, of length 1 at each cell, or those of two models, fused."""
 
     values: Tensor  # (frame, channel, y, x), on the device
     input_size: tuple[int, int]  # of the frames that the first model saw
@@ -194,7 +194,7 @@ def _features(
     stitch: Stitch,
     size: int | tuple[int, int] | None,
 ) -> _Features:
-    """Features by the words of `track`, every one of which is checked before a UNet runs."""
+    """Features for the parameters of `track`, which are all checked before a UNet runs."""
     check_lams([lam])
     if tau is None and sigma is None and log_snr is None:
         tau = PAPER_TAU
@@ -226,7 +226,7 @@ def _features(
 
 
 class _Role(NamedTuple):
-    """A model, and the features that are taken from it."""
+    """A model, and which features to take from it."""
 
     name: str
     model: DiffusionModel
@@ -252,7 +252,7 @@ def clip_features(prepared: Prepared, tau: int, seed: int, block: str, samples: 
 
 
 def start_masks(clip: Clip) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """A clip's masks (frame, H, W), of which one must hold an object."""
+    """The masks (frame, H, W) of a clip; at least one must contain an object."""
     if clip.masks is None or not object_ids(clip.masks):
         raise TedlensError(
             f"Clip {clip.name!r} has no object in its masks, so there is nothing to track; "
