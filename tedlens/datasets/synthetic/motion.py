@@ -83,7 +83,7 @@ def drift(
 
 
 def _lanes(rng: np.random.Generator, bodies: list[Body], view: str) -> list[tuple[float, float]]:
-    """Height and depth of a lane for each body, in random order; the camera sees the lanes apart."""
+    """Height and depth of one lane per body, in random order; lanes have different distances from the camera."""
     places = shuffled(rng, len(bodies))
     gap = LANES.get(view, 2.1) * max(b.radius for b in bodies)
     if view == "top":  # lanes are heights
