@@ -1,4 +1,4 @@
-"""What carries labels is matched by them: of one clip, frame by frame, cell by cell, never by position alone."""
+"""Match labelled arrays by their labels (same clip, same frames, same cells), never by position alone."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tedlens.provenance import frames_sha256
 
 
 def check_same_clip(**named: xr.DataArray | xr.Dataset) -> None:
-    """See that all are of one clip, as far as they say which.
+    """Check that all arrays are of one clip, as far as their attributes name it.
 
     Raises
     ------
     TedlensError
-        Where two of them name different clips.
+        If two of them name different clips.
     """
     said = {name: one for name, given in named.items() if (one := _clip_of(given)) is not None}
     for (first, one), (second, other) in zip(said.items(), list(said.items())[1:], strict=False):
@@ -31,12 +31,12 @@ def check_same_clip(**named: xr.DataArray | xr.Dataset) -> None:
 
 
 def check_of_clip(given: xr.DataArray | xr.Dataset, clip: Clip, what: str) -> None:
-    """See that results are of this clip, as far as they say of which they are.
+    """Check that results are of this clip, as far as their attributes name it.
 
     Raises
     ------
     TedlensError
-        Where they name another.
+        If they name another clip.
     """
     said = _clip_of(given)
     if said is not None and said[0] != frames_sha256(clip):
@@ -46,7 +46,7 @@ def check_of_clip(given: xr.DataArray | xr.Dataset, clip: Clip, what: str) -> No
 
 
 def _clip_of(given: xr.DataArray | xr.Dataset) -> tuple[str, str] | None:
-    """Hash of the frames and name of the clip that results are of; None where they do not say."""
+    """Hash of the frames, and name, of the clip of some results; None if the attributes do not contain them."""
     for prefix in ("", "motion_", "appearance_"):
         if sha256 := given.attrs.get(f"{prefix}clip_sha256"):
             return str(sha256), str(given.attrs.get(f"{prefix}clip", ""))
@@ -64,12 +64,12 @@ def in_order(given: xr.DataArray) -> xr.DataArray:
 def common_frames(
     first: xr.DataArray, second: xr.DataArray, names: tuple[str, str]
 ) -> tuple[xr.DataArray, xr.DataArray]:
-    """The frames that both have, where the one has all those of the other.
+    """Both arrays on their common frames; one of them must contain all frames of the other.
 
     Raises
     ------
     TedlensError
-        Where each has frames that the other lacks, or one does not say its frames and their numbers differ.
+        If each has frames that the other lacks, or one has no frame coordinate and the numbers of frames differ.
     """
     if "frame" not in first.coords or "frame" not in second.coords:
         if first.sizes["frame"] != second.sizes["frame"]:
@@ -88,7 +88,7 @@ def common_frames(
 
 
 def listed(values: Any) -> str:
-    """A few numbers for a message: a run by its ends."""
+    """Numbers as text for a message; consecutive numbers as 'first to last'."""
     numbers = [int(value) for value in np.asarray(values)]
     if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
         return f"{numbers[0]} to {numbers[-1]}"
@@ -96,12 +96,12 @@ def listed(values: Any) -> str:
 
 
 def check_finite(values: Any, attrs: Mapping[Any, Any], what: str) -> None:
-    """See that features are numbers.
+    """Check that features are finite.
 
     Raises
     ------
     TedlensError
-        Where they are not, with the model, block, tau and type of number that the attributes name.
+        If they are not; the message contains the model, block, tau and dtype that the attributes name.
     """
     if np.isfinite(values).all():
         return
@@ -113,7 +113,7 @@ def check_finite(values: Any, attrs: Mapping[Any, Any], what: str) -> None:
 
 
 def labels_in(given: Any) -> Any:
-    """Labels as they are, those with coordinates in their order; out of what `track` gives, its labels.
+    """Labels, in the order of their coordinates if they have any; from a result of `track`, its variable `labels`.
 
     Raises
     ------
@@ -131,14 +131,14 @@ def labels_in(given: Any) -> Any:
 
 
 def check_whole(features: xr.DataArray, what: str, mask: tuple[int, int] | None = None) -> None:
-    """See that features of a clip cover all of its picture, and that a mask has the picture's size.
+    """Check that features cover the whole picture of their clip, and that a mask has the size of the picture.
 
-    Features that do not say the size of their clip's picture (`clip_shape`) are taken as they are.
+    Features without the attribute `clip_shape` are not checked.
 
     Raises
     ------
     TedlensError
-        Where rows or columns were cut off, or the mask has another size.
+        If rows or columns were cut off, or the mask has another size.
     """
     shape = next((features.attrs[n] for n in ("clip_shape", "motion_clip_shape") if n in features.attrs), None)
     if shape is None:

@@ -1,4 +1,4 @@
-"""The main job on the embedded models: TED on clips of two identical balls that training never saw."""
+"""The main task with the embedded models: TED on clips of two identical balls, not seen in training."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from tedlens.ted.tracking import track
 TAUS = [0, 100, 200, 300, 400, 500, 600, 700, 800, 900]
 PCA_TAUS = [100, 800]  # little noise and much
 LAM = 0.5
-APPEARANCE_BLOCK = "up_1"  # that the benchmark's validation chooses for the image model: its best, not its default
+APPEARANCE_BLOCK = "up_1"  # best image model block in the benchmark's validation, not its default
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo found, and the files it left."""
+    """The results of the demo, and the files that it wrote."""
 
     table: xr.DataArray  # J_m in percent (tau, features)
     clips: int
@@ -43,7 +43,7 @@ class Demo:
 
 
 def run_demo(out: Path, *, clips: int = 8, seed: int = 0) -> Demo:
-    """Track `clips` hold-out clips at each tau with motion, appearance and fused features, and write it all."""
+    """Track `clips` hold-out clips at each tau with motion, appearance and fused features; write it all to `out`."""
     check_replaceable(out, "an earlier demo")
     motion, appearance = load_video_model("mini"), load_image_model("mini")
     made = [hold_out_clip(number) for number in range(clips)]
@@ -67,15 +67,15 @@ def run_demo(out: Path, *, clips: int = 8, seed: int = 0) -> Demo:
 
 
 def hold_out_clip(number: int) -> Clip:
-    """Two identical balls that pass one another; from the test seeds, which training never sees."""
+    """A clip of two identical balls that pass each other, from the test seeds, which training never sees."""
     view = "perspective" if number % 2 == 0 else "top"
     return similar(recipe.TEST_SEEDS[number], view=view, frames=recipe.FRAMES, size=recipe.SIZE)  # type: ignore[arg-type]
 
 
 def by_features(fused: xr.Dataset, alone: xr.Dataset) -> xr.Dataset:
-    """Scores (clip, features, tau, object, frame): motion and appearance at tau, and motion at tau fused.
+    """Scores (clip, features, tau, object, frame) of motion and of appearance at tau, and of fused features.
 
-    What is fused with it is appearance at DIFT's tau, the default of `sweep`.
+    Fused: motion at tau with appearance at DIFT's tau, the default of `sweep`.
     """
     kinds = {"motion": fused.sel(lam=1), "appearance": alone, "fused": fused.sel(lam=LAM)}
     each = [
@@ -87,7 +87,7 @@ def by_features(fused: xr.Dataset, alone: xr.Dataset) -> xr.Dataset:
 
 
 def typical_clip(scores: xr.Dataset, best: dict[str, int]) -> int:
-    """The clip on which motion is ahead of appearance as on most clips (the median), each at its best tau."""
+    """Index of the clip with the median lead of motion over appearance, each at its best tau."""
     j = scores["J"].mean(["object", "frame"])
     gain = j.sel(features="motion", tau=best["motion"]) - j.sel(features="appearance", tau=best["appearance"])
     return int(np.argsort(gain.values, kind="stable")[(len(gain) - 1) // 2])
@@ -96,7 +96,7 @@ def typical_clip(scores: xr.Dataset, best: dict[str, int]) -> int:
 def write_demo(
     out: Path, clip: Clip, tracked: dict[str, xr.DataArray], feats: xr.DataTree, scores: xr.Dataset
 ) -> dict[str, Path]:
-    """Features, scores, masks, overlays and figures; returns what lies where."""
+    """Write features, scores, masks, overlays and figures; return their paths."""
     write_masks(tracked["motion"].values, out / "masks", clip.frame_names)
     write_video(overlay(clip.frames, tracked["motion"].values), out / "overlay.mp4", clip.fps)
     PIL.Image.fromarray(overlay_strip(clip, tracked)).save(out / "overlay.png")
@@ -122,7 +122,7 @@ def write_demo(
 
 
 def overlay_strip(clip: Clip, tracked: dict[str, xr.DataArray]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """One picture: truth, appearance and motion in rows, frames in columns. Needs no browser."""
+    """One picture with truth, appearance and motion in rows, and frames in columns. It needs no browser."""
     assert clip.masks is not None
     chosen = chosen_frames(len(clip), None)
     rows = [clip.masks, *(masks.values for masks in tracked.values())]
@@ -131,7 +131,7 @@ def overlay_strip(clip: Clip, tracked: dict[str, xr.DataArray]) -> np.ndarray[An
 
 
 def story(clip: Clip, tracked: dict[str, xr.DataArray], feats: xr.DataTree, scores: xr.Dataset) -> go.Figure:
-    """The finding at a glance: who tracks, what the features look like, and the curve over tau."""
+    """The result in one figure: tracks of each model, motion features in colour, and the curve over tau."""
     assert clip.masks is not None
     chosen = chosen_frames(len(clip), None)
     features = feats[feats.attrs["blocks"][-1]].to_dataset()["features"].isel(seed=0)

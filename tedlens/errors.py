@@ -1,10 +1,10 @@
-"""The one error that users meet."""
+"""The one error type for users."""
 
 from __future__ import annotations
 
 
 class TedlensError(ValueError):
-    """Something given to tedlens cannot be used.
+    """An input of tedlens cannot be used.
 
-    Its message is one sentence for a person: what was given, what is allowed, what to do.
+    The message is one readable sentence: what was given, what is allowed, what to do.
     """

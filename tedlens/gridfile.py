@@ -1,4 +1,4 @@
-"""A sweep described in YAML, in the words of `tl.sweep`."""
+"""A sweep described in YAML, with the parameter names of `tl.sweep`."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ EXAMPLE = "clips: [{path: frames/bear, masks: masks/bear}]"
 
 
 def read_gridfile(path: str | Path) -> dict[str, Any]:
-    """The words of a grid file, its clips as functions that read them when their turn comes.
+    """The arguments in a grid file; its clips are functions that read them when they are needed.
 
     Parameters
     ----------
     path
         YAML with the parameters of `tl.sweep` by name. ``clips`` is a list; each item holds the arguments of
         `tl.read_clip` (``{path: frames/bear, masks: masks/bear}``), or names one of `tl.datasets` with its
-        arguments (``{similar: {seed: 3}}``). Paths are those of the working folder.
+        arguments (``{similar: {seed: 3}}``). Paths are relative to the working folder.
 
     Raises
     ------
     TedlensError
-        For a file that cannot be read, is no YAML, or says something else.
+        For a file that cannot be read, is no YAML, or has other content.
     """
     words = _words(path)
     missing = [word for word in ("clips", "tau") if word not in words]
@@ -41,7 +41,7 @@ def read_gridfile(path: str | Path) -> dict[str, Any]:
 
 
 def read_clips(path: str | Path) -> list[Callable[[], Clip]]:
-    """The clips that a YAML file lists as a grid file does, as functions that read them; what else it says is ignored.
+    """The clips listed in a YAML file as in a grid file, as functions that read them; other content is ignored.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def _clips_in(words: Mapping[str, Any], path: str | Path) -> list[Callable[[], C
 
 
 def _check_plain(text: str, path: str | Path) -> None:
-    """See that a grid file is one that a person writes: references and deep nests can grow without end."""
+    """Refuse references and deep nesting in a grid file, which can grow without limit."""
     depth = 0
     for event in yaml.parse(text):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -88,7 +88,7 @@ def _check_plain(text: str, path: str | Path) -> None:
 
 
 def _clips(given: Any, path: str | Path) -> list[Callable[[], Clip]]:
-    """Functions that give the clips that an item of ``clips`` means."""
+    """Functions that return the clips of one item of ``clips``."""
     if isinstance(given, Mapping) and "path" in given:
         try:
             inspect.signature(read_clip).bind(**given)
@@ -106,7 +106,7 @@ def _clips(given: Any, path: str | Path) -> list[Callable[[], Clip]]:
 
 
 def _dataset(name: str, arguments: Mapping[str, Any], path: str | Path) -> list[Callable[[], Clip]]:
-    """A dataset's clips, each read when its turn comes."""
+    """The clips of a dataset, as functions that read them when they are needed."""
     make = partial(getattr(datasets, name), **arguments)
     try:
         found = make()

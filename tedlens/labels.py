@@ -1,4 +1,4 @@
-"""Ids of objects in masks: what they may be, and the one entrance that all use."""
+"""Object ids in masks: which values are allowed, and the conversion that all code uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tedlens.errors import TedlensError
 if TYPE_CHECKING:
     pass
 
-VOID = 255  # in masks, as in DAVIS: nobody has said what is here
+VOID = 255  # in masks, as in DAVIS: not annotated
 Labels = npt.NDArray[np.uint8]
 
 
@@ -70,14 +70,14 @@ def from_first(first: Labels, frames: int, what: str = "masks") -> Labels:
 
 
 def on_grid(masks: Labels, grid: tuple[int, int]) -> Labels:
-    """Masks (..., H, W) on a grid of cells: nearest neighbour, at the cells' centres."""
+    """Masks (..., H, W) on a grid of cells: nearest neighbour at the centres of the cells."""
     sides = zip(grid, masks.shape[-2:], strict=True)
     rows, columns = (np.floor((np.arange(g) + 0.5) * s / g).astype(int) for g, s in sides)
     return masks[..., rows, :][..., columns]
 
 
 def check_size(labels: Labels, height: int, width: int, what: str = "masks") -> None:
-    """See that labels are (T, H, W) or (H, W) of the given size."""
+    """Check that labels are (T, H, W) or (H, W) and have the given size."""
     if labels.ndim not in (2, 3):
         raise TedlensError(f"{what} has shape {labels.shape}; give (T, H, W), or (H, W) for the first frame only.")
     if labels.shape[-2:] != (height, width):

@@ -1,4 +1,4 @@
-"""What a notebook shows of clips and models: small pictures and tables of facts, as HTML that brings all it needs."""
+"""Clips and models in a notebook: small pictures and tables of facts, as self-contained HTML."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDEST = 200
 
 
 def facts_html(title: str, facts: Mapping[str, str], pictures: str = "") -> str:
-    """A title, pictures (HTML) and a table of facts, which are taken as text; colours are the page's own."""
+    """A title, pictures (HTML) and a table of facts, which are escaped as text; colours are those of the page."""
     rows = "".join(
         f'<tr><th style="text-align:left">{_text(name)}</th><td style="text-align:left">{_text(fact)}</td></tr>'
         for name, fact in facts.items()
@@ -26,7 +26,7 @@ def facts_html(title: str, facts: Mapping[str, str], pictures: str = "") -> str:
 
 
 def thumbnails_html(frames: npt.NDArray[np.uint8]) -> str:
-    """A few of a clip's frames (frame, y, x, channel), first to last, as PNG in the page."""
+    """A few of the frames (frame, y, x, channel) of a clip, first to last, as PNG in the page."""
     chosen = np.unique(np.linspace(0, len(frames) - 1, THUMBNAILS).round().astype(int))
     return "".join(
         f'<img src="data:image/png;base64,{_thumbnail(frames[number])}" title="frame {number}" alt="frame {number}" '
@@ -39,9 +39,9 @@ def _thumbnail(frame: npt.NDArray[np.uint8]) -> str:
     import PIL.Image  # only now: a clip does without
 
     picture = PIL.Image.fromarray(frame)
-    # Cells of a very small clip are shown large, without a blur that it does not have.
+    # Pixels of a very small clip are shown large, without blur.
     how = PIL.Image.Resampling.BOX if picture.height > HEIGHT else PIL.Image.Resampling.NEAREST
-    # Of a frame that is nearly a line the shape is lost, and not the memory.
+    # A frame that is nearly a line loses its shape here, so that it does not fill the memory.
     width = min(max(1, round(picture.width * HEIGHT / picture.height)), 4 * HEIGHT)
     written = io.BytesIO()
     picture.resize((width, HEIGHT), how).save(written, "PNG")

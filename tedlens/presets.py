@@ -13,25 +13,25 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 NOISE = ("tau", "sigma", "log_snr")  # three ways to say one thing
-OF_MOTION = {"tau": "tau", "block": "blocks", "samples": "samples", "lam": "lam"}  # in the words of a sweep
-# Of the appearance features, in the words of a sweep of them alone.
+OF_MOTION = {"tau": "tau", "block": "blocks", "samples": "samples", "lam": "lam"}  # their names in a sweep
+# Parameters of the appearance features, and their names in a sweep of appearance alone.
 ALONE = {"appearance_tau": "tau", "appearance_block": "blocks", "appearance_samples": "samples"}
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings that somebody published.
+    """Published settings.
 
     Attributes
     ----------
     title
-        What they are of.
+        Method and data set of the settings.
     words
-        By the names of `track`'s parameters.
+        The settings, by the parameter names of `track`.
     motion, appearance
         Names of the models that they were published with.
     note
-        What the source leaves open, and what stands here for it.
+        What the source does not specify, and what is used here instead.
     """
 
     title: str
@@ -41,8 +41,8 @@ class Preset:
     note: str = ""
 
 
-# Table 4, and "From the paper's full text" of TED (arXiv 2512.02339). Open there, and taken from the protocol of DIFT,
-# whose models and propagation it takes over: the number of references (28) and of noise draws (4, as with ADM).
+# Table 4, and "From the paper's full text" of TED (arXiv 2512.02339). The paper does not give the number of references
+# (28) and of noise draws (4, as with ADM); they come from the protocol of DIFT, whose models and propagation TED uses.
 TED_NOTE = (
     "The paper prints neither the number of last frames nor of noise draws; here they are DIFT's, 28 and 4. "
     "Its 'efficient' variant is samples=1, appearance_samples=1."
@@ -135,12 +135,12 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset_named(name: str) -> Preset:
-    """The preset of a name.
+    """The preset with this name.
 
     Raises
     ------
     TedlensError
-        For a name that none has.
+        For an unknown name.
     """
     if name not in PRESETS:
         raise TedlensError(f"preset={name!r} is not known; choose from {', '.join(PRESETS)}.")
@@ -148,7 +148,7 @@ def preset_named(name: str) -> Preset:
 
 
 def track_words(preset: str, said: Mapping[str, Any]) -> dict[str, Any]:
-    """Words of `track`: those of the preset, and what is said beside it, which wins."""
+    """Arguments of `track`: those of the preset, overridden by the arguments `said` that the caller gives."""
     words = dict(preset_named(preset).words)
     if any(said.get(name) is not None for name in NOISE):
         words.pop("tau", None)
@@ -158,7 +158,7 @@ def track_words(preset: str, said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sweep_words(preset: str, said: Mapping[str, Any]) -> dict[str, Any]:
-    """Words of `sweep`, likewise. Of a model that is not given nothing is said."""
+    """Arguments of `sweep`, in the same way; without the settings of a model that is not given."""
     given = {role: said.get(role) is not None for role in ("motion", "appearance")}
     words = as_sweep(track_words(preset, {}), **given)
     if any(said.get(name) is not None for name in NOISE):
@@ -169,9 +169,9 @@ def sweep_words(preset: str, said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_sweep(words: Mapping[str, Any], *, motion: bool, appearance: bool) -> dict[str, Any]:
-    """Words of `track` in those of `sweep`, for the models that are given.
+    """Convert arguments of `track` to arguments of `sweep`, for the models that are given.
 
-    Where appearance is alone, its noise level, block and samples are those that are swept.
+    If only appearance is given, its noise level, block and samples become the swept ones.
     """
     words = dict(words)
     of_appearance = {name: words.pop(name) for name in ALONE if name in words}
@@ -190,7 +190,7 @@ def as_sweep(words: Mapping[str, Any], *, motion: bool, appearance: bool) -> dic
 def takes_preset(
     fill: Callable[[str, Mapping[str, Any]], dict[str, Any]],
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A function whose keywords a preset fills in, where its caller names one and does not say them."""
+    """Decorate a function so that `preset=` fills in the keywords that the caller does not give."""
 
     def around(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)

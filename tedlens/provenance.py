@@ -1,4 +1,4 @@
-"""How a result came to be, as plain attributes."""
+"""How a result was made, as plain attributes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tedlens.version import __version__
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Versions of tedlens and of the packages that the numbers depend on."""
     others = {f"version_{name}": version(name) for name in ("torch", "diffusers", "numpy", "xarray")}
-    # Its own by the code that runs: what pip knows of a checkout is of the day when it was installed.
+    # The version of tedlens comes from the running code: for a checkout, pip has the version at installation.
     return {"version_tedlens": __version__} | others
 
 
 def grouped(attributes: Mapping[Any, Any]) -> dict[str, Any]:
-    """Attributes in the order in which one reads them: settings, clip, models, then revisions, hashes and versions."""
+    """Attributes in reading order: settings, clip, models, then revisions, hashes and versions."""
     return dict(sorted(((str(name), value) for name, value in attributes.items()), key=lambda each: _group(each[0])))
 
 
@@ -35,12 +35,12 @@ def _group(name: str) -> int:
 
 
 def frames_sha256(clip: Clip) -> str:
-    """Hash of a clip's frames, by which results are known to be of it."""
+    """Hash of the frames of a clip, which identifies the clip of a result."""
     return hashlib.sha256(clip.frames.tobytes()).hexdigest()
 
 
 def clip_provenance(clip: Clip) -> dict[str, Any]:
-    """Name, size and content of a clip, and how it was made if it was made."""
+    """Name, size and hash of a clip, and, if it is synthetic, how it was made."""
     made = {} if clip.objects is None else {f"clip_made_{k}": v for k, v in clip.objects.attrs.items()}
     return {
         "clip": clip.name,

@@ -1,7 +1,7 @@
-"""Files in and out: videos, folders of pictures, masks. Arrays only; what they mean is `clip`'s affair.
+"""Read and write files: videos, folders of pictures, masks. Arrays only; `clip` gives them their meaning.
 
-What is written appears whole under its name or not at all, and what is read is all there: a file that
-breaks off is an error, never a shorter clip.
+A file is written completely or not at all. A file that is cut short raises an error on reading, and never gives a
+shorter clip.
 """
 
 from tedlens.media.drawing import object_colours, overlay, palette

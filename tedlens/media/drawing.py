@@ -1,4 +1,4 @@
-"""Objects drawn over frames, in colours that colour-blind readers tell apart."""
+"""Draw objects over frames, in colours that colour-blind readers can distinguish."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIRST_OBJECTS = ("E69F00", "56B4E9", "CC79A7", "F0E442", "009E73", "D55E00", "00
 
 
 def palette() -> npt.NDArray[np.uint8]:
-    """The 256 colours (id, rgb) of the DAVIS and PASCAL VOC palettes: the bits of the id, dealt out to rgb."""
+    """The 256 colours (id, rgb) of the DAVIS and PASCAL VOC palettes: the bits of the id, distributed over rgb."""
     ids = np.arange(256)
     colours = np.zeros((256, 3), np.uint8)
     for bit in range(8):
@@ -28,8 +28,10 @@ def palette() -> npt.NDArray[np.uint8]:
 
 
 def object_colours() -> npt.NDArray[np.uint8]:
-    """The colours (id, rgb) in which objects are shown: seven that colour-blind readers tell apart (Okabe and Ito),
-    then those of the palette, brighter. Files of masks have the palette itself.
+    """The colours (id, rgb) in which objects are shown.
+
+    First seven that colour-blind readers can distinguish (Okabe and Ito), then those of the palette, brighter. Mask
+    files use the palette itself.
     """
     colours: npt.NDArray[np.uint8] = np.minimum(palette().astype(int) * 255 // 192, 255).astype(np.uint8)
     colours[1 : len(FIRST_OBJECTS) + 1] = [tuple(bytes.fromhex(code)) for code in FIRST_OBJECTS]
@@ -37,7 +39,7 @@ def object_colours() -> npt.NDArray[np.uint8]:
 
 
 def overlay(frames: Pictures, labels: npt.ArrayLike, alpha: float = 0.5) -> Pictures:
-    """Pictures with their objects tinted and outlined, each in its colour (`object_colours`).
+    """Frames with each object tinted and outlined in its colour (`object_colours`).
 
     Parameters
     ----------
@@ -46,7 +48,7 @@ def overlay(frames: Pictures, labels: npt.ArrayLike, alpha: float = 0.5) -> Pict
     labels
         (T, H, W) integers. 0 (background) and 255 (void) are left as they are.
     alpha
-        How much of the tint: 0 only outlines, 1 hides the picture.
+        Opacity of the tint: 0 shows only outlines, 1 hides the picture.
 
     Returns
     -------
@@ -55,7 +57,7 @@ def overlay(frames: Pictures, labels: npt.ArrayLike, alpha: float = 0.5) -> Pict
     Raises
     ------
     TedlensError
-        For arrays of another kind, or of sizes that do not agree.
+        For arrays of the wrong type or shape, or of different sizes.
     """
     frames, ids = check_frames(frames), as_labels(labels, "labels")
     if ids.shape != frames.shape[:3]:

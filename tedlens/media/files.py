@@ -1,4 +1,4 @@
-"""Files and folders: found in natural order, read as plain arrays, written whole or not at all."""
+"""Files and folders: list in natural order, read as plain arrays, write completely or not at all."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def number_of(stem: str) -> int | None:
 
 
 def load_arrays(path: Path, *keys: str) -> dict[str, npt.NDArray[Any]]:
-    """The arrays `keys` of an .npz, of which the first must be there; a lone .npy is the first."""
+    """The arrays `keys` of an .npz, of which the first is required; an .npy file counts as the first."""
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -53,7 +53,7 @@ def load_arrays(path: Path, *keys: str) -> dict[str, npt.NDArray[Any]]:
 
 @contextmanager
 def aside(target: Path, given: Path) -> Iterator[Path]:
-    """A hidden name beside `target` to write under; what is left there on an error is removed."""
+    """A hidden name next to `target` to write to; after an error, the partial file or folder is removed."""
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield part
@@ -74,7 +74,7 @@ def target_of(path: str | os.PathLike[str]) -> Path:
 
 
 def swap_in(part: Path, target: Path) -> None:
-    """Give the folder `part` the name `target`; one that had it goes only once that has worked."""
+    """Rename the folder `part` to `target`; an old `target` is removed only after this has worked."""
     if not target.exists():
         part.rename(target)
         return

@@ -1,4 +1,4 @@
-"""Frames as they lie in a file or folder, and which of them are asked for."""
+"""Frames in a file or folder, and which of them are requested."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 Pictures = npt.NDArray[np.uint8]
 
-LONGEST_SIDE = 16384  # of a picture in pixels; what says that it is larger is damaged
+LONGEST_SIDE = 16384  # of a picture in pixels; a file that declares more is damaged
 
 
 @dataclass(frozen=True)
 class Footage:
-    """Frames as they lie in a file or folder, and what is needed to find their masks."""
+    """Frames read from a file or folder, and what is needed to find their masks."""
 
     frames: Pictures
     start: int  # number of the first of `frames` in the source
@@ -36,18 +36,18 @@ class Footage:
 
     @property
     def numbers(self) -> range:
-        """Where each of `frames` stands in the source, counted from 0."""
+        """Position of each of `frames` in the source, counted from 0."""
         return range(self.start, self.start + len(self.frames) * self.stride, self.stride)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What each of `frames` is called in the source: its file's stem, or its number."""
+        """Name of each of `frames` in the source: the stem of its file, or its number."""
         return numbered(self.numbers) if self.stems is None else tuple(self.stems[i] for i in self.numbers)
 
 
 @dataclass(frozen=True)
 class Part:
-    """What is asked for of a source: every `stride`-th frame from `start` to `stop` (not included), at a size."""
+    """The requested part of a source: every `stride`-th frame from `start` to `stop` (not included), at a size."""
 
     start: int = 0
     stop: int | None = None
@@ -59,11 +59,11 @@ class Part:
         return slice(self.start, self.stop, self.stride)
 
     def holds(self, number: int) -> bool:
-        """Whether a frame of the source is asked for; those from `stop` on are never asked about."""
+        """Whether a frame of the source is requested; `number` must be below `stop`, which is not checked."""
         return number >= self.start and (number - self.start) % self.stride == 0
 
     def fitted(self, picture: Pictures) -> Pictures:
-        """A picture (H, W, 3) at the size asked for."""
+        """A picture (H, W, 3), resized to the requested size."""
         from PIL import Image
 
         if self.size is None:
@@ -85,7 +85,7 @@ def numbered(numbers: Iterable[int]) -> tuple[str, ...]:
 
 
 def check_frames(frames: npt.ArrayLike, what: str = "frames") -> Pictures:
-    """`frames` as an array, after a look at its type and shape."""
+    """`frames` as an array, with its type and shape checked."""
     array = as_array(frames, what)
     if array.ndim != 4 or array.shape[-1] != 3:
         hint = "add a first axis with frames[None]" if array.ndim == 3 and array.shape[-1] == 3 else "give (T, H, W, 3)"
@@ -100,7 +100,7 @@ def check_frames(frames: npt.ArrayLike, what: str = "frames") -> Pictures:
 def footage_of(
     path: Path, pictures: list[Pictures], size: tuple[int, ...], part: Part, total: int | None, **known: Any
 ) -> Footage:
-    """Pictures of one size as frames."""
+    """A `Footage` from pictures, which must all have the same size."""
     if len({picture.shape for picture in pictures}) > 1:
         raise TedlensError(f"{path} changes its picture size midway; all frames of a clip must be of one size.")
     frames = np.stack(pictures) if pictures else np.empty((0, 0, 0, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Masks in files: the ids that somebody meant, for the frames that they belong to."""
+"""Masks in files: find the object ids that are meant, and the frame of each mask."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read_masks(masks: str | os.PathLike[str] | npt.ArrayLike, footage: Footage, 
 
 
 def mask_footage(folder: str | os.PathLike[str]) -> Footage:
-    """What a folder of masks says of the frames they belong to: how many, their size and their stems."""
+    """Information about the frames of a folder of masks: their number, size and stems."""
     path = Path(folder).expanduser()
     files = files_in(path, (".png",)) if path.is_dir() else []
     if not files:
@@ -56,7 +56,7 @@ def mask_footage(folder: str | os.PathLike[str]) -> Footage:
 
 
 def _cut(labels: Labels, what: str, footage: Footage) -> Labels:
-    """Labels of the whole source, or of the first frame read, for the frames that were read."""
+    """Reduce labels of the whole source, or of the first frame read, to the frames that were read."""
     count = len(footage.frames)
     check_size(labels, *footage.size, what)
     if labels.ndim == 2:
@@ -81,7 +81,7 @@ def _fitted(masks: Labels, footage: Footage) -> Labels:
 
 
 def _frame_named(stem: str, footage: Footage) -> int:
-    """The frame of the source of that name; the first that was read, if there is none."""
+    """Index of the frame of the source with this name; the first frame read if there is none."""
     if footage.stems is not None:
         return footage.stems.index(stem) if stem in footage.stems else footage.start
     number = number_of(stem)
@@ -91,7 +91,7 @@ def _frame_named(stem: str, footage: Footage) -> int:
 
 
 def _place(folder: Path, files: list[Path], footage: Footage) -> dict[int, Path]:
-    """Masks by their frame: the one of the same stem, else of the same number, else at that position."""
+    """Masks by frame: matched by stem, else by number, else by position."""
     stems = footage.stems or ()
     _refuse_counted_anew(folder, files, footage)
     keys: Sequence[str | int | None] = [file.stem for file in files]
@@ -121,7 +121,7 @@ def _place(folder: Path, files: list[Path], footage: Footage) -> dict[int, Path]
 
 
 def _refuse_counted_anew(folder: Path, files: list[Path], footage: Footage) -> None:
-    """Masks 00000, 00001, .. for as many frames as were read of a part: of these, or of the source's first frames?"""
+    """Refuse masks 00000, 00001, .. that could belong to the part read or to the first frames of the source."""
     count = len(footage.frames)
     if footage.numbers != range(count) and {file.stem for file in files} == set(numbered(range(count))):
         raise TedlensError(
@@ -132,7 +132,7 @@ def _refuse_counted_anew(folder: Path, files: list[Path], footage: Footage) -> N
 
 
 def _refuse_counted_from_1(folder: Path, numbers: list[int], footage: Footage) -> None:
-    """Masks 1, 2, .. beyond the end of what was read of a video: whether it has as many frames is not known."""
+    """Refuse masks 1, 2, .. beyond the part read of a video, whose number of frames is then unknown."""
     if len(numbers) > 1 and sorted(numbers) == list(range(1, len(numbers) + 1)) and len(numbers) > footage.numbers[-1]:
         raise TedlensError(
             f"masks={folder} holds masks 1 to {len(numbers)} and none for frame 0, so they seem to be counted from 1; "
@@ -141,7 +141,7 @@ def _refuse_counted_from_1(folder: Path, numbers: list[int], footage: Footage) -
 
 
 def _refuse_frame_and_object(folder: Path, files: list[Path], stems: Sequence[str]) -> None:
-    """Names such as 00000_1.png, 00000_2.png are of frames and objects, and their last number is no frame's."""
+    """Refuse names by frame and object, as 00000_1.png, 00000_2.png: their last number is no frame number."""
     parts = [re.fullmatch(r"(.*[0-9].*?)[_.-]+[A-Za-z]*[0-9]+", file.stem) for file in files]
     begins = [part.group(1) for part in parts if part]
     if len(begins) == len(files) and (set(begins) <= set(stems) or len(set(begins)) < len(begins)):
@@ -152,7 +152,7 @@ def _refuse_frame_and_object(folder: Path, files: list[Path], stems: Sequence[st
 
 
 def _read_mask_files(given: Path, files: dict[int, Path], footage: Footage) -> Labels:
-    """Masks (T, H, W) from a PNG for each of some frames, the others void."""
+    """Masks (T, H, W) from PNGs for some frames; the other frames are void."""
     count = len(footage.frames)
     masks = np.full((count, *footage.size), VOID, np.uint8)
     inside = {k: files[i] for k, i in enumerate(footage.numbers) if i in files}
@@ -176,7 +176,7 @@ def _read_mask_files(given: Path, files: dict[int, Path], footage: Footage) -> L
 
 @dataclass(frozen=True)
 class _Mask:
-    """What a PNG holds: values (H, W) and, of a palette PNG, the colour (rgb) of each value that occurs."""
+    """Content of a PNG: values (H, W) and, for a palette PNG, the colour (rgb) of each value that occurs."""
 
     ids: Labels
     colours: dict[int, tuple[int, ...]] | None
@@ -210,7 +210,7 @@ def _read_mask(path: Path) -> _Mask:
 
 
 def grey_bits(path: Path) -> int:
-    """Bits of a value of a grey PNG, from its header; 8 for other files."""
+    """Bits per value of a grey PNG, from its header (at most 8); 8 for other files."""
     with path.open("rb") as file:
         head = file.read(26)
     is_grey = head[:8] == b"\x89PNG\r\n\x1a\n" and head[25] == 0
@@ -218,7 +218,7 @@ def grey_bits(path: Path) -> int:
 
 
 def _has_soft_edges(mask: Labels) -> bool:
-    """Whether only 255 and perhaps 0 fill areas, and other values lie along their edges: a binary mask, smoothed."""
+    """Whether a mask is a smoothed binary mask: only 255 and perhaps 0 fill areas, other values lie along edges."""
     between = ids_in(mask) - {0, VOID}
     if not between or VOID not in ids_in(mask):
         return False
@@ -233,10 +233,10 @@ def _has_soft_edges(mask: Labels) -> bool:
 
 
 def _ids_by_colour(given: Path, masks: dict[int, _Mask]) -> dict[int, Labels]:
-    """Ids of each mask: its values, or what their colours mean where palettes were sorted anew.
+    """Ids of each mask: its values, or the ids of its colours if the palettes were reordered.
 
-    Programs that make PNGs smaller put colours in any order, another one in each file. The colours of the DAVIS palette
-    then tell the ids. Other colours must stand for one value throughout, and black for no other than 0.
+    Programs that compress PNGs may reorder the palette differently in each file. Then the ids are looked up in the
+    DAVIS palette by colour. Other colours must have the same value in all files, and black only the value 0.
     """
     tied = [mask.colours for mask in masks.values() if mask.colours is not None]
     seen = {pair for colours in tied for pair in colours.items()}
@@ -262,23 +262,23 @@ def _is_binary(mask: Labels) -> bool:
 
 
 def write_masks(masks: npt.ArrayLike, folder: str | os.PathLike[str], names: Sequence[str] | None = None) -> None:
-    """Write masks as DAVIS does: a folder with one palette PNG a frame.
+    """Write masks as in DAVIS: a folder with one palette PNG per frame.
 
     Parameters
     ----------
     masks
         (T, H, W) integers: 0 background, 1..254 objects, 255 void.
     folder
-        Written whole or not at all. If it exists, it may hold nothing but palette PNGs that this call
+        Written completely or not at all. If it exists, it may contain only palette PNGs that this call
         replaces.
     names
-        T file names without ``.png``; 00000, 00001, .. by default, which fits a clip of all frames of its source. For
-        others, and wherever frames have names of their own, give ``clip.frame_names``.
+        T file names without ``.png``; by default 00000, 00001, .., which fits a clip with all frames of its source.
+        For a part of a source, or frames with their own names, give ``clip.frame_names``.
 
     Raises
     ------
     TedlensError
-        For masks or names of another kind, or a folder that holds anything else or cannot be written.
+        For masks or names of the wrong type or shape, or a folder with other content or that cannot be written.
     """
     from PIL import Image
 

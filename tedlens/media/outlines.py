@@ -1,4 +1,4 @@
-"""From the outline of an object to the pixels within it."""
+"""The pixels inside the outline of an object."""
 
 from __future__ import annotations
 

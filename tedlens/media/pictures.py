@@ -1,4 +1,4 @@
-"""Pictures: folders of them, stacks of several in one file; upright, whole, or refused."""
+"""Read pictures from folders, or stacks of several in one file: upright and complete, or an error."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def read_folder(folder: Path, part: Part) -> Footage:
 
 
 def _warn_of_gaps(folder: Path, stems: list[str]) -> None:
-    """Say so where frames are numbered and some numbers are missing between them."""
+    """Warn if frames are numbered and some numbers between them are missing."""
     numbers = [number_of(stem) for stem in stems]
     known = [n for n in numbers if n is not None]
     if len(known) < max(3, len(stems)) or len({re.sub(r"[0-9]+$", "", stem) for stem in stems}) > 1:
@@ -74,7 +74,7 @@ def _warn_of_gaps(folder: Path, stems: list[str]) -> None:
 
 
 def read_stack(path: Path, part: Part) -> Footage:
-    """A file of one picture or, of an animation or a scan, of several."""
+    """A file with one picture, or with several (an animation or a scan)."""
     pictures, fps = _pictures(path)
     chosen = [part.fitted(picture) for picture in pictures[part.frames]]
     if len({picture.shape for picture in pictures}) > 1:
@@ -85,12 +85,12 @@ def read_stack(path: Path, part: Part) -> Footage:
 
 
 def _pictures(path: Path) -> tuple[list[Pictures], float | None]:
-    """All pictures of a file, upright, and how many of them it shows a second."""
+    """All pictures of a file, upright, and its frame rate in pictures per second (None if unknown)."""
     pictures: list[Pictures] = []
     shown: list[float] = []
     with picture_file(path) as image:
         count = getattr(image, "n_frames", 1) if path.suffix.lower() in STACKS else 1
-        # The first picture of an animated PNG can be one for programs that do not animate it.
+        # The first picture of an animated PNG can be a substitute for programs without animation.
         for number in range(int(bool(getattr(image, "default_image", False)) and count > 1), count):
             image.seek(number)
             if image.mode.startswith(("I", "F")):
@@ -104,7 +104,7 @@ def _pictures(path: Path) -> tuple[list[Pictures], float | None]:
 
 
 def upright_picture(image: Image.Image, mode: str | None = None) -> npt.NDArray[Any]:
-    """A picture as its EXIF data say that it is held."""
+    """A picture rotated and mirrored as its EXIF data say."""
     from PIL import ImageOps
 
     upright = ImageOps.exif_transpose(image)
@@ -113,7 +113,7 @@ def upright_picture(image: Image.Image, mode: str | None = None) -> npt.NDArray[
 
 @contextmanager
 def picture_file(path: Path) -> Iterator[Image.Image]:
-    """An opened picture; whatever Pillow finds wrong with it becomes one sentence."""
+    """An opened picture; any error of Pillow becomes a `TedlensError`."""
     from PIL import Image
 
     try:

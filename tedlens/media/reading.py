@@ -1,4 +1,4 @@
-"""Any source of frames, by what it is."""
+"""Read frames from any kind of source."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def read_footage(path: Path, part: Part) -> Footage:
-    """The part that is asked for of a video, a folder of pictures, a stack of pictures or an .npz."""
+    """Read the requested part of a video, a folder of pictures, a stack of pictures or an .npz."""
     start, stop = part.start, part.stop
     if start < 0 or (stop is not None and stop <= start) or part.stride < 1:
         raise TedlensError(

@@ -1,4 +1,4 @@
-"""Videos, as a player shows them: the main track, upright and whole; and written for browsers."""
+"""Read videos as a player shows them (the main track, upright and complete), and write videos for browsers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_video(path: Path, part: Part) -> Footage:
 
     try:
         # The absolute path, so that no part of a name ("http:...") is taken for a protocol.
-        # Titles and the like may be in any encoding, or damaged, and nothing here depends on them.
+        # Metadata such as titles may have any encoding or be damaged; nothing here depends on it.
         with av.open(
             str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace"
         ) as container:
@@ -59,7 +59,7 @@ def _main_track(container: InputContainer) -> VideoStream | None:
 def _decode(
     path: Path, container: InputContainer, stream: VideoStream, part: Part
 ) -> tuple[list[Pictures], tuple[int, ...], int | None]:
-    """The frames asked for, the size of a picture, and how many frames there are in all (None: not read to the end).
+    """The requested frames, the size of a picture, and the total number of frames (None: not read to the end).
 
     Pictures that the file leaves out (empty or not-coded packets of an AVI) are not repeated.
     """
@@ -96,13 +96,13 @@ def _decode(
 
 
 def _promised(container: InputContainer, stream: VideoStream) -> int:
-    """How many packets the file's index lists; 0 where it has none. What the header counts may be in no packet."""
+    """Number of packets in the index of the file; 0 if it has none. The header may count more than there are."""
     indexed = bool({"mp4", "avi"} & set(container.format.name.split(",")))
     return min(stream.frames, len(stream.index_entries)) if indexed else 0
 
 
 def _is_cut(path: Path, container: InputContainer) -> bool:
-    """Whether a file is shorter than it says itself."""
+    """Whether a file is shorter than the length it declares."""
     if container.format.name == "avi":
         with path.open("rb") as file:
             head = file.read(8)
@@ -113,10 +113,10 @@ def _is_cut(path: Path, container: InputContainer) -> bool:
 
 
 def _gif_is_cut(data: bytes) -> bool:
-    """Whether a GIF ends before its trailer; each of its blocks says its own length."""
+    """Whether a GIF ends before its trailer; each of its blocks declares its own length."""
 
     def table(flags: int) -> int:
-        """Bytes of the table of colours that flags announce."""
+        """Bytes of the colour table that the flags declare."""
         return 3 * 2 << (flags & 7) if flags & 0x80 else 0
 
     try:
@@ -132,14 +132,14 @@ def _gif_is_cut(data: bytes) -> bool:
 
 
 def _webm_is_cut(path: Path, container: InputContainer) -> bool:
-    """Whether a Matroska or WebM file is shorter than it says; it has no count of frames to go by."""
+    """Whether a Matroska or WebM file is shorter than it declares; it has no frame count to check."""
     if "matroska" not in container.format.name:
         return False
     with path.open("rb") as file:
         head = file.read(4096)
 
     def number(at: int) -> tuple[int | None, int]:
-        """An EBML number and where it ends: leading zero bits tell its length, all ones mean unknown."""
+        """An EBML number and the position after it: leading zero bits give its length, all ones mean unknown."""
         length = 9 - head[at].bit_length()
         most = (1 << 7 * length) - 1
         value = int.from_bytes(head[at : at + length], "big") & most
@@ -154,7 +154,7 @@ def _webm_is_cut(path: Path, container: InputContainer) -> bool:
 
 
 def _upright(frame: VideoFrame) -> Pictures:
-    """A frame as a player shows it: telephones film on their side or mirrored, and note it in a matrix."""
+    """A frame as a player shows it: phones record rotated or mirrored and store a matrix that says so."""
     picture = frame.to_ndarray(format="rgb24")
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is not None:
@@ -168,10 +168,10 @@ def _upright(frame: VideoFrame) -> Pictures:
 
 
 def write_video(frames: Pictures, path: str | os.PathLike[str], fps: float = 8.0) -> None:
-    """Write frames as an mp4 that browsers play (H.264, yuv420p), whole or not at all.
+    """Write frames as an mp4 that browsers play (H.264, yuv420p), completely or not at all.
 
-    For looking at: the compression loses a little, and not always the same to the bit. Keep what is
-    to be computed with as arrays.
+    For viewing only: the compression loses a little, and not always the same bits. Keep frames for
+    computation as arrays.
 
     Parameters
     ----------
@@ -179,14 +179,14 @@ def write_video(frames: Pictures, path: str | os.PathLike[str], fps: float = 8.0
         (T, H, W, 3) uint8. An odd height or width is made even by repeating the last row or column,
         because yuv420p has one colour for four pixels.
     path
-        The file, ending in ``.mp4``; one that exists is replaced.
+        The file, ending in ``.mp4``; an existing file is replaced.
     fps
-        Frames a second.
+        Frames per second.
 
     Raises
     ------
     TedlensError
-        For frames of another kind, another ending, or a file that cannot be written.
+        For frames of the wrong type or shape, another file ending, or a file that cannot be written.
     """
     import av
 
@@ -217,7 +217,7 @@ def _encode(frames: Pictures, path: Path, fps: float) -> None:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        # Unless told, players guess the colour space from the size.
+        # Without this, players guess the colour space from the size.
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = 1  # 16..235
