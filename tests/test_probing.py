@@ -538,3 +538,9 @@ def test_attributes_are_in_groups(clip: tl.Clip, tmp_path: Path) -> None:
     assert kinds_of(tl.sweep([clip], **how).attrs) == swept
     assert kinds_of(tl.sweep([clip], **how, store=tmp_path / "sweep.zarr").attrs) == swept
     assert kinds_of(tl.open_sweep(tmp_path / "sweep.zarr").attrs) == swept
+
+
+@pytest.mark.parametrize("tau", [0.5, "600", None])
+def test_a_tau_that_is_no_whole_number_is_one_sentence(video: DiffusionModel, clip: tl.Clip, tau: Any) -> None:
+    with pytest.raises(tl.TedlensError, match=r"whole number|one of tau, sigma and log_snr"):
+        tl.probe(video, clip, tau=tau, blocks="up_1")

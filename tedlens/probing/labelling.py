@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,9 @@ def noise_levels(
 
 def as_list(value: int | Sequence[int]) -> list[int]:
     """One or several numbers as a list, without duplicates, in the given order."""
-    values = [value] if isinstance(value, int | np.integer) else list(value)
+    if isinstance(value, str) or not isinstance(value, Real | Iterable):  # a text would be read letter by letter
+        raise TedlensError(f"{value!r} was given where taus or seeds are whole numbers; give one, or a list of them.")
+    values = [value] if isinstance(value, Real) else list(value)
     if not values:
         raise TedlensError("An empty list of taus or seeds was given; give at least one.")
     return [int(v) if int(v) == v else v for v in dict.fromkeys(values)]
