@@ -11,9 +11,9 @@ import numpy.typing as npt
 def inside(outline: npt.ArrayLike, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """The pixels whose centres lie within a closed outline, by the even-odd rule.
 
-    Centres are at whole numbers. One on the outline itself is inside where the outline is to its left or above it, so
-    that of two outlines with an edge in common each pixel is in exactly one. (Pillow's polygons are wider: they take
-    the pixels under the line, too.)
+    Centres are at whole numbers. A centre on the outline itself counts as inside if the outline there is the left or
+    upper edge of the area. So if two outlines share an edge, each pixel is in exactly one of them. (Pillow's polygons
+    are wider: they also include the pixels under the line.)
 
     Parameters
     ----------
