@@ -37,7 +37,7 @@ def as_list(value: int | Sequence[int]) -> list[int]:
     """One or several numbers as a list, without duplicates, in the given order."""
     if isinstance(value, str) or not isinstance(value, Real | Iterable):  # a text would be read letter by letter
         raise TedlensError(f"{value!r} was given where taus or seeds are whole numbers; give one, or a list of them.")
-    values = [value] if isinstance(value, Real) else list(value)
+    values: list[Any] = [value] if isinstance(value, Real) else list(value)
     if not values:
         raise TedlensError("An empty list of taus or seeds was given; give at least one.")
     return [int(v) if int(v) == v else v for v in dict.fromkeys(values)]
