@@ -1,4 +1,4 @@
-"""What attention layers look at: their weights, taken without touching the model, and what single heads do."""
+"""What attention layers look at: their weights, read without changing the model, and statistics of single heads."""
 
 from tedlens.attending.heads import head_statistics
 from tedlens.attending.maps import attention

@@ -1,4 +1,4 @@
-"""`tl.head_statistics`: what each head of an attention does, reduced as its weights come."""
+"""`tl.head_statistics`: what each head of an attention does, computed without keeping all weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STATISTICS = {
 
 
 class Sums(NamedTuple):
-    """Of one window: sums over queries, by head, and their number."""
+    """Sums over the queries of one window, per head, and the number of queries."""
 
     queries: int
     entropy: Tensor
@@ -53,34 +53,36 @@ def head_statistics(
     window: int | None = None,
     size: int | tuple[int, int] | None = None,
 ) -> xr.Dataset:
-    """What single heads do: how sharply and how far they look, and whether their queries find the same object's keys.
+    """What single heads do: how sharply and how far they look, and whether their queries find keys of the same object.
 
-    One forward a window and noise level, whatever the number of layers; weights are reduced as they come.
+    One forward pass per window and noise level, whatever the number of layers. The weights are reduced at once and not
+    kept.
 
     Parameters
     ----------
     model, clip, seed, overlap, window, size
-        See `probe`; a frame in several windows counts in each.
+        See `probe`. A frame in several windows counts once for each window.
     tau
         Noise levels (training timesteps), one or several.
     layers
-        Names and patterns of attentions, or of layers that hold some, of which all are taken.
+        Names and patterns of attentions, or of layers that contain attentions, all of which are used.
 
     Returns
     -------
-    Dataset over (tau, layer, head); NaN where a layer has fewer heads than another, or a statistic means nothing.
-        ``entropy``: of the weights, mean over queries, as a share of the logarithm of the number of keys: 1 looks
-        everywhere alike. ``frames_away`` (attention over frames) and ``pixels_away`` (within frames, in pixels of the
-        clip; over all of a video both): mean distance of what is looked at. ``accuracy``, for attention that is not to
-        tokens, of a clip with masks of all frames: of the cells of objects in a window's first frame, the share whose
-        query is nearest (by dot product) to a key of the same object among all cells of another frame, over the other
-        frames of the window; over all frames, whether or not the layer itself compares them. ``chance`` is that of a
-        cell drawn blindly. ``kind`` says of each layer over what it goes.
+    Dataset over (tau, layer, head); NaN where a layer has fewer heads than another, or a statistic has no meaning.
+        ``entropy``: entropy of the weights, mean over queries, as a share of the logarithm of the number of keys; 1
+        means that a head looks everywhere equally. ``frames_away`` (attention over frames), ``pixels_away`` (attention
+        within frames, in pixels of the clip), or both (attention over all of a video): mean distance to what a query
+        looks at. ``accuracy``: how often cells of objects in a window's first frame find their object in each other
+        frame of the window. It is the share of these cells whose query is nearest (by dot product) to a key of the
+        same object, among all cells of the other frame, whether or not the layer itself compares the two frames. It
+        needs masks of all frames and is not computed for attention to tokens of text or image. ``chance``: the accuracy
+        of cells drawn at random. ``kind``: what each layer attends over.
 
     Raises
     ------
     TedlensError
-        As `attention`.
+        As in `attention`.
     """
     model, clip = as_model(model), as_clip(clip)
     names = [layers] if isinstance(layers, str) else list(layers)
@@ -145,7 +147,7 @@ def _sums(layer: Layer, call: Call, moment: Moment, masks: Any, size: tuple[int,
 
 
 def _distances(grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Pixels from each cell's centre to each other's: (cell, cell)."""
+    """Distance in pixels between the centres of every two cells: (cell, cell)."""
     y, x = torch.meshgrid(
         *[torch.arange(g, dtype=torch.float32) * (s / g) for g, s in zip(grid, size, strict=True)], indexing="ij"
     )
@@ -154,7 +156,7 @@ def _distances(grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
 
 
 def _means(windows: list[Sums]) -> dict[str, Any]:
-    """Means over the queries of all windows, by head."""
+    """Means over the queries of all windows, per head."""
     queries, pairs = sum(each.queries for each in windows), sum(each.pairs for each in windows)
     found: dict[str, Any] = {"entropy": sum(each.entropy for each in windows) / queries}
     for name in ("frames_away", "pixels_away"):

@@ -1,4 +1,4 @@
-"""`tl.attention`: the weights that an attention layer computes, labelled."""
+"""`tl.attention`: the weights of an attention layer, as a labelled array."""
 
 from __future__ import annotations
 
@@ -37,41 +37,44 @@ def attention(
     size: int | tuple[int, int] | None = None,
     rotary: bool = True,
 ) -> xr.DataArray:
-    """Where an attention layer looks: its weights, which sum to 1 over keys, at a noise level.
+    """Where an attention layer looks: its weights at one noise level, which sum to 1 over keys.
 
-    They follow from the queries and keys that the layer gives to torch's attention, after norms and embeddings of
-    place, which are watched in a forward; the model and its outputs are not touched, and interventions hold. A forward
-    a window, which ends after the layer.
+    The queries and keys that the layer passes to torch's attention, after norms and position embeddings, are recorded
+    during a forward pass, and the weights are computed from them. This changes neither the model nor its outputs, and
+    interventions apply as usual. Each window takes one forward pass, which stops after the layer.
 
     Parameters
     ----------
     model, clip, seed, overlap, window, size
-        See `probe`. A frame in several windows looks as in the first.
+        See `probe`. For a frame in several windows, the weights are those of the first.
     tau
         Noise level (training timestep).
     layer
-        Name of an attention, such as ``"up_2.temp_attentions.1.transformer_blocks.0.attn1"``, or of a layer that holds
-        some, of which the first is taken: ``"up_2.temp_attentions.1"``.
+        Name of an attention, such as ``"up_2.temp_attentions.1.transformer_blocks.0.attn1"``, or of a layer that
+        contains attentions, such as ``"up_2.temp_attentions.1"``; its first attention is used.
     query
-        Points (frame, y, x) in pixels of the clip, whose cells' queries alone are taken; by default all cells'.
+        Points (frame, y, x) in pixels of the clip; only the queries of their cells are used. By default, those of all
+        cells.
     rotary
-        Whether queries and keys are taken as they meet, turned by their places in layers with rotary embedding of
-        place; without, they are those before (after their norms), as DiffTrack matches them.
+        In layers with rotary position embedding, whether queries and keys are taken after it, as the layer compares
+        them. If False, they are taken before it (after their norms), as DiffTrack matches them.
 
     Returns
     -------
     DataArray
-        Float32. Of attention over frames (head, y, x, query_frame, key_frame); within frames (head, frame, y, x, key_y,
-        key_x); over all of a video (head, query_frame, y, x, key_frame, key_y, key_x), of its own tokens alone, as if
-        there were no text beside them; to tokens of text or image (head, frame, y, x, token). With `query`: (query,
-        head, frame), (query, head, y, x), (query, head, frame, y, x), (query, head, token), the points along
-        ``query``. Of frames that share a latent the first stands for all. NaN for frames that no window shows together.
-        The attributes say how to make it again, and ``layer`` and ``kind`` (temporal, spatial, joint or cross).
+        Float32. Attention over frames: (head, y, x, query_frame, key_frame). Within frames: (head, frame, y, x, key_y,
+        key_x). Over all of a video: (head, query_frame, y, x, key_frame, key_y, key_x), computed for the video's tokens
+        alone, as if there were no text tokens. To tokens of text or image: (head, frame, y, x, token). With `query`,
+        these are (query, head, frame), (query, head, y, x), (query, head, frame, y, x) and (query, head, token), with
+        the points along ``query``. If several frames share a latent, the first stands for all of them. Values are NaN
+        for pairs of frames that no window contains together. The attributes record how to reproduce the result, and
+        the ``layer`` and its ``kind`` (temporal, spatial, joint or cross).
 
     Raises
     ------
     TedlensError
-        For a layer without attention; before any work for a result of more than 2 GB, and points outside of the clip.
+        For a layer without attention; before any work, also for a result of more than 2 GB and for points outside of
+        the clip.
 
     Examples
     --------
@@ -134,7 +137,7 @@ def _check_size(layer: Layer, grid: tuple[int, int], frames: int, points: Cells 
 
 
 def _all(layer: Layer, call: Call) -> Tensor:
-    """All weights of a window, by frame: (frame, head, cell, key)."""
+    """All weights of a window: (frame, head, cell, key)."""
     each = torch.empty(*call.query.shape[:3], call.key.shape[2])
     for batch, rows, weights in call.sliced():
         each[batch, :, rows] = weights.cpu()
@@ -142,12 +145,12 @@ def _all(layer: Layer, call: Call) -> Tensor:
         cells = layer.grid[0] * layer.grid[1]
         of_frames: Tensor = each[0].unflatten(1, (-1, cells))
         return of_frames.transpose(0, 1)
-    # Of layers that go through the frames of a cell: (cell, head, frame, key).
+    # Layers over the frames of a cell give (cell, head, frame, key).
     return each.transpose(0, 2) if layer.site.point.layout == "tracks" else each
 
 
 def _of_points(layer: Layer, call: Call, moment: Moment, points: Cells) -> Tensor:
-    """Weights of the points of a window, one after another: (point, head, key)."""
+    """Weights of the points that a window contains, in their order: (point, head, key)."""
     here = [(frame, cell) for frame, cell in _held(points, moment).values()]
     if layer.kind == "joint":
         cells = layer.grid[0] * layer.grid[1]
@@ -160,7 +163,7 @@ def _of_points(layer: Layer, call: Call, moment: Moment, points: Cells) -> Tenso
 
 
 def _held(points: Cells, moment: Moment) -> dict[int, tuple[int, int]]:
-    """Of the points that a window shows, by their number: the frame of the model's that holds each, and its cell."""
+    """The points that a window contains, by number: for each, the model's frame that holds it, and its cell."""
     return {
         number: (place, cell)
         for number, (frame, cell) in enumerate(points)
@@ -170,12 +173,12 @@ def _held(points: Cells, moment: Moment) -> dict[int, tuple[int, int]]:
 
 
 class _Maps:
-    """Weights of a whole clip, from those of its windows."""
+    """Weights of a whole clip, collected from its windows."""
 
     def __init__(self, layer: Layer, grid: tuple[int, int], shown: list[int], points: Cells | None) -> None:
         self.layer, self.grid, self.shown, self.points = layer, grid, shown, points
         self.values: np.ndarray[Any, np.dtype[np.float32]] | None = None
-        self.done: set[int] = set()  # frames, or points, that a window before has shown
+        self.done: set[int] = set()  # frames, or points, that an earlier window contained
 
     def add(self, moment: Moment, found: Tensor) -> None:
         here = [self.shown.index(held.start) for held in moment.covered]  # places of the window's frames

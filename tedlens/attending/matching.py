@@ -1,4 +1,4 @@
-"""How often a cell finds its own object in other frames: by queries and keys, and by features, on one measure."""
+"""How often a cell finds its own object in other frames: one measure for queries and keys, and for features."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def matching_accuracy(
     overlap: int = 2,
     size: int | tuple[int, int] | None = None,
 ) -> xr.Dataset:
-    """Share of objects' cells in a window's first frame whose best match in another frame is of the same object.
+    """Share of objects' cells in a window's first frame whose best match in another frame is in the same object.
 
-    Means over the other frames and all windows. Each match is the best of all cells of that frame, near and far: what
-    limits propagation to a window is not there.
+    Values are means over the other frames and all windows. Each match is the best among all cells of that frame, near
+    and far: unlike in propagation, no search window limits it.
 
     Parameters
     ----------
@@ -42,14 +42,14 @@ def matching_accuracy(
     clip
         The clip that was probed, with masks of all frames.
     features
-        Of a block and one seed (tau, frame, channel, y, x), as `probe` gives them; queries are those of the same block.
+        Features of one block and seed (tau, frame, channel, y, x), from `probe`; queries are those of the same block.
 
     Returns
     -------
     Dataset over tau
-        ``queries``: by queries and keys of the block's attentions, all heads together and before they are turned by
-        their places (as DiffTrack does), mean over attentions; NaN for a block without attention but to text.
-        ``features``: by the cosine of the features. ``chance``: that of a cell drawn blindly.
+        ``queries``: matches of queries and keys, with all heads together and before rotary position embedding (as
+        DiffTrack does); mean over the block's attentions. Attention to text does not count; NaN for a block without any
+        other. ``features``: matches by the cosine of the features. ``chance``: the accuracy of cells drawn at random.
     """
     masks, block = clip.masks, str(features.attrs["block"])
     assert masks is not None
@@ -87,7 +87,7 @@ def _of_queries(prepared: Prepared, draw: Draw, layers: Sequence[Layer], masks: 
 
 
 def by_frame(layer: Layer, value: Tensor) -> Tensor:
-    """Queries or keys of an attention as (frame, head, cell, channel)."""
+    """Queries or keys of an attention, as (frame, head, cell, channel)."""
     if layer.kind == "joint":
         frames: Tensor = value[0].unflatten(1, (-1, layer.grid[0] * layer.grid[1]))
         return frames.transpose(0, 1)
@@ -95,21 +95,21 @@ def by_frame(layer: Layer, value: Tensor) -> Tensor:
 
 
 def matches(query: Tensor, key: Tensor, masks: Labels, grid: Sequence[int]) -> tuple[Tensor, float, int]:
-    """Cells of objects in the first frame whose query is nearest, by dot product, to a key of the same object.
+    """Count cells of objects in the first frame whose query is nearest, by dot product, to a key of the same object.
 
     Parameters
     ----------
     query, key
         (frame, head, cell, channel).
     masks
-        Of the same frames.
+        Masks of the same frames.
     grid
         Rows and columns of cells.
 
     Returns
     -------
-    How many by head, how many are expected of cells drawn blindly, and how many there are: pairs of a cell and a frame
-    that shows its object.
+    The number of such cells per head, the number expected for cells drawn at random, and the number of all pairs of a
+    cell and another frame that shows its object.
     """
     heads = query.shape[1]
     matched, expected, pairs = torch.zeros(heads), 0.0, 0

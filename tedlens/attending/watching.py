@@ -1,4 +1,4 @@
-"""Queries and keys as attention sees them, after norms and embeddings of place; and the weights that follow."""
+"""Queries and keys as attention uses them, after norms and position embeddings, and the weights computed from them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tedlens.models.base import DiffusionModel
 from tedlens.models.points import Layout
 from tedlens.probing import Draw, Prepared, Reading, Tap
 
-# Over the frames of a cell, the cells of a frame, all of a video, or tokens of text or image.
+# What an attention goes over: the frames of a cell, the cells of a frame, all of a video, or tokens of text or image.
 Kind = Literal["temporal", "spatial", "joint", "cross"]
 KINDS: dict[Layout, Kind] = {"tracks": "temporal", "sequence": "joint"}
-SLICE = 2**24  # weights that are in memory at once, beside those that are asked for
+SLICE = 2**24  # weights that are in memory at once, besides those that are asked for
 
 
 class Layer(NamedTuple):
-    """An attention, and over what it goes."""
+    """An attention, and what it attends over."""
 
     name: str
     site: Site
@@ -39,7 +39,7 @@ class Layer(NamedTuple):
 
 
 class Call(NamedTuple):
-    """What an attention computed its weights from: (batch, head, query or key, channel)."""
+    """The inputs from which an attention computed its weights: (batch, head, query or key, channel)."""
 
     query: Tensor
     key: Tensor
@@ -48,7 +48,7 @@ class Call(NamedTuple):
     scale: float
 
     def weights(self, batch: slice | Sequence[int], rows: slice | Sequence[int]) -> Tensor:
-        """Weights (batch, head, row, key) float32 of some queries, by the definition of torch's attention."""
+        """Weights (batch, head, row, key), float32, of some queries, computed as torch defines its attention."""
         query, key = self.query[batch][:, :, rows].float(), self.key[batch].float()
         scores = query @ key.transpose(-1, -2) * self.scale
         whole = (*self.query.shape[:3], self.key.shape[2])
@@ -61,14 +61,14 @@ class Call(NamedTuple):
         return scores.softmax(-1)
 
     def of_video(self, tokens: int, text_first: bool) -> Call:
-        """Of one sequence of a video and text the video's queries and keys alone, as if there were no text."""
+        """Only the video's queries and keys from a sequence of video and text, as if there were no text."""
         if self.query.shape[2] == self.key.shape[2] == tokens:
             return self
         query, key = (each[:, :, -tokens:] if text_first else each[:, :, :tokens] for each in (self.query, self.key))
         return Call(query, key, None, self.causal, self.scale)
 
     def sliced(self) -> Iterator[tuple[slice, slice, Tensor]]:
-        """All `weights`, part by part of the batch and the queries, so that memory is bounded."""
+        """All `weights`, for a part of the batch and of the queries at a time, so that memory is bounded."""
         of_query = self.query.shape[1] * self.key.shape[2]
         queries = self.query.shape[2]
         rows, batch = max(1, SLICE // of_query), max(1, SLICE // (of_query * queries))
@@ -79,9 +79,9 @@ class Call(NamedTuple):
 
 
 class Watch(TorchFunctionMode):
-    """Keeps the call of torch's attention that an attention makes; nothing that is computed changes.
+    """Records an attention's call of torch's attention function, without changing what is computed.
 
-    On within an attention alone, from its query projection to its end: each torch function takes longer meanwhile.
+    It is on only inside an attention, from the query projection to the end, because it slows down every torch function.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Watch(TorchFunctionMode):
         self._on = ExitStack()
         self.within: nn.Module | None = None
         self.last: Call | None = None
-        self.plain: dict[str, Tensor] = {}  # query and key before they are turned by their places
+        self.plain: dict[str, Tensor] = {}  # query and key before rotary position embedding
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:
@@ -97,25 +97,25 @@ class Watch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def begin(self, attention: nn.Module) -> Act:
-        """The act on an attention's query projection with which it begins."""
+        """The act on an attention's query projection, which starts the recording."""
 
         def act(given: Tensor, output: Tensor) -> None:
-            self.stop()  # another run of the model, for what is put into this one, was not read
+            self.stop()  # a run of the model for activation patching began, but was not read
             self.within = attention
             self._on.enter_context(self)
 
         return act
 
     def before_places(self, name: str) -> Act:
-        """The act on an attention's last step before queries or keys are turned by their places."""
+        """The act on an attention's last step before the rotary position embedding of queries or keys."""
 
         def act(given: Tensor, output: Tensor) -> None:
-            self.plain[name] = output.clone()  # some are turned in place
+            self.plain[name] = output.clone()  # some layers rotate them in place
 
         return act
 
     def end(self, attention: nn.Module) -> Call | None:
-        """The call of the attention that ends; None where it made none, or its beginning was not seen."""
+        """The recorded call when the attention ends; None if it made no call, or if its beginning was not seen."""
         call = self.last if self.within is attention else None
         if call is not None and self.plain:
             heads = call.query.shape[1]
@@ -131,7 +131,7 @@ class Watch(TorchFunctionMode):
 
 
 def _by_head(value: Tensor, heads: int) -> Tensor:
-    """Queries or keys as (batch, head, token, channel), from (batch, token, channels of all heads) or so by head."""
+    """Queries or keys as (batch, head, token, channel), from (batch, token, channels of all heads) or split by head."""
     if value.ndim == 3:
         value = value.unflatten(-1, (heads, -1))
     return value if value.shape[1] == heads else value.transpose(1, 2)
@@ -151,12 +151,12 @@ def _call(
 
 
 def layers_of(model: DiffusionModel, names: Sequence[str]) -> list[Layer]:
-    """The attentions that layers are or hold.
+    """The layers that are attentions, and all attentions inside layers.
 
     Raises
     ------
     TedlensError
-        For layers without attention, or with one of a kind that is not known.
+        For layers without attention, or with one of an unknown kind.
     """
     found = attentions_in(model, sites(model, names))
     if not found:
@@ -181,10 +181,10 @@ def watch(
     *,
     rotary: bool = True,
 ) -> Iterator[tuple[Moment, dict[str, Any]]]:
-    """For each window what `take` makes of each layer's call, by the layer's name; a forward ends after the deepest.
+    """Yield, for each window, what `take` returns for each layer's call, by the layer's name.
 
-    Of one sequence of video and text, the call of the video's tokens. Without `rotary`, queries and keys are those
-    before they are turned by their places.
+    A forward pass stops after the deepest layer. For a sequence of video and text, the call contains only the video's
+    tokens. Without `rotary`, queries and keys are those before rotary position embedding.
     """
     for each in prepared.model.interventions:
         if isinstance(each, Isolation) and any(each.covers(prepared.model, layer.site.point.path) for layer in layers):

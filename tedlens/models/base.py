@@ -1,4 +1,4 @@
-"""What tedlens asks of a model, and what all diffusion models share."""
+"""What tedlens needs from a model, and what all diffusion models share."""
 
 from __future__ import annotations
 
@@ -34,74 +34,74 @@ Frames = npt.NDArray[np.uint8]  # (frame, y, x, 3), at the model's own input siz
 
 
 class DiffusionModel(ABC):
-    """A diffusion model with all it needs around it, behind one small protocol.
+    """A diffusion model with everything it needs, behind one small protocol.
 
-    A probe calls, in this order: `encode` and, for each window, `condition` (once a clip each; an image
-    model's one condition serves every frame); then, for every tau and seed, `add_noise` and `run`.
-    Tensors are (frame, channel, y, x) throughout; the adapter alone knows in which layout its UNet
-    wants them. How to write one: ``tedlens/models/README.md``.
+    A probe calls, in this order: `encode` and, for each window, `condition` (both once per clip; an image
+    model has one condition for all frames); then, for every tau and seed, `add_noise` and `run`.
+    All tensors are (frame, channel, y, x); only the adapter deals with the layout that its UNet
+    expects. How to write an adapter: ``tedlens/models/README.md``.
 
     Parameters
     ----------
     pipeline
-        A diffusers pipeline, or any object with what `part` names and `components` (name to part). A part that makes
-        embeddings (text or image encoder) may be None: the structure can be listed without it.
+        A diffusers pipeline, or any object with `components` (name to part) and an attribute of the name in `part`.
+        Text and image encoders may be None: the structure can be listed without them.
     name, revision
-        As given to the loader; the hub's commit where it is known.
+        The name as given to the loader, and the hub's commit if it is known.
     size, block
         See the attributes.
     offload
         Keep on the GPU only what is in use: encoders and VAE wait on the CPU while the denoiser runs. ``"layers"``: the
-        denoiser's blocks and the encoders' layers, too, each until it runs.
+        denoiser's blocks and the encoders' layers also wait there, each until it runs.
 
     Attributes
     ----------
     denoiser
-        The torch module itself; ``part`` is its name in the pipeline.
+        The torch module that denoises; ``part`` is its name in the pipeline.
     blocks
         Names of the blocks, in the order in which they run: ``down_0`` .., ``mid``, ``up_0`` .., or
         ``block_0`` .. of a transformer.
     block
-        The block whose features the paper's protocol takes.
+        The block whose features the paper's protocol uses.
     window
-        Frames that the model was trained on at once; None for an image model, which sees each alone.
+        Number of frames that the model was trained on at once; None for an image model, which sees each frame alone.
     longest_window
-        Frames that it can see at once; None where there is no limit.
+        Largest number of frames that it can see at once; None if there is no limit.
     latents
         ``"frame"``: each frame is encoded alone, as a latent of its own. ``"video"``: a window is encoded as a whole,
-        by a VAE that makes one latent of several frames.
+        by a VAE that makes one latent from several frames.
     between
-        Of features with fewer frames than the clip, what each frame of the clip gets: those that stand for it
-        (``"repeat"``), or between those before and after it (``"interpolate"``).
+        How frames get their features if the features have fewer frames than the clip. ``"repeat"``: each frame gets
+        the features that stand for it. ``"interpolate"``: an interpolation of the features before and after it.
     text_first
-        Whether text stands before the clip where both are one sequence.
+        Whether text tokens come before those of the clip if both form one sequence.
     temporal
-        Patterns of its layers that mix frames, where they are not known by their class.
+        Patterns of its layers that mix frames, if these are not recognised by their class.
     size
-        Short side, in pixels, that frames are resized to where the user does not say.
+        Short side, in pixels, to which frames are resized unless the user chooses one.
     fixed_size
-        Height and width of the only input that it takes; None where there are others.
+        Height and width of the only input size that it accepts; None if it accepts others.
     multiple
         Both sides of the input are made multiples of this, in pixels.
     options
-        Settings of the conditioning, as kept with the results.
+        Settings of the conditioning, as recorded with the results.
     outlines
-        What `tedlens.models.outline` found, by size of the input.
+        The results of `tedlens.models.outline`, by input size.
     made_for
-        Of an embedded model, the short side in pixels of the clips that it was trained on, all of them drawn by
+        For an embedded model, the short side in pixels of its training clips, all of them drawn by
         `tedlens.datasets.similar`; None for models that have seen real video.
     appearance_tau
-        Noise level at which features hold appearance: by default DIFT's.
+        Noise level at which features contain appearance; by default DIFT's.
     place
-        Where it computes, if its layers wait elsewhere.
+        Device on which it computes, if its layers wait elsewhere.
     lock
         Held while hooks are on the UNet, so that threads that share a model take turns.
     interventions
-        What is done inside it while it runs, in this order: of a model that `tedlens.ablate`, `patch` or `steer`
-        made. It shares weights and lock with the one it was made of.
+        Interventions that are applied while it runs, in this order, if `tedlens.ablate`, `patch` or `steer` made the
+        model. It shares weights and lock with the model it was made from.
     """
 
-    part = "unet"  # of the pipeline, what denoises
+    part = "unet"  # name, in the pipeline, of the part that denoises
     window: int | None = None
     latents: Latents = "frame"
     between: Between = "repeat"
@@ -132,8 +132,8 @@ class DiffusionModel(ABC):
         self.lock = threading.RLock()
         self.outlines: dict[tuple[int, int], Outline] = {}
         self.interventions: tuple[Intervention, ...] = ()
-        self._whole: DiffusionModel | None = None  # of a cut model, the one that it was made of
-        self._root: DiffusionModel | None = None  # of a copy, the first of all that share their weights
+        self._whole: DiffusionModel | None = None  # the model that an intervention made this one from
+        self._root: DiffusionModel | None = None  # for a copy, the first of all models that share the weights
         self._scopes: list[Any] = []
         if block is not None:
             self.block = block
@@ -150,19 +150,19 @@ class DiffusionModel(ABC):
 
     @abstractmethod
     def encode(self, frames: Frames) -> Tensor:
-        """What the UNet denoises, without noise: (frame, channel, y, x)."""
+        """The clean sample, which the UNet denoises once noise is added: (frame, channel, y, x)."""
 
     def condition(self, frames: Frames, clean: Tensor, window: range) -> Condition:
-        """What the UNet is told about one window of the clip, besides its noisy frames."""
+        """What the UNet is given for one window of the clip, besides its noisy frames."""
         return {}
 
     @property
     def schedule(self) -> Schedule | None:
-        """The noise over tau; an adapter without one says `sigma` and `add_noise` itself."""
+        """The noise schedule over tau; an adapter without one defines `sigma` and `add_noise` itself."""
         return None
 
     def sigma(self, tau: int) -> float:
-        """Noise-to-signal ratio at tau; infinite where nothing of the signal is left."""
+        """Noise-to-signal ratio at tau; infinite if no signal is left."""
         return self._noise().sigma(tau)
 
     def add_noise(self, clean: Tensor, noise: Tensor, tau: int) -> Tensor:
@@ -176,19 +176,19 @@ class DiffusionModel(ABC):
 
     @abstractmethod
     def run(self, noisy: Tensor, tau: int, condition: Condition) -> Tensor | None:
-        """One forward of the UNet; features are taken by hooks.
+        """Run one forward pass of the UNet; hooks record the features.
 
-        Its output (frame, channel, y, x), or None where an adapter does without predictions.
+        Returns the output (frame, channel, y, x), or None if the adapter supports no predictions.
         """
 
     def clean_from(self, noisy: Tensor, output: Tensor, tau: int) -> Tensor:
-        """What the denoiser's output says that the clean sample is, in float32: (frame, channel, y, x)."""
+        """The clean sample that the denoiser's output predicts, in float32: (frame, channel, y, x)."""
         if self.schedule is None:
             raise self._without_prediction("how its output is to be read (clean_from)")
         return self.schedule.clean_from(noisy, output, tau)
 
     def decode(self, clean: Tensor) -> Tensor:
-        """Pictures (frame, 3, y, x) in about [-1, 1] from clean samples: `encode` undone, as far as it can be."""
+        """Pictures (frame, 3, y, x) in about [-1, 1] from clean samples: `encode` inverted, as far as possible."""
         raise self._without_prediction("how to make pictures of it (decode)")
 
     def _without_prediction(self, lacking: str) -> TedlensError:
@@ -199,7 +199,7 @@ class DiffusionModel(ABC):
 
     @classmethod
     def part_for(cls, options: dict[str, Any]) -> str:
-        """Of a pipeline the part that denoises, with these options."""
+        """Name of the part of a pipeline that denoises, with these options."""
         return cls.part
 
     @staticmethod
@@ -209,7 +209,7 @@ class DiffusionModel(ABC):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Settings of the conditioning by name, as the loader takes them."""
+        """Settings of the conditioning by name, as the loader accepts them."""
         return {}
 
     @property
@@ -218,47 +218,50 @@ class DiffusionModel(ABC):
 
     @property
     def levels(self) -> int:
-        """Number of noise levels: tau goes from 0 to one less."""
+        """Number of noise levels: tau goes from 0 to `levels` - 1."""
         return 1000 if self.schedule is None else self.schedule.levels
 
     # --- of a model on tokens, or on latents of several frames -----------------------------------
 
     def latent_frames(self, window: range) -> list[range]:
-        """Of each latent of a window the clip's frames that it holds; none for one that fills up.
+        """For each latent of a window, the clip's frames that it holds; an empty range for a latent that only fills up.
 
-        Each frame is a latent of its own where ``latents`` is "frame".
+        Each frame is a latent of its own if ``latents`` is "frame".
         """
         return [range(i, i + 1) for i in window]
 
     def covered(self, window: range) -> list[range]:
-        """Of each frame of a window's features the clip's frames that it stands for."""
+        """For each frame of a window's features, the clip's frames that it stands for."""
         return self.latent_frames(window)
 
     def token_grid(self, size: tuple[int, int]) -> tuple[int, int] | None:
-        """Cells (y, x) of a model on tokens for an input of that size; None where maps tell of themselves."""
+        """Grid of cells (y, x) for an input of that size, in a model on tokens; None if outputs are maps already."""
         return None
 
     @property
     def text_tokens(self) -> int:
-        """Tokens of text that may stand in one sequence with those of the clip."""
+        """Number of text tokens that may be in one sequence with the tokens of the clip."""
         return 0
 
     # --- what all share -------------------------------------------------------------------------
 
     @property
     def kind(self) -> Literal["video", "image"]:
-        """What it sees at once: windows of frames, or each frame alone."""
+        """``"video"`` if the model sees windows of frames, ``"image"`` if it sees each frame alone."""
         return "image" if self.window is None else "video"
 
     def with_interventions(self, interventions: tuple[Intervention, ...]) -> Self:
-        """The same model, weights and lock, with other interventions."""
+        """The same model, with the same weights and lock, but other interventions."""
         other = copy.copy(self)
         other.interventions, other._whole, other._scopes = interventions, None, []
         other._root = self._root or self
         return other
 
     def intervened(self, intervention: Intervention) -> Self:
-        """This model with one more intervention, which is seen to be possible; also a scope, see `while_cut`."""
+        """This model with one more intervention, after a check that it is possible.
+
+        The new model is also a context manager, see `while_cut`.
+        """
         intervention.check(self)
         other = self.with_interventions((*self.interventions, intervention))
         other._whole = self
@@ -266,9 +269,9 @@ class DiffusionModel(ABC):
 
     @contextmanager
     def while_cut(self, intervention: Intervention) -> Iterator[None]:
-        """For the length of a ``with`` block this very object has one more intervention; other threads wait.
+        """Inside a ``with`` block, this object itself has one more intervention; other threads wait.
 
-        Forwards that others run meanwhile, such as those of the pipeline that it was made of, have it, too.
+        It also applies to forward passes that tedlens does not start, such as those of the model's own pipeline.
         """
         with self.lock:
             before = self.interventions
@@ -280,7 +283,7 @@ class DiffusionModel(ABC):
                 self.interventions = before
 
     def __enter__(self) -> DiffusionModel:
-        """The model that this one was made of, which is as this one is until the block ends."""
+        """Return the model that this one was made from; until the block ends it has this one's intervention."""
         if self._whole is None:
             raise TedlensError(
                 f"Model {self.name!r} was not made by an intervention, so there is nothing that a with block would "
@@ -295,7 +298,7 @@ class DiffusionModel(ABC):
         self._scopes.pop().__exit__(*error)
 
     def log_snr(self, tau: int) -> float:
-        """Natural logarithm of the signal-to-noise power ratio: the axis on which schedules compare."""
+        """Natural logarithm of the signal-to-noise power ratio: the axis on which schedules can be compared."""
         sigma = self.sigma(tau)
         return -2 * float(np.log(sigma)) if 0 < sigma < np.inf else float(np.inf if sigma == 0 else -np.inf)
 
@@ -314,7 +317,7 @@ class DiffusionModel(ABC):
 
     @property
     def unet(self) -> nn.Module:
-        """The denoiser, as adapters of UNets call it."""
+        """The denoiser, under the name that adapters of UNets use."""
         return self.denoiser
 
     @property
@@ -352,7 +355,7 @@ class DiffusionModel(ABC):
 
     @contextmanager
     def encoders(self) -> Iterator[None]:
-        """While clips are encoded and conditioned: with `offload`, the only time that encoders are on the GPU."""
+        """Used while clips are encoded and conditioned: with `offload`, encoders are on the GPU only then."""
         waiting = [part for part in self._modules() if part is not self.denoiser] if self.offload else []
         if self.offload == "layers":  # those of transformers wait layer by layer, as the denoiser does
             waiting = [part for part in waiting if isinstance(part, ModelMixin)]
@@ -367,12 +370,12 @@ class DiffusionModel(ABC):
                 part.to("cpu")
 
     def check_weights(self) -> None:
-        """See that all weights are numbers.
+        """Check that all weights are finite numbers.
 
         Raises
         ------
         TedlensError
-            Where a tensor holds NaN or infinite values.
+            If a tensor contains NaN or infinite values.
         """
         for module in self._modules():
             for name, value in module.state_dict().items():
@@ -392,7 +395,7 @@ class DiffusionModel(ABC):
         return facts_html(f"{type(self).__name__} {self.name}", self._facts())
 
     def _facts(self) -> dict[str, str]:
-        """What a reader wants to know of it first, in words."""
+        """The facts that a reader wants first, in words."""
         seen = "sees each frame alone" if self.window is None else f"{self.window} frames"
         blocks = ", ".join(self.blocks) if len(self.blocks) < 12 else f"{self.blocks[0]} .. {self.blocks[-1]}"
         facts = {
@@ -422,7 +425,7 @@ class DiffusionModel(ABC):
         return hash_of_weights(self._modules()) if self._root is None else self._root.weights_sha256
 
     def provenance(self) -> dict[str, Any]:
-        """How to get this model again, for the attributes of results."""
+        """How to reproduce this model, for the attributes of results."""
         with self.lock:
             interventions = self.interventions
         return {
@@ -437,7 +440,7 @@ class DiffusionModel(ABC):
 
 
 def _size_said(modules: Sequence[nn.Module]) -> str:
-    """Memory that weights take, those that modules share once."""
+    """Memory of the weights; weights that modules share count once."""
     held = {id(value): value.nbytes for module in modules for value in (*module.parameters(), *module.buffers())}
     size, units = float(sum(held.values())), ["bytes", "KiB", "MiB", "GiB"]
     while size >= 1024 and len(units) > 1:
@@ -456,16 +459,16 @@ def hash_of_weights(modules: Sequence[nn.Module]) -> str:
 
 
 def _sha256(value: Tensor) -> bytes:
-    """Hash of a tensor's bytes, of which no copy is made where it lies on the CPU."""
+    """Hash of a tensor's bytes; a tensor on the CPU is not copied."""
     plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return hashlib.sha256(plain.data).digest()
 
 
 class VariancePreserving(DiffusionModel):
-    """A model of the DDPM family: its noise is that of the scheduler's `alphas_cumprod`.
+    """A model of the DDPM family, whose noise follows the scheduler's `alphas_cumprod`.
 
-    Held by every scheduler of that family. Those that step in other units (Euler, LMS, ..) scale the
-    sample to this form before they hand it to the UNet, so it is what the UNet sees with them, too.
+    Every scheduler of that family has it. Schedulers that step in other units (Euler, LMS, ..) scale the
+    sample to this form before they pass it to the UNet, so the UNet sees the same with them.
     """
 
     @cached_property
@@ -474,5 +477,5 @@ class VariancePreserving(DiffusionModel):
 
 
 def pictures(frames: Frames) -> Tensor:
-    """Frames as diffusers' own image processors hand them on: (frame, 3, y, x) float32 in [-1, 1]."""
+    """Frames as diffusers' own image processors return them: (frame, 3, y, x), float32, in [-1, 1]."""
     return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255 * 2 - 1

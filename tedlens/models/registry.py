@@ -1,4 +1,4 @@
-"""From a name, hub id or folder to a model behind its adapter; nothing unsafe is loaded."""
+"""Load a model with its adapter from a name, hub id or folder; nothing unsafe is loaded."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ from tedlens.models.unets.unet2d import UNet2D
 Kind = Literal["video", "image"]
 # A loaded model, its name, or the loader's arguments by name.
 Model = DiffusionModel | str | Path | Mapping[str, Any]
-ROLES: dict[Kind, str] = {"video": "motion", "image": "appearance"}  # which features a kind of model is there for
-DENOISERS = ("unet", "transformer")  # of a pipeline, names of the part that denoises
+ROLES: dict[Kind, str] = {"video": "motion", "image": "appearance"}  # the features that each kind of model gives
+DENOISERS = ("unet", "transformer")  # names, in a pipeline, of the part that denoises
 # Class of that part to its adapter; `register_adapter` adds to these.
 ADAPTERS: dict[Kind, dict[str, type[DiffusionModel]]] = {
     "video": {
@@ -63,7 +63,7 @@ ADM_AND_CHECKPOINT = (
     "The model 'adm' and a checkpoint go together: give the path of the .pt file, as in "
     'load_image_model("adm", checkpoint="256x256_diffusion_uncond.pt").'
 )
-WITH_WEIGHTS = (diffusers.ModelMixin, transformers.PreTrainedModel)  # of a pipeline's parts, those that have weights
+WITH_WEIGHTS = (diffusers.ModelMixin, transformers.PreTrainedModel)  # classes of parts that have weights
 # A file of weights, whole or a shard, with its variant before or after the shard's number.
 WEIGHTS_NAME = re.compile(
     r"(diffusion_pytorch_model|model)(\.(?P<first>[^.-]+))?(-\d+-of-\d+)?(\.(?P<last>[^.]+))?\.safetensors"
@@ -100,7 +100,7 @@ HUB: dict[Kind, dict[str, str]] = {
         "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
     },
 }
-# Short names of embedded models: folder in the package, and what the adapter should know of it.
+# Short names of embedded models: folder in the package, and arguments for the adapter.
 EMBEDDED: dict[Kind, dict[str, tuple[str, dict[str, Any]]]] = {
     "video": {
         "mini": ("video", {"size": recipe.SIZE}),
@@ -127,37 +127,39 @@ def load_video_model(
     ----------
     name
         ``"mini"``, ``"mini-svd"`` (embedded), ``"i2vgen-xl"``, ``"svd"``, ``"svd-xt"``, ``"modelscope"``,
-        ``"cogvideox-2b"``, ``"wan-2.1-1.3b"``, ``"hunyuan-video"`` and others (an unknown name is answered with all), a
-        hub id, or a folder in diffusers' pipeline format. Weights are read from safetensors only.
+        ``"cogvideox-2b"``, ``"wan-2.1-1.3b"``, ``"hunyuan-video"`` and others (an error for an unknown name lists all),
+        a hub id, or a folder in diffusers' pipeline format. Weights are read from safetensors only.
     motion_adapter
-        For AnimateDiff from its two halves: hub id or folder of the motion adapter (for example
+        For AnimateDiff in two parts: hub id or folder of the motion adapter (for example
         ``"guoyww/animatediff-motion-adapter-v1-5-2"``); `name` is then the image model that it animates.
         The noise schedule is the adapter's, with linear betas.
     device
-        ``"cpu"``, ``"cuda"``, ...; by default CUDA where there is one.
+        ``"cpu"``, ``"cuda"``, ...; by default CUDA if it is available.
     dtype
-        ``"float32"``, ``"float16"`` or ``"bfloat16"``. In float16 the VAE stays in float32 where its
+        ``"float32"``, ``"float16"`` or ``"bfloat16"``. In float16 the VAE stays in float32 if its
         configuration says that it overflows.
     variant
-        Of the weights' files: ``"fp16"`` where a pipeline has ``model.fp16.safetensors`` and the like.
+        Variant of the weight files: ``"fp16"`` for a pipeline with ``model.fp16.safetensors`` and similar files.
     offload
-        Keep encoders and VAE on the CPU while the denoiser runs, to save GPU memory; ``"layers"``: also each of its
-        blocks and each layer of the encoders until it runs, so that the GPU holds the VAE or one block and no more.
+        True: encoders and VAE wait on the CPU while the denoiser runs, to save GPU memory. ``"layers"``: each block of
+        the denoiser and each layer of the encoders also waits on the CPU until it runs, so that the GPU holds only the
+        VAE or one block.
     **options
         Settings of the conditioning: `prompt` (all but SVD); `fps`, `conditioning_frame` (I2VGen-XL);
         `fps`, `motion_bucket_id`, `noise_aug_strength`, `conditioning_frame` (SVD). `size` and `block`
         set the defaults of a probe.
 
-        Of transformers: `latents` (``"frame"``: each frame is a latent of its own; ``"video"``: as trained, several
-        frames to a latent) and `between` (``"repeat"`` or ``"interpolate"``: what a frame gets of features that stand
-        for several); `embeddings`, a file that a model's `save_text` wrote, in place of text encoders;
+        For transformers: `latents` (``"frame"``: each frame is a latent of its own; ``"video"``: as in training, one
+        latent holds several frames) and `between` (``"repeat"`` or ``"interpolate"``: how frames get their features
+        where one feature stands for several frames); `embeddings`, a file written by a model's `save_text`, in place of
+        text encoders;
         `conditioning_frame` (image to video); `expert` (``"high"`` or ``"low"``, Wan 2.2 14B); `from_image` (LTX-Video,
         Wan 2.2 5B); `frame_rate` (LTX-Video); `guidance` (HunyuanVideo).
 
     Raises
     ------
     TedlensError
-        For an unknown name, a folder that is no pipeline, weights that are missing, damaged or no
+        For an unknown name, a folder that is not a pipeline, weights that are missing, damaged or not
         safetensors, an architecture without adapter, an unknown option or device.
     """
     if motion_adapter is None:
@@ -185,9 +187,9 @@ def load_image_model(
     name
         ``"mini"`` (embedded), ``"adm"`` (with `checkpoint`), ``"sd-1.5"``, ``"sd-2.1"``, ``"sdxl"``, a hub
         id, a folder in diffusers' pipeline format with a `UNet2DModel` or `UNet2DConditionModel`, or the
-        path of an ADM checkpoint itself.
+        path of an ADM checkpoint.
     checkpoint
-        For ``"adm"``: a file of OpenAI's guided-diffusion, such as ``256x256_diffusion_uncond.pt``.
+        For ``"adm"``: a checkpoint file of OpenAI's guided-diffusion, such as ``256x256_diffusion_uncond.pt``.
     device, dtype, variant, offload
         See `load_video_model`.
     **options
@@ -197,7 +199,7 @@ def load_image_model(
     Raises
     ------
     TedlensError
-        As `load_video_model`.
+        As in `load_video_model`.
     """
     if checkpoint is None and str(name) not in model_names("image") and Path(name).is_file():
         name, checkpoint = "adm", name
@@ -209,12 +211,12 @@ def load_image_model(
 
 
 def as_model(given: Model, kind: Kind | None = None) -> DiffusionModel:
-    """A model as it is, or loaded by its name or arguments; of `kind`, where one is needed.
+    """Return a given model, or load it by its name or arguments; it must be of `kind`, if that is given.
 
     Raises
     ------
     TedlensError
-        For a model of the other kind, and as the loaders.
+        For a model of the other kind, and as in the loaders.
     """
     if isinstance(given, DiffusionModel):
         if kind is not None and given.kind != kind:
@@ -224,7 +226,7 @@ def as_model(given: Model, kind: Kind | None = None) -> DiffusionModel:
             )
         return given
     arguments = dict(given) if isinstance(given, Mapping) else {"name": given}
-    from tedlens.interventions.described import KINDS, intervened  # which are built with what stands here
+    from tedlens.interventions.described import KINDS, intervened  # imported late: it imports this module
 
     said = {kind: arguments.pop(kind) for kind in [*arguments] if kind in KINDS}
     if said:
@@ -236,9 +238,9 @@ def as_model(given: Model, kind: Kind | None = None) -> DiffusionModel:
             'as in {"name": "i2vgen-xl", "dtype": "bfloat16"}.'
         )
     if kind != "video" and _is_encoder(name):
-        from tedlens.models.encoders import load_encoder  # which is built with what stands here
+        from tedlens.models.encoders import load_encoder  # imported late, as above
 
-        arguments.pop("offload", None)  # there is nothing of it to keep off the GPU
+        arguments.pop("offload", None)  # an encoder has no parts to keep off the GPU
         return _with_options(str(name), load_encoder, **arguments)
     if kind is None:
         kind = "image" if "checkpoint" in arguments else model_kind(name)
@@ -246,7 +248,7 @@ def as_model(given: Model, kind: Kind | None = None) -> DiffusionModel:
 
 
 def _is_encoder(name: str | Path) -> bool:
-    """Whether a name, folder or hub id is that of an encoder without noise, see `load_encoder`."""
+    """Whether a name, folder or hub id means an encoder without noise, see `load_encoder`."""
     from tedlens.models.encoders import is_encoder
 
     known = any(str(name) in [*model_names(kind), *HUB[kind].values()] for kind in ADAPTERS)
@@ -260,11 +262,11 @@ def _a(kind: Kind) -> str:
 
 
 def register_adapter(unet_class: str, *, kind: Kind) -> Callable[[type[DiffusionModel]], type[DiffusionModel]]:
-    """Class decorator: the adapter for pipelines whose UNet is a `unet_class`.
+    """Class decorator that registers an adapter for pipelines with a UNet of class `unet_class`.
 
-    It goes before a built-in one for the same class. A package makes its adapters known without an
-    import by an entry point in the group ``tedlens.adapters`` that names the module with the decorated
-    class. A complete example: ``tedlens/models/README.md``.
+    It replaces a built-in adapter for the same class. A package can register its adapters without being
+    imported: it defines an entry point in the group ``tedlens.adapters`` that names the module with the
+    decorated class. A complete example: ``tedlens/models/README.md``.
     """
     if kind not in ADAPTERS:
         raise TedlensError(f"kind={kind!r} is not one that adapters have; choose 'video' or 'image'.")
@@ -277,17 +279,17 @@ def register_adapter(unet_class: str, *, kind: Kind) -> Callable[[type[Diffusion
 
 
 def model_names(kind: Kind) -> list[str]:
-    """Names that the loader of `kind` knows."""
+    """Short names that the loader of `kind` accepts."""
     return [*EMBEDDED[kind], *HUB[kind], *(["adm"] if kind == "image" else [])]
 
 
 def model_kinds(name: str | Path) -> list[Kind]:
-    """What a name, hub id or folder can be loaded as: a video model, an image model, or (``"mini"``) both.
+    """The kinds that a name, hub id or folder can be loaded as: video model, image model, or (``"mini"``) both.
 
     Raises
     ------
     TedlensError
-        For an unknown name, or a UNet without adapter of either kind.
+        For an unknown name, or a UNet for which neither kind has an adapter.
     """
     known: list[Kind] = [kind for kind in ADAPTERS if str(name) in model_names(kind)]
     if known:
@@ -303,12 +305,12 @@ def model_kinds(name: str | Path) -> list[Kind]:
 
 
 def model_kind(name: str | Path) -> Kind:
-    """The kind that a name means where nothing else is said: of two the video model; a checkpoint's is image."""
+    """The default kind of a name: the video model if there are both kinds; the image model for a checkpoint."""
     return "image" if name == "adm" or Path(name).is_file() else model_kinds(name)[0]
 
 
 def embedded_folder(kind: str) -> Path:
-    """Folder of the package that holds the embedded ``"video"``, ``"svd"`` or ``"image"`` model."""
+    """Folder in the package with the embedded ``"video"``, ``"svd"`` or ``"image"`` model."""
     return Path(str(files("tedlens.models.mini"))) / kind
 
 
@@ -324,7 +326,7 @@ def _load(
     place, number_type = device_named(device), dtype_named(dtype)
     source, known = _source(name, kind)
     folder = _whole(source, variant)
-    adapter = _adapter(_denoiser_class(folder), source, kind)  # before gigabytes are read
+    adapter = _adapter(_denoiser_class(folder), source, kind)  # checked before gigabytes are read
     pipeline = _pipeline(folder, _loaded_parts(folder, number_type, variant, adapter.left_out(options)))
     known |= {"name": str(name), "revision": revision_of(folder), "offload": offload}
     with room_for(str(name)):
@@ -337,10 +339,10 @@ def _load(
 
 
 def outline_model(name: str | Path, kind: Kind) -> DiffusionModel:
-    """A model without weights, from its configuration alone: to list what can be probed.
+    """A model without weights, built from its configuration only, to list what can be probed.
 
-    Its UNet and VAE are on torch's meta device; it has no encoders of text and image. `name` as for the
-    loaders. Only configuration files are read, so a folder or cache without weights will do.
+    Its UNet and VAE are on torch's meta device; it has no text and image encoders. `name` is as in the
+    loaders. Only configuration files are read, so a folder or cache without weights is enough.
     """
     if name == "adm":
         raise TedlensError(ADM_AND_CHECKPOINT)
@@ -363,7 +365,7 @@ def outline_model(name: str | Path, kind: Kind) -> DiffusionModel:
 
 
 def _configurations(source: str) -> str:
-    """Folder with a model's configuration files: of a hub id, from the local cache where there is no network."""
+    """Folder with a model's configuration files; for a hub id, from the local cache if there is no network."""
     if Path(source).exists():
         return source
     try:
@@ -374,7 +376,7 @@ def _configurations(source: str) -> str:
 
 
 def _source(name: str | Path, kind: Kind) -> tuple[str, dict[str, Any]]:
-    """Folder or hub id behind a name, and what the adapter should know of it."""
+    """Folder or hub id for a name, and arguments for the adapter."""
     if str(name) in EMBEDDED[kind]:
         folder, known = EMBEDDED[kind][str(name)]
         return str(embedded_folder(folder)), dict(known)
@@ -399,7 +401,7 @@ def _load_animatediff(
     variant: str | None,
     options: dict[str, Any],
 ) -> DiffusionModel:
-    """An image model's pipeline with a motion adapter put between its layers."""
+    """An image model's pipeline with a motion adapter between its layers."""
     place, number_type = device_named(device), dtype_named(dtype)
     motion = _part(diffusers.MotionAdapter, str(motion_adapter), number_type, None)
     folder = _whole(source, variant)
@@ -438,7 +440,7 @@ def _with_options(model: str, make: Callable[..., DiffusionModel], /, *args: Any
 
 
 def _index(folder: Path) -> dict[str, Any]:
-    """What a pipeline folder says it holds: name of the part to [library, class]."""
+    """The parts that a pipeline folder lists: name of each part to [library, class]."""
     path = folder / "model_index.json"
     if not path.is_file():
         raise TedlensError(
@@ -457,7 +459,7 @@ def _index(folder: Path) -> dict[str, Any]:
 
 
 def _denoiser_class(folder: Path) -> str:
-    """Class of what denoises in a pipeline's folder."""
+    """Name of the class of a pipeline's denoiser."""
     index = _index(folder)
     named: str = next(index[part][1] for part in DENOISERS if part in index and index[part][1])
     return named
@@ -475,7 +477,7 @@ def _adapter(unet_class: str, source: str, kind: Kind) -> type[DiffusionModel]:
 
 
 def _adapters(kind: Kind) -> dict[str, type[DiffusionModel]]:
-    """Adapters by class of the UNet, with those of other packages."""
+    """Adapters by UNet class, including those of other packages."""
     for entry in entry_points(group=ENTRY_POINTS):
         try:
             entry.load()  # the module registers its adapters
@@ -488,7 +490,7 @@ def _adapters(kind: Kind) -> dict[str, type[DiffusionModel]]:
 
 
 def _whole(source: str, variant: str | None) -> Path:
-    """Folder of a pipeline with its weights: of a hub id, in the local cache, downloaded where it is not there yet."""
+    """Folder of a pipeline with its weights; for a hub id, in the local cache, downloaded first if needed."""
     if Path(source).exists():
         return Path(source)
     try:
@@ -501,10 +503,10 @@ def _whole(source: str, variant: str | None) -> Path:
 def _loaded_parts(
     folder: Path, dtype: torch.dtype, variant: str | None, left_out: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """A pipeline's parts that have weights; None for those `left_out`, or that it was saved without (``mini``: its
-    text encoder).
+    """The parts of a pipeline that have weights; None for parts that are `left_out` or were not saved.
 
-    What remains, a scheduler, a tokenizer, a pipeline's own checker, is left to the pipeline.
+    For example, ``mini`` was saved without text encoder. The pipeline itself loads the other parts: a scheduler, a
+    tokenizer, a checker of its own.
     """
     there = {name for part in _parts(folder) for name in _variants(folder / part)}
     if variant is not None and variant not in there:
@@ -521,12 +523,12 @@ def _loaded_parts(
 
 
 def _class(folder: Path, part: str, library: Any, class_name: Any) -> Any:
-    """Class of a pipeline's part; of another library than the two that hold models, `object`: the pipeline's affair.
+    """Class of a pipeline's part; `object` if it is not from diffusers or transformers: the pipeline handles it.
 
     Raises
     ------
     TedlensError
-        Where the library has no such class.
+        If the library has no such class.
     """
     if library not in ("diffusers", "transformers"):
         return object
@@ -549,13 +551,13 @@ def _parts(folder: Path) -> dict[str, tuple[Any, Any]]:
 
 
 def _part(cls: Any, place: str, dtype: torch.dtype, variant: str | None) -> nn.Module:
-    """A part of a pipeline, with every tensor that it needs.
+    """A part of a pipeline, checked to have every tensor that it needs.
 
-    Both libraries make up tensors that a file lacks, at random or without memory, and say so in a log at best.
+    If a file lacks tensors, both libraries create them at random or without memory, and at best log a message.
     """
     variants = _variants(Path(place))
     if variant not in variants and None in variants:
-        variant = None  # a pipeline's variant need not be one of all its parts
+        variant = None  # not every part of a pipeline has its variant
     if variants and variant not in variants:
         raise TedlensError(f"{place} has no weights without a variant; load the model with one: {_said_of(variants)}.")
     try:
@@ -585,7 +587,7 @@ def _part(cls: Any, place: str, dtype: torch.dtype, variant: str | None) -> nn.M
 
 
 def _variants(place: Path) -> set[str | None]:
-    """Variants of the weights in a folder; None stands for files that name none."""
+    """Variants of the weights in a folder; None stands for files without a variant."""
     found = (WEIGHTS_NAME.fullmatch(path.name) for path in place.glob("*.safetensors"))
     return {match["first"] or match["last"] for match in found if match is not None}
 
@@ -598,7 +600,7 @@ def _said_of(variants: set[str | None]) -> str:
 
 def _pipeline(folder: Path, parts: Mapping[str, Any], cls: Any = None) -> Any:
     """The pipeline in a folder, with `parts` (None: without it) in place of its own."""
-    # Of its own class: the general one does not know which parts Wan's can do without, and loads those, too.
+    # Its own class: the general one does not know which parts Wan's pipeline can leave out, and would load them.
     with quiet(bars=False):  # some notes come with the class
         cls = cls or getattr(diffusers, str(_index(folder).get("_class_name")), DiffusionPipeline)
     try:
