@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from tedlens.analysis.statistics import clip_statistics
 from tedlens.errors import TedlensError
 from tedlens.plots.against import draw_references
-from tedlens.plots.printing import LETTER, LINE_AND_SYMBOL
+from tedlens.plots.printing import entry_width, legend_names
 from tedlens.plots.style import (
     AXES,
     COLOURS,
@@ -170,10 +170,10 @@ def _finished(figure: go.Figure, scores: xr.Dataset, metric: str, references: xr
     """With what the scores are read against, and with a legend that is whole however many lines there are."""
     if references is not None:
         draw_references(figure, references, scores, metric)
-    named = [trace.name for trace in figure.data if trace.showlegend is not False and trace.name]
+    named = legend_names(figure)
     if len(named) > LEGEND_ABOVE:
         layout = figure.layout
-        room = LINE_AND_SYMBOL + LETTER * max(map(len, named))
+        room = entry_width(named)
         aside = layout.margin.r if references is not None else 12
         figure.update_layout(
             # Its place is said in the picture, so that it stays at the edge where a narrower plot is printed.

@@ -49,11 +49,21 @@ def printed(figure: go.Figure, width: Width, font_size: float | None = None) -> 
     return laid_out, scale
 
 
+def legend_names(figure: go.Figure) -> list[str]:
+    """The entries of a figure's legend."""
+    return [trace.name for trace in figure.data if trace.showlegend is not False and trace.name]
+
+
+def entry_width(names: list[str]) -> int:
+    """Pixels that the widest entry of a legend takes."""
+    return LINE_AND_SYMBOL + LETTER * max(map(len, names))
+
+
 def _legend_below(figure: go.Figure) -> None:
     """Put a legend beside the plot beneath it, in as many columns as there is room for."""
     layout = figure.layout
-    named = [trace.name for trace in figure.data if trace.showlegend is not False and trace.name]
-    entry = LINE_AND_SYMBOL + LETTER * max(map(len, named))
+    named = legend_names(figure)
+    entry = entry_width(named)
     right = max(22, layout.margin.r - entry)  # room for the last tick's number
     columns = max(1, int((layout.width - layout.margin.l - right) // entry))  # plotly takes the plot's width
     rows = -(-len(named) // columns)
